@@ -1,0 +1,474 @@
+/*
+ * hearth_plugin.h - the contract between hearthd and an inference backend.
+ *
+ * A plugin is one shared library that exports one symbol, `hearth_plugin_entry`, of type
+ * `hearth_plugin_t`. The host loads it in a worker process of its own, one model per process, so a
+ * plugin that crashes costs one worker. Plugins are small on purpose: open a model, tokenize, run
+ * batches, read logits or embeddings, move and save KV memory. Scheduling, caching, sampling and
+ * sessions are the host's.
+ *
+ * Symbolic threads
+ * ----------------
+ * A tag names a concurrency guard, not an OS thread: the host may change the OS thread between two
+ * calls, but never makes two calls under one guard at the same time.
+ *
+ *   [main-thread]     One per process. Loads and unloads the plugin, opens and closes models.
+ *   [engine-thread]   One per context. Every call that takes a `hearth_context_t *`, except where
+ *                     tagged [any-thread].
+ *   [any-thread]      May be called at any time from any thread, also while another call runs.
+ *   [host-callback]   Called by the plugin, from whatever thread it likes, only while a host call that
+ *                     received the callback is running (or, for `log`, until deinit returns).
+ *
+ * Calls under [main-thread] and [engine-thread] never overlap for the same model: the host destroys
+ * all contexts of a model before it closes the model.
+ *
+ * Scenarios
+ * ---------
+ *   Probe:     dlopen, entry checks, init, device_count, device_get..., deinit, dlclose.
+ *   Serve:     init, model_open, model_info, context_create, { decode, logits... }..., context_destroy,
+ *              model_close, deinit.
+ *   New prompt on a used sequence: seq_remove(seq, keep, -1), then decode from position `keep`.
+ *              If seq_remove answers UNSUPPORTED: seq_remove(seq, 0, -1), then decode from position 0.
+ *   Shared prefix: seq_copy(a, b, 0, n), then decode b from position n. b is independent of a from then on.
+ *   Cancel an open:  the progress callback answers false; model_open answers CANCELLED.
+ *   Cancel a decode: decode_abort from any thread; decode answers CANCELLED; the host then removes
+ *              the sequences of that batch, whose memory is undefined from the batch's positions on.
+ *
+ * Failure
+ * -------
+ * Every fallible function answers a status and takes a `hearth_error_t *` (never null) that the host
+ * owns. On any status but OK the plugin writes one sentence for a person into `message`: lower case,
+ * no full stop, values in backticks. Out-parameters are unspecified then, unless said otherwise. No
+ * exception, panic or longjmp may cross any function here.
+ *
+ * Versions
+ * --------
+ * Structs grow only at the end. Each begins with `struct_size`, set by whoever fills it: a reader must not
+ * touch members beyond it. The major version changes when that is not enough; the host refuses
+ * another major version and accepts any minor one.
+ *
+ * Text is UTF-8. Every `const char *` is NUL-terminated unless a length goes with it.
+ */
+#ifndef HEARTH_PLUGIN_H
+#define HEARTH_PLUGIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HEARTH_ABI_VERSION_MAJOR 1u
+#define HEARTH_ABI_VERSION_MINOR 0u
+#define HEARTH_ABI_VERSION ((HEARTH_ABI_VERSION_MAJOR << 16) | HEARTH_ABI_VERSION_MINOR)
+
+#if defined(__GNUC__)
+#define HEARTH_EXPORT __attribute__((visibility("default")))
+#else
+#define HEARTH_EXPORT
+#endif
+
+/* Opaque handles, owned by the plugin. */
+typedef struct hearth_model hearth_model_t;
+typedef struct hearth_context hearth_context_t;
+typedef struct hearth_grammar hearth_grammar_t;
+typedef struct hearth_adapter hearth_adapter_t;
+
+typedef int32_t hearth_token_t;
+typedef int32_t hearth_seq_t; /* 0 .. n_seq_max-1 */
+typedef int32_t hearth_pos_t; /* 0 .. n_ctx_seq-1 */
+
+typedef int32_t hearth_status_t;
+enum {
+  HEARTH_OK = 0,
+  HEARTH_INVALID_ARGUMENT = 1,  /* the host broke this contract; nothing was changed */
+  HEARTH_UNSUPPORTED = 2,       /* this model or memory cannot do it; nothing was changed */
+  HEARTH_BUFFER_TOO_SMALL = 3,  /* *n_out says what is needed; nothing was changed */
+  HEARTH_NOT_FOUND = 4,         /* a file or device does not exist or cannot be read */
+  HEARTH_BAD_MODEL = 5,         /* the file is not a model this plugin can run */
+  HEARTH_OUT_OF_MEMORY = 6,     /* RAM or device memory; nothing was changed */
+  HEARTH_NO_KV_SPACE = 7,       /* no room in the context for this batch; nothing was changed */
+  HEARTH_CANCELLED = 8,         /* the host asked for it */
+  HEARTH_FAILED = 9             /* anything else; the context must be destroyed */
+};
+
+#define HEARTH_MESSAGE_MAX 512
+
+typedef struct hearth_error {
+  uint32_t struct_size;
+  char message[HEARTH_MESSAGE_MAX]; /* NUL-terminated; cut at a character border if too long */
+} hearth_error_t;
+
+/* Bytes allocated by the plugin. The host gives them back with `bytes_free`, exactly once. */
+typedef struct hearth_bytes {
+  uint8_t *data; /* null only if len is 0 */
+  size_t len;
+} hearth_bytes_t;
+
+typedef int32_t hearth_log_level_t;
+enum {
+  HEARTH_LOG_DEBUG = 0,
+  HEARTH_LOG_INFO = 1,
+  HEARTH_LOG_WARN = 2,
+  HEARTH_LOG_ERROR = 3,
+  HEARTH_LOG_HOST_MISBEHAVING = 4 /* the host broke this contract, and the plugin noticed */
+};
+
+/* What the host offers. Owned by the host, valid from init until deinit returns. */
+typedef struct hearth_host {
+  uint32_t struct_size;
+  void *host_data; /* the plugin passes it back and never looks inside */
+
+  /* Takes one line of text for the service's log, without a newline. `text` is only read during the call.
+   * Prompts and generated text must never be passed here.
+   * [host-callback] */
+  void (*log)(void *host_data, hearth_log_level_t level, const char *text);
+} hearth_host_t;
+
+typedef int32_t hearth_device_kind_t;
+enum { HEARTH_DEVICE_CPU = 0, HEARTH_DEVICE_GPU = 1, HEARTH_DEVICE_INTEGRATED_GPU = 2, HEARTH_DEVICE_ACCELERATOR = 3 };
+
+typedef struct hearth_device {
+  uint32_t struct_size;
+  hearth_device_kind_t kind;
+  uint64_t memory_total; /* bytes; 0 when unknown */
+  uint64_t memory_free;  /* bytes; 0 when unknown */
+  char id[64];           /* stable over restarts of the same machine, e.g. "CPU" or "CUDA0" */
+  char name[128];        /* for a person, e.g. "AMD EPYC" */
+  char detail[256];      /* what was chosen and why, e.g. "libggml-cpu-zen4.so, best of 14"; may be empty */
+} hearth_device_t;
+
+typedef struct hearth_model_params {
+  uint32_t struct_size;
+  int32_t n_gpu_layers;     /* -1: as many as fit */
+  const char *path;         /* of the model's first file */
+  bool use_mmap;
+  bool use_mlock;
+  bool vocab_only;          /* no weights: tokenize works, context_create answers UNSUPPORTED */
+
+  /* Called now and then while opening, with 0.0 to 1.0, never going down. Answering false asks the plugin
+   * to stop soon and answer CANCELLED. May be null.
+   * [host-callback] */
+  bool (*progress)(void *progress_data, float fraction);
+  void *progress_data;
+} hearth_model_params_t;
+
+/* Bits of hearth_model_info_t.capabilities. */
+#define HEARTH_MODEL_CAN_GENERATE 1u
+#define HEARTH_MODEL_CAN_EMBED 2u
+#define HEARTH_MODEL_HAS_CHAT_TEMPLATE 4u
+
+typedef struct hearth_model_info {
+  uint32_t struct_size;
+  uint32_t capabilities;
+  uint32_t n_vocab;
+  uint32_t n_ctx_train; /* longest text the model was trained on, in tokens */
+  uint32_t n_embd;      /* length of one embedding */
+  uint32_t n_layer;
+  uint64_t n_params;
+  uint64_t size_bytes;  /* of the weights as stored */
+  hearth_token_t bos_token; /* -1 when the vocabulary has none */
+  hearth_token_t eos_token; /* -1 when the vocabulary has none */
+  bool add_bos;             /* tokenize with add_special begins with bos_token */
+  char architecture[64];    /* e.g. "llama" */
+  char description[128];    /* for a person, e.g. "llama 135M Q4_1" */
+} hearth_model_info_t;
+
+typedef int32_t hearth_pooling_t;
+enum {
+  HEARTH_POOLING_NONE = 0, /* one embedding per token */
+  HEARTH_POOLING_MODEL = 1, /* what the model's file says; MEAN when it says nothing */
+  HEARTH_POOLING_MEAN = 2,
+  HEARTH_POOLING_CLS = 3,
+  HEARTH_POOLING_LAST = 4
+};
+
+typedef int32_t hearth_kv_type_t;
+enum { HEARTH_KV_F16 = 0, HEARTH_KV_Q8_0 = 1, HEARTH_KV_Q4_0 = 2, HEARTH_KV_F32 = 3 };
+
+typedef struct hearth_context_params {
+  uint32_t struct_size;
+  uint32_t n_ctx;       /* KV cells, shared by all sequences */
+  uint32_t n_batch;     /* most tokens in one decode */
+  uint32_t n_ubatch;    /* most tokens computed at once inside it */
+  uint32_t n_seq_max;   /* sequences 0 .. n_seq_max-1 exist, all empty at first */
+  uint32_t n_threads;       /* while decoding single tokens; 0: the plugin chooses */
+  uint32_t n_threads_batch; /* while decoding prompts; 0: the plugin chooses */
+  bool embeddings;          /* this context yields embeddings instead of logits */
+  hearth_pooling_t pooling; /* only read when `embeddings` is set */
+  hearth_kv_type_t kv_type;
+} hearth_context_params_t;
+
+/* Bits of hearth_context_info_t.memory: what this model's memory can do, told honestly. */
+#define HEARTH_MEMORY_CAN_ROLL_BACK 1u /* seq_remove(seq, p0 > 0, -1) works for every p0 */
+#define HEARTH_MEMORY_CAN_SHIFT 2u     /* seq_shift works */
+#define HEARTH_MEMORY_CAN_COPY_PART 4u /* seq_copy works for less than the whole sequence */
+#define HEARTH_MEMORY_CAN_SAVE 8u      /* seq_save and seq_load work */
+
+typedef struct hearth_context_info {
+  uint32_t struct_size;
+  uint32_t memory;
+  uint32_t n_ctx;       /* cells really there; may be more than asked for */
+  uint32_t n_ctx_seq;   /* most tokens one sequence may hold */
+  uint32_t n_batch;
+  uint32_t n_ubatch;
+  uint32_t n_seq_max;
+  uint32_t n_threads;
+  uint64_t memory_bytes; /* this context takes for KV and compute buffers; 0 when unknown */
+} hearth_context_info_t;
+
+/* One step of work. Arrays belong to the host and are only read during decode. All have n_tokens
+ * entries. A sequence's tokens stand in rising position without a gap, beginning at its length so far. */
+typedef struct hearth_batch {
+  uint32_t struct_size;
+  uint32_t n_tokens; /* 1 .. n_batch */
+  const hearth_token_t *tokens;
+  const hearth_pos_t *positions;
+  const hearth_seq_t *sequences;
+  const uint8_t *outputs; /* 1: this entry's logits (or embedding) will be read; 0: not */
+} hearth_batch_t;
+
+/* The exported symbol. All pointers are set unless marked optional. */
+typedef struct hearth_plugin {
+  uint32_t struct_size;
+  uint32_t abi_version;    /* HEARTH_ABI_VERSION of the header it was built with */
+  const char *name;        /* [a-z0-9-]+, unique among plugins, e.g. "cpu" */
+  const char *version;     /* the plugin's own */
+  const char *description; /* for a person, one line; names the engine and its version */
+
+  /* Prepares the process for this plugin. Fast (hosts scan): no model, no device memory. If it fails, no
+   * other function may be called, deinit included. Matched by one deinit.
+   * [main-thread] */
+  hearth_status_t (*init)(const hearth_host_t *host, hearth_error_t *error);
+
+  /* Undoes init. All models must be closed. After it returns the host may dlclose.
+   * [main-thread & initialised] */
+  void (*deinit)(void);
+
+  /* Gives back bytes that a function of this plugin allocated. Null data is fine.
+   * [any-thread & initialised] */
+  void (*bytes_free)(hearth_bytes_t bytes);
+
+  /* Number of devices this plugin can run on here; 0 is an answer, with the reason in `error->message`.
+   * [main-thread & initialised] */
+  uint32_t (*device_count)(hearth_error_t *error);
+
+  /* Describes device `index`. Memory figures are measured now.
+   * [main-thread & initialised] */
+  hearth_status_t (*device_get)(uint32_t index, hearth_device_t *device, hearth_error_t *error);
+
+  /* Opens a model. `params` is only read during the call. On OK the host owns `*model` and closes it with
+   * model_close; on any other status `*model` is null and nothing is left behind. A file that is truncated,
+   * corrupt or foreign answers BAD_MODEL and must not crash.
+   * [main-thread & initialised] */
+  hearth_status_t (*model_open)(const hearth_model_params_t *params, hearth_model_t **model, hearth_error_t *error);
+
+  /* Closes it. All its contexts, grammars and adapters must be destroyed before.
+   * [main-thread] */
+  void (*model_close)(hearth_model_t *model);
+
+  /* Fills `info`, whose struct_size the host has set.
+   * [any-thread] */
+  hearth_status_t (*model_info)(const hearth_model_t *model, hearth_model_info_t *info, hearth_error_t *error);
+
+  /* Number of metadata entries the model's file carries.
+   * [any-thread] */
+  uint32_t (*model_meta_count)(const hearth_model_t *model);
+
+  /* Entry `index`. Both strings belong to the plugin and stay valid until model_close.
+   * [any-thread] */
+  hearth_status_t (*model_meta)(const hearth_model_t *model, uint32_t index, const char **key, const char **value,
+                                hearth_error_t *error);
+
+  /* Turns text into tokens. `add_special` adds what the model wants around a text (BOS and the like);
+   * `parse_special` reads spelled-out control tokens in the text as such. Writes at most `capacity` tokens; `*n_out`
+   * is the number written, or needed when the answer is BUFFER_TOO_SMALL.
+   * [any-thread] */
+  hearth_status_t (*tokenize)(const hearth_model_t *model, const char *text, size_t text_len, bool add_special,
+                              bool parse_special, hearth_token_t *tokens, size_t capacity, size_t *n_out,
+                              hearth_error_t *error);
+
+  /* The bytes of one token as they stand inside a text: possibly part of a UTF-8 character, possibly empty.
+   * Control tokens yield nothing unless `special`. Not NUL-terminated. `*n_out` as in tokenize.
+   * [any-thread] */
+  hearth_status_t (*token_piece)(const hearth_model_t *model, hearth_token_t token, bool special, char *buffer,
+                                 size_t capacity, size_t *n_out, hearth_error_t *error);
+
+  /* Turns tokens back into the text they came from, undoing what tokenize added at the start (a leading
+   * space, say). For tokens in the middle of a text use token_piece. `*n_out` as in tokenize.
+   * [any-thread] */
+  hearth_status_t (*detokenize)(const hearth_model_t *model, const hearth_token_t *tokens, size_t n_tokens, bool special,
+                                char *buffer, size_t capacity, size_t *n_out, hearth_error_t *error);
+
+  /* True if generating this token ends the text. False for a number that is no token.
+   * [any-thread] */
+  bool (*token_is_end)(const hearth_model_t *model, hearth_token_t token);
+
+  /* Creates KV memory and compute buffers. `params` is only read during the call. On OK the host owns `*context`.
+   * Several contexts of one model may exist.
+   * [main-thread] */
+  hearth_status_t (*context_create)(hearth_model_t *model, const hearth_context_params_t *params,
+                                    hearth_context_t **context, hearth_error_t *error);
+
+  /* [engine-thread] */
+  void (*context_destroy)(hearth_context_t *context);
+
+  /* [engine-thread] */
+  hearth_status_t (*context_info)(const hearth_context_t *context, hearth_context_info_t *info, hearth_error_t *error);
+
+  /* Threads to use from the next decode on. Each at least 1.
+   * [engine-thread] */
+  hearth_status_t (*set_threads)(hearth_context_t *context, uint32_t n_threads, uint32_t n_threads_batch,
+                                 hearth_error_t *error);
+
+  /* Computes a batch and appends its tokens to their sequences. NO_KV_SPACE and INVALID_ARGUMENT leave everything as it
+   * was. After CANCELLED the sequences in the batch must be removed. After FAILED the context must be destroyed.
+   * [engine-thread] */
+  hearth_status_t (*decode)(hearth_context_t *context, const hearth_batch_t *batch, hearth_error_t *error);
+
+  /* Asks a running decode to stop; the next one if none is running is unaffected.
+   * [any-thread] */
+  void (*decode_abort)(hearth_context_t *context);
+
+  /* Logits for entry `index` of the last decode, which had `outputs[index]` set: n_vocab floats that belong to the
+   * plugin. The host may change them in place. Valid until the next call on this context.
+   * [engine-thread & decoded & !embeddings] */
+  hearth_status_t (*logits)(hearth_context_t *context, uint32_t index, float **logits, hearth_error_t *error);
+
+  /* An embedding of the last decode: with POOLING_NONE of entry `index`, otherwise of the whole sequence `index`.
+   * n_embd floats, not normalised, that belong to the plugin. Valid until the next call on this context.
+   * [engine-thread & decoded & embeddings] */
+  hearth_status_t (*embedding)(hearth_context_t *context, uint32_t index, const float **embedding,
+                               hearth_error_t *error);
+
+  /* Forgets positions p0 <= p < p1 of a sequence; p1 = -1 means to the end. Removing all of a sequence always works.
+   * UNSUPPORTED when this memory cannot be cut there.
+   * [engine-thread] */
+  hearth_status_t (*seq_remove)(hearth_context_t *context, hearth_seq_t seq, hearth_pos_t p0, hearth_pos_t p1,
+                                hearth_error_t *error);
+
+  /* Makes the empty sequence `to` begin with positions p0 <= p < p1 of `from`, p0 = 0; p1 = -1 means all. Costs no cells
+   * where the engine can share them.
+   * [engine-thread] */
+  hearth_status_t (*seq_copy)(hearth_context_t *context, hearth_seq_t from, hearth_seq_t to, hearth_pos_t p0,
+                              hearth_pos_t p1, hearth_error_t *error);
+
+  /* Adds `delta` to positions p0 <= p < p1. The host removes what would collide before.
+   * [engine-thread] */
+  hearth_status_t (*seq_shift)(hearth_context_t *context, hearth_seq_t seq, hearth_pos_t p0, hearth_pos_t p1,
+                               hearth_pos_t delta, hearth_error_t *error);
+
+  /* Serialises one sequence's memory. `*n_out` as in tokenize. The bytes are only meant for seq_load of the same plugin
+   * version and model.
+   * [engine-thread] */
+  hearth_status_t (*seq_save)(hearth_context_t *context, hearth_seq_t seq, uint8_t *buffer, size_t capacity,
+                              size_t *n_out, hearth_error_t *error);
+
+  /* Replaces the sequence's memory by saved bytes. Damaged bytes answer INVALID_ARGUMENT and leave the sequence
+   * empty. Bytes of another model may not be noticed: the host keeps them apart.
+   * [engine-thread] */
+  hearth_status_t (*seq_load)(hearth_context_t *context, hearth_seq_t seq, const uint8_t *data, size_t len,
+                              hearth_error_t *error);
+
+  /* An optional power, null if this plugin does not have it. The struct belongs to the plugin, lives until deinit, and is
+   * the one named beside the id below.
+   * [any-thread & initialised] */
+  const void *(*extension)(const char *id);
+} hearth_plugin_t;
+
+/* ---- hearth.chat/1: templates and parsers of chat models ------------------------------------------- */
+
+#define HEARTH_EXT_CHAT "hearth.chat/1"
+
+typedef struct hearth_chat {
+  uint32_t struct_size;
+
+  /* Renders messages into a prompt. `request` is a JSON object:
+   *   messages      array, as in OpenAI's chat completions (role, content, tool_calls, tool_call_id, reasoning_content)
+   *   tools         array, same source; absent: none
+   *   tool_choice   "auto" | "required" | "none"; absent: "auto"
+   *   parallel_tool_calls  bool; absent: false
+   *   thinking      bool; absent: true
+   *   json_schema   object; absent: none
+   *   template      Jinja source instead of the model's own; absent: the model's own, or ChatML if it has none
+   *   template_args object of strings for the template; absent: none
+   * `*answer` is a JSON object:
+   *   prompt        string, to be tokenized with parse_special and without add_special
+   *   stops         array of strings that end the answer besides end tokens
+   *   plain         bool: the answer is all content; parse may be skipped
+   *   parser        string, opaque, for parse
+   *   grammar       string, GBNF; empty: none
+   *   grammar_lazy  bool: the grammar holds only after a trigger
+   *   triggers      array of {type: "word"|"pattern"|"pattern_full"|"token", value: string, token: int}
+   *   preserved     array of strings, control tokens that token_piece must spell out for parse to work
+   *   thinks        bool: the answer may begin with reasoning
+   * A template that refuses the messages answers INVALID_ARGUMENT with the template's reason.
+   * [any-thread] */
+  hearth_status_t (*render)(const hearth_model_t *model, const char *request, size_t request_len, hearth_bytes_t *answer,
+                            hearth_error_t *error);
+
+  /* Reads an answer generated after `render`. `parser` is the string from there. `partial` says that the text is not
+   * complete. `*message` is a JSON object: content string, reasoning string, tool_calls array of {id, name, arguments (JSON
+   * text)}. No text is ever lost: what cannot be read as a call is content.
+   * [any-thread] */
+  hearth_status_t (*parse)(const hearth_model_t *model, const char *parser, size_t parser_len, const char *text,
+                           size_t text_len, bool partial, hearth_bytes_t *message, hearth_error_t *error);
+} hearth_chat_t;
+
+/* ---- hearth.grammar/1: GBNF constraints -------------------------------------------------------------- */
+
+#define HEARTH_EXT_GRAMMAR "hearth.grammar/1"
+
+typedef struct hearth_grammar_ext {
+  uint32_t struct_size;
+
+  /* Compiles GBNF text whose start rule is `root`. On OK the host owns `*grammar`. A grammar that does not parse answers
+   * INVALID_ARGUMENT.
+   * [any-thread] */
+  hearth_status_t (*create)(const hearth_model_t *model, const char *text, size_t text_len, const char *root,
+                            hearth_grammar_t **grammar, hearth_error_t *error);
+
+  /* [engine-thread] */
+  void (*destroy)(hearth_grammar_t *grammar);
+
+  /* Sets `logits[i]` to minus infinity where `tokens[i]` may not come next. Tokens need not be sorted or complete.
+   * [engine-thread] */
+  hearth_status_t (*mask)(hearth_grammar_t *grammar, const hearth_token_t *tokens, float *logits, size_t n,
+                          hearth_error_t *error);
+
+  /* Takes the token that was chosen. A token that mask would refuse answers INVALID_ARGUMENT.
+   * [engine-thread] */
+  hearth_status_t (*accept)(hearth_grammar_t *grammar, hearth_token_t token, hearth_error_t *error);
+} hearth_grammar_ext_t;
+
+/* ---- hearth.lora/1: low-rank adapters ---------------------------------------------------------------- */
+
+#define HEARTH_EXT_LORA "hearth.lora/1"
+
+typedef struct hearth_lora {
+  uint32_t struct_size;
+
+  /* Reads an adapter for this model. On OK the host owns `*adapter`.
+   * [main-thread] */
+  hearth_status_t (*open)(hearth_model_t *model, const char *path, hearth_adapter_t **adapter, hearth_error_t *error);
+
+  /* No context may have it attached any more.
+   * [main-thread] */
+  void (*close)(hearth_adapter_t *adapter);
+
+  /* Replaces the set of adapters this context applies from the next decode on; n = 0 applies none. What is already in
+   * the context's memory was computed without them: the host removes it where that matters.
+   * [engine-thread] */
+  hearth_status_t (*attach)(hearth_context_t *context, hearth_adapter_t *const *adapters, const float *scales, size_t n,
+                            hearth_error_t *error);
+} hearth_lora_t;
+
+/* The one symbol a plugin exports. */
+extern HEARTH_EXPORT const hearth_plugin_t hearth_plugin_entry;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
