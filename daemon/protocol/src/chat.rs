@@ -1,0 +1,379 @@
+//! Conversations and completions: `chat.send` and `generate`, their events and their options.
+
+use crate::{KeepAlive, RpcError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions for the whole conversation.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+/// One message of a conversation.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// The text. May be empty beside tool calls.
+    #[serde(default)]
+    pub content: String,
+    /// What a reasoning model thought before it answered; only in assistant messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// Calls the model wants made; only in assistant messages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Which call this answers; only in tool messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A message that is only text.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
+    }
+}
+
+/// Texts of people are never printed, at any log level.
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Message({:?}, {} bytes)", self.role, self.content.len())
+    }
+}
+
+/// A call of a tool that the model wants made.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolCall {
+    /// Unique within its message; the tool's answer repeats it as `tool_call_id`.
+    #[serde(default)]
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// Arguments as JSON text, as the model wrote them.
+    pub arguments: String,
+}
+
+impl std::fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ToolCall({}, {} bytes)", self.name, self.arguments.len())
+    }
+}
+
+/// A tool the model may call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// What the model calls it by.
+    pub name: String,
+    /// What it does, for the model to read.
+    #[serde(default)]
+    pub description: String,
+    /// JSON schema of its arguments; key order is kept.
+    #[serde(default)]
+    pub parameters: Value,
+}
+
+/// Whether tools may, must or must not be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// At least one call, enforced by a grammar.
+    Required,
+    /// No call.
+    None,
+}
+
+/// What the answer must look like.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// JSON that fits this schema.
+    JsonSchema(Value),
+    /// Text that fits this GBNF grammar, from the rule `root`.
+    Gbnf(String),
+}
+
+impl std::fmt::Debug for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::JsonSchema(_) => "JsonSchema",
+            Self::Gbnf(_) => "Gbnf",
+        })
+    }
+}
+
+/// How tokens are chosen and when the answer ends. Absent fields take the model's own value, then the default named here.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// 0 always takes the likeliest token. Default 0.8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Only the likeliest `top_k` tokens; 0 means all. Default 40.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Only the likeliest tokens that together reach this probability. Default 0.9.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// Only tokens at least this likely, relative to the likeliest. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Divides (or, below zero, multiplies) the logits of recent tokens. 1 does nothing. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_penalty: Option<f32>,
+    /// How many recent tokens the penalties look at; 0 means none. Default 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_last_n: Option<u32>,
+    /// Taken off the logit of every recent token. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f32>,
+    /// Taken off the logit of a recent token, once for each time it occurred. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f32>,
+    /// Same seed, prompt and options: same choices from the same logits. Default: a new one each time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// The answer ends before the first of these. Default: none but the model's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// Most tokens in the answer. Default: as many as the context holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+}
+
+/// Parameters of `chat.send`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChatParams {
+    /// Name of a model in the store; it is loaded if it is not.
+    pub model: String,
+    /// The conversation so far, oldest first.
+    pub messages: Vec<Message>,
+    /// Tools the model may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// Whether it may.
+    #[serde(default)]
+    pub tool_choice: ToolChoice,
+    /// What the answer must look like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// False asks a reasoning model not to think. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub think: Option<bool>,
+    /// How tokens are chosen.
+    #[serde(default)]
+    pub options: Options,
+    /// How long the model stays loaded after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
+    /// The caller's own name for this request, for `cancel`; unique among the caller's running requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// Parameters of `generate`.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateParams {
+    /// Name of a model in the store; it is loaded if it is not.
+    pub model: String,
+    /// Text to continue, as it stands, without a chat template. Control tokens in it are not recognised unless `raw`.
+    pub prompt: String,
+    /// Read spelled-out control tokens in the prompt, and add none around it.
+    #[serde(default)]
+    pub raw: bool,
+    /// What the answer must look like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// How tokens are chosen.
+    #[serde(default)]
+    pub options: Options,
+    /// How long the model stays loaded after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
+    /// The caller's own name for this request, for `cancel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+impl std::fmt::Debug for GenerateParams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GenerateParams({}, {} bytes)", self.model, self.prompt.len())
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended it.
+    End,
+    /// A stop text came.
+    Stop,
+    /// `max_tokens` was reached.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// The model wants tools called.
+    ToolCalls,
+}
+
+/// What the request cost in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    pub prompt_tokens: u32,
+    /// Prompt tokens whose computation was reused.
+    pub cached_tokens: u32,
+    /// Tokens generated.
+    pub completion_tokens: u32,
+}
+
+/// Where the time went, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Timings {
+    /// Waiting for the model to be loaded; 0 if it was.
+    pub load_us: u64,
+    /// Waiting for a place in the engine.
+    pub queue_us: u64,
+    /// From there to the first token.
+    pub prefill_us: u64,
+    /// From the first token to the last.
+    pub decode_us: u64,
+}
+
+/// Result of `chat.send`, and content of its `done` event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatReply {
+    /// The request's name: the caller's own, or one the daemon made.
+    pub request: String,
+    /// The whole answer.
+    pub message: Message,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// What it cost.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Result of `generate`, and content of its `done` event.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GenerateReply {
+    /// The request's name: the caller's own, or one the daemon made.
+    pub request: String,
+    /// The whole continuation.
+    pub text: String,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// What it cost.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+impl std::fmt::Debug for GenerateReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GenerateReply({}, {} bytes)", self.request, self.text.len())
+    }
+}
+
+/// What a stream of `chat.send` or `generate` says. Any number of the others, then one `done` or `error`.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "{R}Event")]
+pub enum Event<R> {
+    /// The request is accepted; always first.
+    Accepted {
+        /// Its name, for `cancel`.
+        request: String,
+    },
+    /// The model is being loaded.
+    Loading {
+        /// 0 to 1, never going down.
+        fraction: f32,
+    },
+    /// The request waits for a place.
+    Queued {
+        /// Requests before this one.
+        place: u32,
+    },
+    /// The prompt is being computed.
+    Prefill {
+        /// Tokens done, cached ones included.
+        done: u32,
+        /// Tokens in all.
+        total: u32,
+    },
+    /// A piece of what a reasoning model thinks.
+    Reasoning {
+        /// Whole characters.
+        text: String,
+    },
+    /// A piece of the answer.
+    Delta {
+        /// Whole characters.
+        text: String,
+    },
+    /// A complete tool call.
+    ToolCall {
+        /// The call.
+        call: ToolCall,
+    },
+    /// The end, with the whole reply.
+    Done {
+        /// The same that the plain call answers.
+        reply: R,
+    },
+    /// The end, with a reason. Deltas sent before stay valid.
+    Error {
+        /// The same that the plain call answers.
+        error: RpcError,
+    },
+}
+
+impl<R> Event<R> {
+    /// Nothing follows this event.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Error { .. })
+    }
+}
+
+impl<R> std::fmt::Debug for Event<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Accepted { .. } => "Accepted",
+            Self::Loading { .. } => "Loading",
+            Self::Queued { .. } => "Queued",
+            Self::Prefill { .. } => "Prefill",
+            Self::Reasoning { .. } => "Reasoning",
+            Self::Delta { .. } => "Delta",
+            Self::ToolCall { .. } => "ToolCall",
+            Self::Done { .. } => "Done",
+            Self::Error { .. } => "Error",
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! Every request, reply, event and error on Hearth's wire, and a small blocking client.
+//!
+//! **Transport.** One Unix socket. The first bytes say what the peer speaks: `{`, `[` or white space is raw JSON-RPC 2.0; a
+//! method name such as `POST` or `GET` is HTTP: `POST /rpc` for single calls, a WebSocket on `/rpc` for everything.
+//!
+//! **Framing, raw.** JSON values one after another; white space between them is ignored. Each reply and each
+//! notification ends with one newline and contains no other. Batches (a JSON array of calls) are answered as JSON-RPC
+//! says, but may not hold streams. A client may close its writing side and still reads every reply to come.
+//!
+//! **Order.** Calls on one connection run side by side: replies come in any order, told apart by `id`. Events of one
+//! stream are in order. Nothing is said about the order between streams.
+//!
+//! **Streams.** A method marked *streams* may be called under its own name, which answers once at the end, or as
+//! `NAME.stream`, a subscription: the reply is a subscription id, then notifications `NAME.event` with
+//! `params: {subscription, result: event}`. Exactly one terminal event ends every stream: `done` or `error`; nothing follows it.
+//! `NAME.unsubscribe` with `[id]`, `cancel`, or closing the connection ends the work within one step of the engine.
+//! A slow reader gets several text deltas merged into one, never fewer characters.
+//!
+//! **Errors.** JSON-RPC error objects whose `data` is an [`ErrorData`]: a stable `kind` and often a `hint`.
+//!
+//! **Compatibility.** Names of methods, fields and kinds never change their meaning. Fields, event types and kinds get
+//! added: ignore what you do not know. Unknown fields in params are refused, so that a typing error is not silently lost.
+
+#![warn(missing_docs)]
+
+mod chat;
+mod client;
+mod daemon;
+mod discover;
+mod error;
+mod method;
+mod model;
+mod tokens;
+
+pub use chat::{
+    ChatParams, ChatReply, Event, FinishReason, Format, GenerateParams, GenerateReply, Message,
+    Options, Role, Timings, Tool, ToolCall, ToolChoice, Usage,
+};
+pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
+pub use daemon::{
+    Backend, BackendList, BackendState, CancelParams, Cancelled, Device, Empty, Status,
+};
+pub use discover::{openrpc, protocol_markdown};
+pub use error::{ErrorData, ErrorKind, RpcError};
+pub use method::{
+    BackendListMethod, CancelMethod, ChatSend, DaemonStatus, Detokenize, Embed, Generate, Method,
+    MethodInfo, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelShow, ModelUnload,
+    RpcDiscover, StreamMethod, Tokenize, Who, methods,
+};
+pub use model::{
+    ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
+    ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
+};
+pub use tokens::{
+    DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
+    TokenizeReply,
+};

@@ -1,0 +1,158 @@
+//! The method table: name, parameters, result, events, and who may call it. Sorted by name.
+//!
+//! Everything else is made from it: the daemon registers a handler for each row and does not start with one missing,
+//! `rpc.discover` and `docs/protocol.md` list the rows, and the client takes its types from them.
+
+use crate::{
+    BackendList, CancelParams, Cancelled, ChatParams, ChatReply, DetokenizeParams, DetokenizeReply,
+    EmbedParams, EmbedReply, Empty, Event, GenerateParams, GenerateReply, ImportParams, Imported,
+    LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, RunningModels, Status,
+    TokenizeParams, TokenizeReply, Unloaded,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Who may call a method. The caller is known from the kernel, not from what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever can open the socket.
+    Anyone,
+    /// Root, the daemon's own user, or a member of the group `hearth-admin`.
+    Admin,
+}
+
+/// A method that is answered once.
+pub trait Method {
+    /// On the wire.
+    const NAME: &'static str;
+    /// One sentence.
+    const SUMMARY: &'static str;
+    /// Who may call it.
+    const WHO: Who;
+    /// Its parameters, by name.
+    type Params: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+    /// Its result.
+    type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+}
+
+/// A method that can also be subscribed to.
+pub trait StreamMethod: Method {
+    /// Name of the subscription.
+    const STREAM: &'static str;
+    /// Method name of its notifications.
+    const EVENT: &'static str;
+    /// Ends it early.
+    const UNSUBSCRIBE: &'static str;
+    /// One notification.
+    type Event: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
+}
+
+/// A row of the table, for documents.
+#[derive(Debug, Clone, Copy)]
+pub struct MethodInfo {
+    /// On the wire.
+    pub name: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// Who may call it.
+    pub who: Who,
+    /// Schema of its parameters.
+    pub params: fn(&mut SchemaGenerator) -> Schema,
+    /// Schema of its result.
+    pub reply: fn(&mut SchemaGenerator) -> Schema,
+    /// Schema of its events, if it streams.
+    pub event: Option<fn(&mut SchemaGenerator) -> Schema>,
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+macro_rules! table {
+    ($($(#[doc = $summary:literal])+ $type:ident = $name:literal [$who:ident] ($params:ty) -> $reply:ty $(, streams $event:ty)?;)*) => {
+        $(
+            $(#[doc = $summary])+
+            #[derive(Debug, Clone, Copy)]
+            pub struct $type;
+
+            impl Method for $type {
+                const NAME: &'static str = $name;
+                const SUMMARY: &'static str = concat!($($summary),+);
+                const WHO: Who = Who::$who;
+                type Params = $params;
+                type Reply = $reply;
+            }
+
+            $(
+                impl StreamMethod for $type {
+                    const STREAM: &'static str = concat!($name, ".stream");
+                    const EVENT: &'static str = concat!($name, ".event");
+                    const UNSUBSCRIBE: &'static str = concat!($name, ".unsubscribe");
+                    type Event = $event;
+                }
+            )?
+        )*
+
+        /// Every method, sorted by name.
+        pub fn methods() -> Vec<MethodInfo> {
+            vec![$(MethodInfo {
+                name: $name,
+                summary: <$type as Method>::SUMMARY.trim_ascii_start(),
+                who: Who::$who,
+                params: schema::<$params>,
+                reply: schema::<$reply>,
+                event: table!(@event $($event)?),
+            },)*]
+        }
+    };
+    (@event) => { None };
+    (@event $event:ty) => { Some(schema::<$event> as fn(&mut SchemaGenerator) -> Schema) };
+}
+
+table! {
+    /// Every backend, whether it can be used here, and why not.
+    BackendListMethod = "backend.list" [Anyone] (Empty) -> BackendList;
+    /// Ends a running or waiting request of the same user.
+    CancelMethod = "cancel" [Anyone] (CancelParams) -> Cancelled;
+    /// Answers a conversation.
+    ChatSend = "chat.send" [Anyone] (ChatParams) -> ChatReply, streams Event<ChatReply>;
+    /// Facts about the daemon.
+    DaemonStatus = "daemon.status" [Anyone] (Empty) -> Status;
+    /// Tokens to text.
+    Detokenize = "detokenize" [Anyone] (DetokenizeParams) -> DetokenizeReply;
+    /// Texts to vectors.
+    Embed = "embed" [Anyone] (EmbedParams) -> EmbedReply;
+    /// Continues a text.
+    Generate = "generate" [Anyone] (GenerateParams) -> GenerateReply, streams Event<GenerateReply>;
+    /// Brings a GGUF file into the store under a name.
+    ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
+    /// Models in the store.
+    ModelListMethod = "model.list" [Anyone] (Empty) -> ModelList;
+    /// Loads a model, or keeps a loaded one longer.
+    ModelLoad = "model.load" [Anyone] (LoadParams) -> Loaded, streams ProgressEvent<Loaded>;
+    /// Models in memory.
+    ModelPs = "model.ps" [Anyone] (Empty) -> RunningModels;
+    /// Facts about one model in the store.
+    ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
+    /// Takes a model out of memory; its running requests get an error.
+    ModelUnload = "model.unload" [Admin] (ModelParams) -> Unloaded;
+    /// This table, as an OpenRPC document.
+    RpcDiscover = "rpc.discover" [Anyone] (Empty) -> serde_json::Value;
+    /// Text to tokens.
+    Tokenize = "tokenize" [Anyone] (TokenizeParams) -> TokenizeReply;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_has_no_name_twice() {
+        let names: Vec<_> = methods().iter().map(|method| method.name).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(names, sorted);
+    }
+}

@@ -1,0 +1,204 @@
+//! Models on disk and in memory: `model.list`, `show`, `import`, `load`, `unload`, `ps`.
+
+use crate::RpcError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How long a model stays loaded after its last request, in seconds; a negative number means for ever, 0 not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct KeepAlive(pub f64);
+
+/// Names one model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelParams {
+    /// `[host/][namespace/]model[:tag]`
+    pub model: String,
+}
+
+/// Result of `model.list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelList {
+    /// Newest first.
+    pub models: Vec<ModelSummary>,
+    /// Entries that cannot be read.
+    pub problems: Vec<ModelProblem>,
+}
+
+/// One line of `ctl ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelSummary {
+    /// Short form of the name.
+    pub name: String,
+    /// SHA-256 of the manifest, in hex.
+    pub id: String,
+    /// Bytes of everything the manifest names.
+    pub size_bytes: u64,
+    /// Seconds since 1970.
+    pub modified_s: u64,
+    /// Such as `llama`; empty when unknown.
+    pub family: String,
+    /// Such as `134.52M`; empty when unknown.
+    pub parameter_size: String,
+    /// Such as `Q4_1`; empty when unknown.
+    pub quantization: String,
+}
+
+/// An entry of the store that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelProblem {
+    /// The manifest's file.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// Result of `model.show`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelDetails {
+    /// What `model.list` says.
+    pub summary: ModelSummary,
+    /// File of the weights.
+    pub path: String,
+    /// Such as `llama`.
+    pub architecture: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Longest text the model was trained on, in tokens; 0 when unknown.
+    pub context_length: u64,
+    /// Length of one embedding; 0 when unknown.
+    pub embedding_length: u64,
+    /// Number of layers; 0 when unknown.
+    pub block_count: u64,
+    /// The chat template in the file, Jinja.
+    pub chat_template: Option<String>,
+    /// A system prompt of the model's own.
+    pub system: Option<String>,
+    /// Licence texts.
+    pub licenses: Vec<String>,
+    /// Scalar metadata of the file, in file order.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// How a file becomes part of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImportMode {
+    /// Shares the blocks where the file system can, and copies otherwise.
+    #[default]
+    Auto,
+    /// Copies.
+    Copy,
+    /// Shares the blocks, or fails.
+    Reflink,
+    /// Leaves the file where it is and points to it. Moving or changing it later breaks the model.
+    Link,
+}
+
+/// Parameters of `model.import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportParams {
+    /// Absolute path of a GGUF file, as the daemon sees it.
+    pub path: String,
+    /// The name it gets; an existing model of that name is replaced.
+    pub name: String,
+    /// How.
+    #[serde(default)]
+    pub mode: ImportMode,
+}
+
+/// Result of `model.import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Imported {
+    /// Short form of the name.
+    pub name: String,
+    /// SHA-256 of the manifest, in hex.
+    pub id: String,
+    /// How it was done: `copy`, `reflink`, `link`, or `present` when the bytes were there already.
+    pub how: String,
+}
+
+/// What a stream of `model.import` or `model.load` says. Any number of `progress`, then one `done` or `error`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "{R}Event")]
+pub enum ProgressEvent<R> {
+    /// How far it is.
+    Progress {
+        /// What is being done, for a person: `reading`, `loading`...
+        stage: String,
+        /// 0 to 1, never going down within a stage.
+        fraction: f32,
+    },
+    /// The end, with the whole reply.
+    Done {
+        /// The same that the plain call answers.
+        reply: R,
+    },
+    /// The end, with a reason.
+    Error {
+        /// The same that the plain call answers.
+        error: RpcError,
+    },
+}
+
+/// Parameters of `model.load`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadParams {
+    /// Name of a model in the store.
+    pub model: String,
+    /// How long it stays loaded after the last request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
+}
+
+/// Result of `model.load`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Loaded {
+    /// What is loaded now.
+    pub model: RunningModel,
+    /// Microseconds it took; 0 if it was loaded.
+    pub load_us: u64,
+}
+
+/// Result of `model.unload`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unloaded {
+    /// False when it was not loaded.
+    pub unloaded: bool,
+}
+
+/// Result of `model.ps`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunningModels {
+    /// Loaded models, the one used last first.
+    pub models: Vec<RunningModel>,
+}
+
+/// A loaded model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunningModel {
+    /// Short form of the name.
+    pub name: String,
+    /// SHA-256 of the manifest, in hex.
+    pub id: String,
+    /// `loading`, `ready` or `stopping`.
+    pub state: String,
+    /// Such as `cpu`.
+    pub backend: String,
+    /// The worker's process.
+    pub pid: u32,
+    /// For a person, such as `llama 135M Q4_1`.
+    pub description: String,
+    /// Tokens of context shared by all its requests.
+    pub context: u32,
+    /// Requests running or waiting.
+    pub active_requests: u32,
+    /// Resident bytes of the worker, mapped weights included.
+    pub rss_bytes: u64,
+    /// Seconds until it is unloaded if nobody asks; absent: never, or while it works.
+    pub expires_s: Option<f64>,
+}
