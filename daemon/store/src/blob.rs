@@ -1,0 +1,209 @@
+//! The blobs folder: files named by the SHA-256 of what they hold.
+//!
+//! A blob is visible under its final name only when its content is complete, hashed and on disk.
+//! A blob may be a symlink to a model file elsewhere, made by an import that links in place; then
+//! its target can vanish or change, which `check` reports and nothing else looks for.
+//!
+//! Temps are named `sha256-<random>-import`. Ollama knows no such suffix: its own clean-up removes
+//! them when they are an hour old, as it does with `-partial` files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+
+use crate::digest::Digest;
+use crate::disk::{self, Temp, TempNames};
+use crate::error::StoreError;
+
+const TEMP_NAMES: TempNames = TempNames { prefix: "sha256-", suffix: "-import" };
+
+#[derive(Debug, Clone)]
+pub struct BlobDir {
+    dir: PathBuf,
+}
+
+/// What lies under a blob's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Present {
+    Nothing,
+    File {
+        size: u64,
+    },
+    /// A link, whether or not its target is there.
+    Link,
+}
+
+impl BlobDir {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a blob is written. Nothing need be there.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(digest.file_name())
+    }
+
+    /// The path of a blob that is there with the size its manifest gives. The content is not
+    /// hashed: that would take seconds per gigabyte.
+    pub fn check(&self, digest: &Digest, size: u64) -> Result<PathBuf, StoreError> {
+        let (path, is_link) = self.find(digest)?;
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if is_link && is_gone(&error) => {
+                let target = target_of(&path);
+                return Err(StoreError::LinkBroken { link: path, target });
+            }
+            Err(error) => return Err(StoreError::io("read", &path, error)),
+        };
+        let (expected, actual) = (size, metadata.len());
+        if !metadata.is_file() {
+            Err(StoreError::NotAFile { path })
+        } else if actual == expected {
+            Ok(path)
+        } else if is_link {
+            Err(StoreError::LinkChanged { target: target_of(&path), expected, actual })
+        } else {
+            Err(StoreError::BlobSize { path, expected, actual })
+        }
+    }
+
+    /// The content of a small blob, checked against its digest.
+    pub(crate) fn read(&self, digest: &Digest, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let (path, _) = self.find(digest)?;
+        let bytes = disk::read_file(&path, max_bytes)?;
+        let actual = Digest::of(&bytes);
+        if actual == *digest {
+            return Ok(bytes);
+        }
+        Err(StoreError::BadBlob { path, reason: format!("its content has digest `{actual}`") })
+    }
+
+    /// Stores a small blob. One that is there already is kept, and marked as recently used.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        if self.read(&digest, u64::try_from(bytes.len()).unwrap_or(u64::MAX)).is_ok() {
+            self.touch(&digest);
+            return Ok(digest);
+        }
+        disk::create_dirs(&self.dir)?;
+        disk::write_file(&self.dir, TEMP_NAMES, &self.path(&digest), bytes)?;
+        Ok(digest)
+    }
+
+    pub(crate) fn create_temp(&self) -> Result<Temp, StoreError> {
+        disk::create_dirs(&self.dir)?;
+        Temp::create(&self.dir, TEMP_NAMES)
+    }
+
+    pub(crate) fn link(&self, digest: &Digest, target: &Path) -> Result<(), StoreError> {
+        disk::create_dirs(&self.dir)?;
+        disk::write_symlink(&self.dir, TEMP_NAMES, &self.path(digest), target)
+    }
+
+    pub(crate) fn remove_stale_temps(&self) {
+        disk::remove_stale_temps(&self.dir, TEMP_NAMES);
+    }
+
+    pub(crate) fn present(&self, digest: &Digest) -> Present {
+        match fs::symlink_metadata(self.path(digest)) {
+            Ok(metadata) if metadata.is_symlink() => Present::Link,
+            Ok(metadata) if metadata.is_file() => Present::File { size: metadata.len() },
+            _ => Present::Nothing,
+        }
+    }
+
+    /// Sets a blob's time to now, which keeps Ollama's clean-up of unreferenced blobs away from it
+    /// until its manifest is written. Ollama spares what is younger than an hour.
+    pub(crate) fn touch(&self, digest: &Digest) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let _ = rustix::fs::utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+
+    /// The path under which a blob lies and whether it is a link. Stores from before 2024 name
+    /// blobs with a colon; Ollama renames them at its start, and a read-only store keeps them.
+    fn find(&self, digest: &Digest) -> Result<(PathBuf, bool), StoreError> {
+        for path in [self.path(digest), self.dir.join(digest.to_string())] {
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) => return Ok((path, metadata.is_symlink())),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(StoreError::io("read", &path, error)),
+            }
+        }
+        Err(StoreError::BlobMissing { digest: *digest, path: self.path(digest) })
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn target_of(link: &Path) -> PathBuf {
+    fs::read_link(link).unwrap_or_else(|_| link.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blobs() -> (tempfile::TempDir, BlobDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::new(dir.path().join("blobs"));
+        (dir, blobs)
+    }
+
+    #[test]
+    fn a_written_blob_is_read_back_and_written_once() {
+        let (_dir, blobs) = blobs();
+        let digest = blobs.write(b"hello").unwrap();
+        assert_eq!(blobs.write(b"hello").unwrap(), digest);
+        assert_eq!(blobs.read(&digest, 5).unwrap(), b"hello");
+        assert_eq!(blobs.check(&digest, 5).unwrap(), blobs.path(&digest));
+        assert_eq!(fs::read_dir(blobs.dir()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_blob_is_reported_and_can_be_written_again() {
+        let (_dir, blobs) = blobs();
+        let digest = blobs.write(b"hello").unwrap();
+        fs::write(blobs.path(&digest), b"hell").unwrap();
+        assert_eq!(blobs.check(&digest, 5).unwrap_err().kind(), "blob_changed");
+        assert_eq!(blobs.read(&digest, 9).unwrap_err().kind(), "bad_blob");
+        blobs.write(b"hello").unwrap();
+        assert!(blobs.check(&digest, 5).is_ok());
+    }
+
+    #[test]
+    fn a_missing_blob_is_named_with_its_path() {
+        let (dir, blobs) = blobs();
+        let digest = Digest::of(b"none");
+        let error = blobs.check(&digest, 4).unwrap_err();
+        assert_eq!(error.kind(), "blob_missing");
+        assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn the_old_name_with_a_colon_is_found() {
+        let (_dir, blobs) = blobs();
+        let digest = blobs.write(b"hello").unwrap();
+        let old = blobs.dir().join(digest.to_string());
+        fs::rename(blobs.path(&digest), &old).unwrap();
+        assert_eq!(blobs.check(&digest, 5).unwrap(), old);
+    }
+
+    #[test]
+    fn a_temp_is_no_digest() {
+        let (_dir, blobs) = blobs();
+        let temp = blobs.create_temp().unwrap();
+        let name = temp.path().file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(TEMP_NAMES.matches(&name), "{name}");
+        assert!(name.parse::<Digest>().is_err());
+        assert!(!TEMP_NAMES.matches(&Digest::of(b"").file_name()));
+    }
+}

@@ -1,0 +1,194 @@
+//! Every way the store can fail, as one enum.
+//!
+//! A message says what is wrong, with the path and the numbers; `hint` says what a person can do
+//! about it; `kind` is the stable name that goes on the wire. Text that came from a file or a peer
+//! passes through `quote` first, so that a message is one short printable line whatever it was.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::gguf::GgufError;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    #[error("model name `{name}` is not valid: {reason}")]
+    BadName { name: String, reason: String },
+
+    #[error("`{text}` is not a digest, which is `sha256:` and 64 hexadecimal digits")]
+    BadDigest { text: String },
+
+    #[error("there is no model `{name}`")]
+    ModelNotFound { name: String, nearest: Option<String> },
+
+    #[error("manifest `{}` cannot be used: {reason}", path.display())]
+    BadManifest { path: PathBuf, reason: String },
+
+    #[error("blob `{}` cannot be used: {reason}", path.display())]
+    BadBlob { path: PathBuf, reason: String },
+
+    #[error("blob `{digest}` is missing: no file at `{}`", path.display())]
+    BlobMissing { digest: Digest, path: PathBuf },
+
+    #[error(
+        "blob `{}` has {actual} bytes, but its manifest says {expected}", path.display()
+    )]
+    BlobSize { path: PathBuf, expected: u64, actual: u64 },
+
+    #[error("the linked model file `{}` is gone", target.display())]
+    LinkBroken { link: PathBuf, target: PathBuf },
+
+    #[error(
+        "the linked model file `{}` has changed: it has {actual} bytes and had {expected} when it was imported",
+        target.display()
+    )]
+    LinkChanged { target: PathBuf, expected: u64, actual: u64 },
+
+    #[error("model `{name}` cannot be run here: {reason}")]
+    UnsupportedModel { name: String, reason: String },
+
+    #[error("`{}` is not a usable GGUF file: {source}", path.display())]
+    BadGguf { path: PathBuf, source: GgufError },
+
+    #[error("`{}` cannot be imported as a model: {reason}", path.display())]
+    UnsupportedFile { path: PathBuf, reason: String, hint: Option<String> },
+
+    #[error("`{}` is not a regular file", path.display())]
+    NotAFile { path: PathBuf },
+
+    #[error("`{}` changed while it was being imported", path.display())]
+    SourceChanged { path: PathBuf },
+
+    #[error("`{}` cannot be reflinked into `{}`: {source}", path.display(), store.display())]
+    NoReflink { path: PathBuf, store: PathBuf, source: io::Error },
+
+    #[error("the import of `{name}` was cancelled")]
+    Cancelled { name: String },
+
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl StoreError {
+    /// A machine-readable name that never changes once released; several errors may share one.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BadName { .. } => "bad_name",
+            Self::BadDigest { .. } => "bad_digest",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::BadManifest { .. } => "bad_manifest",
+            Self::BadBlob { .. } => "bad_blob",
+            Self::BlobMissing { .. } | Self::LinkBroken { .. } => "blob_missing",
+            Self::BlobSize { .. } | Self::LinkChanged { .. } => "blob_changed",
+            Self::UnsupportedModel { .. } | Self::UnsupportedFile { .. } => "unsupported_model",
+            Self::BadGguf { .. } => "bad_gguf",
+            Self::NotAFile { .. } => "not_a_file",
+            Self::SourceChanged { .. } => "source_changed",
+            Self::NoReflink { .. } => "no_reflink",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// One line that says what to do next, where there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::BadName { .. } => Some(
+                "a name is `[host/][namespace/]model[:tag]` of letters, digits, `_`, `-` and `.`"
+                    .to_owned(),
+            ),
+            Self::ModelNotFound { nearest: Some(nearest), .. } => {
+                Some(format!("did you mean `{nearest}`?"))
+            }
+            Self::ModelNotFound { nearest: None, .. } => {
+                Some("`ctl list` shows the models that are here".to_owned())
+            }
+            Self::BadManifest { .. }
+            | Self::BadBlob { .. }
+            | Self::BlobMissing { .. }
+            | Self::BlobSize { .. } => Some("pull or import the model again".to_owned()),
+            Self::LinkBroken { target, .. } => Some(format!(
+                "put the file back at `{}`, or import the model again from where it is now",
+                target.display()
+            )),
+            Self::LinkChanged { target, .. } => Some(format!(
+                "import `{}` again; import it as a copy to be safe from later changes",
+                target.display()
+            )),
+            Self::UnsupportedFile { hint, .. } => hint.clone(),
+            Self::BadGguf { source, .. } => source.hint(),
+            Self::SourceChanged { .. } => {
+                Some("wait until nothing writes to the file, then import it again".to_owned())
+            }
+            Self::NoReflink { .. } => Some(
+                "reflinks need one Btrfs, XFS or similar file system for both; import a copy or a link instead"
+                    .to_owned(),
+            ),
+            Self::Io { source, path, .. } => io_hint(source, path),
+            Self::BadDigest { .. }
+            | Self::UnsupportedModel { .. }
+            | Self::NotAFile { .. }
+            | Self::Cancelled { .. } => None,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// For `map_err`, where the path is known before the call.
+    pub(crate) fn at<'p>(
+        action: &'static str,
+        path: &'p Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'p {
+        move |source| Self::io(action, path, source)
+    }
+}
+
+/// At most 80 characters of `text`, with what cannot be printed escaped.
+pub(crate) fn quote(text: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    let mut quoted: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
+        quoted.push_str("...");
+    }
+    quoted
+}
+
+fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Some(format!("the daemon's user needs access to `{}`", path.display()))
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free some space, or import the file as a link, which copies nothing".to_owned())
+        }
+        io::ErrorKind::ReadOnlyFilesystem => Some("the store is read-only".to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_text_is_short_and_printable() {
+        assert_eq!(quote("a\nb\u{1b}[1m"), "a\\nb\\u{1b}[1m");
+        assert_eq!(quote(&"x".repeat(200)), format!("{}...", "x".repeat(80)));
+        assert_eq!(quote(&"x".repeat(80)), "x".repeat(80));
+    }
+
+    #[test]
+    fn a_full_disk_has_a_hint() {
+        let full = StoreError::io(
+            "write",
+            Path::new("/models/x"),
+            io::Error::from(io::ErrorKind::StorageFull),
+        );
+        assert_eq!(full.kind(), "io");
+        assert!(full.to_string().starts_with("cannot write `/models/x`: "), "{full}");
+        assert!(full.hint().unwrap().contains("free some space"));
+    }
+}

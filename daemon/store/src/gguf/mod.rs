@@ -1,0 +1,104 @@
+//! Reading GGUF headers from files nobody vouches for.
+//!
+//! `Gguf::read` takes any bytes: it does not panic, does not trust a count or a length before
+//! checking that the file could hold it, reads at most 256 MiB of header through a small buffer and
+//! keeps at most a few dozen MiB of it. What it accepts is what llama.cpp accepts, with the same
+//! rules for alignment, tensor order and sizes, so that a bad file is refused when it is imported
+//! and not by a worker later. Tensor data is never read; only its range is checked.
+
+mod cursor;
+mod error;
+mod header;
+mod summary;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::io::{Read, Seek};
+use std::path::Path;
+
+pub use error::GgufError;
+pub use summary::{GgufSummary, size_label};
+pub use types::{TensorType, file_type_name};
+
+use crate::disk;
+use crate::error::StoreError;
+
+/// A file's header.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gguf {
+    pub version: u32,
+    /// In file order; no key appears twice.
+    pub metadata: Vec<(String, GgufValue)>,
+    /// In file order, which is also the order of their data.
+    pub tensors: Vec<TensorInfo>,
+    pub alignment: u64,
+    /// Where tensor data begins in the file.
+    pub data_offset: u64,
+    pub file_len: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum GgufValue {
+    Unsigned(u64),
+    Signed(i64),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    Text(String),
+    /// Text too long to keep. `tokenizer.chat_template` is never one: too long, it is an error.
+    LongText {
+        n_bytes: u64,
+    },
+    /// The content of arrays is skipped; `element` names the type of its items, such as `string`.
+    Array {
+        element: &'static str,
+        len: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    pub name: String,
+    /// One to four; the first is the length of a row.
+    pub dims: Vec<u64>,
+    pub tensor_type: TensorType,
+    /// From `Gguf::data_offset`.
+    pub offset: u64,
+    pub n_elements: u64,
+    pub n_bytes: u64,
+}
+
+impl Gguf {
+    /// Reads a header from the start of `file`, wherever it stands now.
+    pub fn read(file: &mut (impl Read + Seek)) -> Result<Self, GgufError> {
+        header::read(file)
+    }
+
+    pub fn read_path(path: &Path) -> Result<Self, StoreError> {
+        Self::read(&mut disk::open_file(path)?)
+            .map_err(|source| StoreError::BadGguf { path: path.to_owned(), source })
+    }
+
+    pub fn get(&self, key: &str) -> Option<&GgufValue> {
+        self.metadata.iter().find(|(known, _)| known == key).map(|(_, value)| value)
+    }
+
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            GgufValue::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A whole number that is not negative, of whatever width.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        match *self.get(key)? {
+            GgufValue::Unsigned(number) => Some(number),
+            GgufValue::Signed(number) => u64::try_from(number).ok(),
+            _ => None,
+        }
+    }
+}

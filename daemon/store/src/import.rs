@@ -1,0 +1,309 @@
+//! Importing a GGUF file: check it, hash it, put it under its digest, name it.
+//!
+//! The order makes every instant safe to crash in: the blob is complete and on disk before it has
+//! its name, the config before the manifest, and the manifest's rename is what makes the model
+//! appear or change. Until the last report before that, the caller can cancel without a trace.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::blob::{BlobDir, Present};
+use crate::config::ModelConfig;
+use crate::digest::Digest;
+use crate::disk;
+use crate::error::StoreError;
+use crate::gguf::{Gguf, GgufSummary};
+use crate::manifest::{CONFIG_MEDIA_TYPE, Layer, LayerKind, Manifest};
+use crate::name::ModelName;
+use crate::store::Store;
+
+/// How much is read between two reports, and so how soon a cancel is seen.
+const CHUNK_BYTES: usize = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportMode {
+    /// A reflink where the file system can, else a copy.
+    Auto,
+    Copy,
+    /// Shares the file's blocks until one side changes; needs one Btrfs, XFS or similar for both.
+    Reflink,
+    /// Leaves the file where it is. The model is lost if the file is moved or changed.
+    Link,
+}
+
+/// What became of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    Copied,
+    Reflinked,
+    Linked,
+    /// The store had the content already.
+    Reused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportStage {
+    Checking,
+    Copying,
+    Hashing,
+    /// Waiting for the disk, which takes seconds after a large copy and cannot be interrupted.
+    Syncing,
+    /// The last moment to cancel.
+    Finishing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportProgress {
+    pub stage: ImportStage,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// As it is spelled on disk.
+    pub name: ModelName,
+    /// The digest of the manifest.
+    pub id: Digest,
+    pub model_digest: Digest,
+    pub size: u64,
+    pub placed: Placed,
+    pub summary: GgufSummary,
+}
+
+/// The file being imported, with what it was like when it was opened.
+struct Source {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    modified: SystemTime,
+}
+
+struct Reporter<'p> {
+    name: String,
+    bytes_total: u64,
+    progress: &'p mut dyn FnMut(ImportProgress) -> ControlFlow<()>,
+}
+
+/// Imports `source` as `name`, replacing the model that has the name now. `progress` is called from
+/// this thread, at every stage and for each MiB; `Break` cancels.
+pub fn import(
+    store: &Store,
+    source: &Path,
+    name: &ModelName,
+    how: ImportMode,
+    progress: &mut dyn FnMut(ImportProgress) -> ControlFlow<()>,
+) -> Result<Imported, StoreError> {
+    let source = Source::open(source)?;
+    let mut reporter = Reporter { name: name.to_string(), bytes_total: source.len, progress };
+    reporter.report(ImportStage::Checking, 0)?;
+    let summary = source.check_model()?;
+
+    let blobs = store.blobs();
+    blobs.remove_stale_temps();
+    let (model_digest, placed) = match how {
+        ImportMode::Link => place_link(blobs, &source, &mut reporter)?,
+        _ => place_file(blobs, &source, how, &mut reporter)?,
+    };
+
+    let manifest = write_config(blobs, &summary, model_digest, source.len)?;
+    let catalog = store.catalog();
+    let name = catalog.spell(name);
+    catalog.write(&name, &manifest)?;
+    let (id, size) = (manifest.id(), manifest.size());
+    Ok(Imported { name, id, model_digest, size, placed, summary })
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let path = fs::canonicalize(path).map_err(StoreError::at("open", path))?;
+        let file = disk::open_file(&path)?;
+        let metadata = file.metadata().map_err(StoreError::at("read", &path))?;
+        let modified = metadata.modified().map_err(StoreError::at("read", &path))?;
+        Ok(Self { len: metadata.len(), path, file, modified })
+    }
+
+    fn check_model(&self) -> Result<GgufSummary, StoreError> {
+        let bad = |source| StoreError::BadGguf { path: self.path.clone(), source };
+        let gguf = Gguf::read(&mut &self.file).map_err(bad)?;
+        let summary = gguf.summary().map_err(bad)?;
+        let unsupported = |reason: &str, hint: Option<&str>| {
+            let (reason, hint) = (reason.to_owned(), hint.map(str::to_owned));
+            Err(StoreError::UnsupportedFile { path: self.path.clone(), reason, hint })
+        };
+        if gguf.number("split.count").is_some_and(|n_files| n_files > 1) {
+            return unsupported(
+                "it is one part of a split model",
+                Some("join the parts first: `llama-gguf-split --merge FIRST-PART OUTPUT`"),
+            );
+        }
+        if gguf.text("general.type") == Some("adapter") {
+            return unsupported("it is a LoRA adapter, which needs a model to go with", None);
+        }
+        if summary.architecture == "clip" || gguf.text("general.type") == Some("mmproj") {
+            return unsupported("it is a projector, which needs a model to go with", None);
+        }
+        if gguf.tensors.is_empty() {
+            return unsupported("it holds no weights", None);
+        }
+        Ok(summary)
+    }
+
+    /// Fails if the file is not as it was when it was opened.
+    fn check_unchanged(&self) -> Result<(), StoreError> {
+        let metadata = self.file.metadata().map_err(StoreError::at("read", &self.path))?;
+        let modified = metadata.modified().map_err(StoreError::at("read", &self.path))?;
+        if metadata.len() == self.len && modified == self.modified {
+            return Ok(());
+        }
+        Err(StoreError::SourceChanged { path: self.path.clone() })
+    }
+
+    fn changed(&self) -> StoreError {
+        StoreError::SourceChanged { path: self.path.clone() }
+    }
+}
+
+impl Reporter<'_> {
+    fn report(&mut self, stage: ImportStage, bytes_done: u64) -> Result<(), StoreError> {
+        let bytes_total = self.bytes_total;
+        match (self.progress)(ImportProgress { stage, bytes_done, bytes_total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(StoreError::Cancelled { name: self.name.clone() }),
+        }
+    }
+}
+
+fn place_file(
+    blobs: &BlobDir,
+    source: &Source,
+    how: ImportMode,
+    reporter: &mut Reporter<'_>,
+) -> Result<(Digest, Placed), StoreError> {
+    let temp = blobs.create_temp()?;
+    let reflinked = match how {
+        ImportMode::Copy => false,
+        _ => match reflink(temp.file(), &source.file) {
+            Ok(()) => true,
+            Err(_) if how == ImportMode::Auto => false,
+            Err(error) => {
+                let (path, store) = (source.path.clone(), blobs.dir().to_owned());
+                return Err(StoreError::NoReflink { path, store, source: error });
+            }
+        },
+    };
+    let digest = if reflinked {
+        // The clone is hashed, and not the source, which may have changed since.
+        hash(temp.file(), temp.path(), source, reporter, ImportStage::Hashing, None)?
+    } else {
+        let copy = Some((temp.file(), temp.path()));
+        hash(&source.file, &source.path, source, reporter, ImportStage::Copying, copy)?
+    };
+    source.check_unchanged()?;
+
+    // A link is replaced: what was asked for is a file that is the store's own.
+    if blobs.present(&digest) == (Present::File { size: source.len }) {
+        reporter.report(ImportStage::Finishing, source.len)?;
+        blobs.touch(&digest);
+        return Ok((digest, Placed::Reused));
+    }
+    reporter.report(ImportStage::Syncing, source.len)?;
+    temp.sync()?;
+    reporter.report(ImportStage::Finishing, source.len)?;
+    temp.publish(&blobs.path(&digest))?;
+    Ok((digest, if reflinked { Placed::Reflinked } else { Placed::Copied }))
+}
+
+fn place_link(
+    blobs: &BlobDir,
+    source: &Source,
+    reporter: &mut Reporter<'_>,
+) -> Result<(Digest, Placed), StoreError> {
+    let digest = hash(&source.file, &source.path, source, reporter, ImportStage::Hashing, None)?;
+    source.check_unchanged()?;
+    reporter.report(ImportStage::Finishing, source.len)?;
+    let reusable = match blobs.present(&digest) {
+        Present::File { size } => size == source.len,
+        Present::Link => {
+            fs::canonicalize(blobs.path(&digest)).is_ok_and(|target| target == source.path)
+        }
+        Present::Nothing => false,
+    };
+    if reusable {
+        blobs.touch(&digest);
+        return Ok((digest, Placed::Reused));
+    }
+    blobs.link(&digest, &source.path)?;
+    Ok((digest, Placed::Linked))
+}
+
+/// Reads `from` from its start to its end, which must come at the source's length, and writes what
+/// was read to `copy`.
+fn hash(
+    mut from: &File,
+    from_path: &Path,
+    source: &Source,
+    reporter: &mut Reporter<'_>,
+    stage: ImportStage,
+    copy: Option<(&File, &Path)>,
+) -> Result<Digest, StoreError> {
+    from.rewind().map_err(StoreError::at("read", from_path))?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut n_done = 0_u64;
+    loop {
+        reporter.report(stage, n_done)?;
+        let n_read = match from.read(&mut chunk) {
+            Ok(n_read) => n_read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(StoreError::io("read", from_path, error)),
+        };
+        if n_read == 0 {
+            break;
+        }
+        n_done = n_done.saturating_add(u64::try_from(n_read).unwrap_or(u64::MAX));
+        if n_done > source.len {
+            return Err(source.changed());
+        }
+        hasher.update(&chunk[..n_read]);
+        if let Some((mut to, to_path)) = copy {
+            to.write_all(&chunk[..n_read]).map_err(StoreError::at("write", to_path))?;
+        }
+    }
+    if n_done != source.len {
+        return Err(source.changed());
+    }
+    Ok(Digest::from_hasher(hasher))
+}
+
+fn write_config(
+    blobs: &BlobDir,
+    summary: &GgufSummary,
+    model_digest: Digest,
+    model_size: u64,
+) -> Result<Manifest, StoreError> {
+    let config = ModelConfig::of_gguf(summary).to_json();
+    let config_size = u64::try_from(config.len()).unwrap_or(u64::MAX);
+    let config = Layer::new(CONFIG_MEDIA_TYPE, blobs.write(&config)?, config_size);
+    let media_type = LayerKind::Model.media_type().unwrap_or_default();
+    Ok(Manifest::new(config, vec![Layer::new(&media_type, model_digest, model_size)]))
+}
+
+#[cfg(target_os = "linux")]
+fn reflink(to: &File, from: &File) -> io::Result<()> {
+    Ok(rustix::fs::ioctl_ficlone(to, from)?)
+}
+
+// APFS clones by path and only to a name that does not exist, which a locked temp has already.
+#[cfg(not(target_os = "linux"))]
+fn reflink(_to: &File, _from: &File) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! Models on disk, in Ollama's layout: names, manifests, blobs, GGUF headers, import.
+//!
+//! A store is a folder that an Ollama installation can share: content-addressed blobs and manifests
+//! kept verbatim. Every write is temp, sync, rename, sync of the folder, so a crash at any instant
+//! leaves a store that loads. All code here is synchronous and may wait for the disk; an async
+//! caller runs it on a blocking thread. There is no cache: each call sees the disk as it is.
+//!
+//! The types are plain and derive no serde; the JSON of manifests and configs stays in its modules.
+
+mod blob;
+mod catalog;
+mod config;
+mod digest;
+mod disk;
+mod error;
+mod gguf;
+mod import;
+mod manifest;
+mod name;
+mod nearest;
+mod store;
+
+pub use blob::BlobDir;
+pub use catalog::Problem;
+pub use config::ModelConfig;
+pub use digest::Digest;
+pub use error::StoreError;
+pub use gguf::{Gguf, GgufError, GgufSummary, GgufValue, TensorInfo, TensorType};
+pub use gguf::{file_type_name, size_label};
+pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import};
+pub use manifest::{Layer, LayerKind, Manifest};
+pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
+pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};
