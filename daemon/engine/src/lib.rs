@@ -1,0 +1,24 @@
+//! The serving loop: schedule → run → sample → emit.
+//!
+//! Six nouns. A [`sequence`](sequence::Sequence) is one request's tokens; the scheduler fills a batch from the running
+//! ones; the cache says which tokens lie in which place of the KV memory and whose they are; the runner
+//! computes a batch; the sampler picks tokens; the config sizes it all. [`Engine::step`] is the loop's body.
+//!
+//! The engine is single-threaded and knows no process, socket, wire format or chat template. Its one dependency is the
+//! plugin behind `hearth_abi::host`.
+//!
+//! **Invariant.** [`Engine::verify_invariants`] holds between any two calls.
+
+mod cache;
+mod config;
+mod engine;
+mod runner;
+mod sampler;
+mod scheduler;
+mod sequence;
+mod text;
+
+pub use config::EngineConfig;
+pub use engine::{Engine, Fatal, Sink};
+pub use sampler::Sampling;
+pub use sequence::{Event, Failure, Finish, FinishReason, Request};

@@ -1,0 +1,185 @@
+//! One request's tokens and everything that belongs to them but the KV memory.
+
+use crate::sampler::{Sampler, Sampling};
+use crate::text::TextOut;
+use hearth_abi::host::Grammar;
+use hearth_abi::raw::Token;
+use std::time::Instant;
+
+/// What to compute.
+#[derive(Debug)]
+pub struct Request {
+    /// Unique among the engine's living requests.
+    pub id: u64,
+    /// Whose it is. Memory of one owner is never reused for another.
+    pub owner: u32,
+    /// The prompt, at least one token.
+    pub prompt: Vec<Token>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end the answer.
+    pub stops: Vec<String>,
+    /// Most tokens in the answer.
+    pub max_tokens: Option<u32>,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
+    /// Control tokens that are spelled out in the answer instead of left out.
+    pub spelled: Vec<Token>,
+}
+
+/// Something that happened to a request. The last one of each is `Done` or `Failed`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event<'a> {
+    /// It waits behind `place` others.
+    Queued {
+        /// How many are before it.
+        place: u32,
+    },
+    /// Its prompt is being computed.
+    Prefill {
+        /// Tokens in memory.
+        done: u32,
+        /// Tokens of the prompt.
+        total: u32,
+    },
+    /// Text to emit: whole characters, possibly of several tokens, never empty.
+    Text(&'a str),
+    /// The answer is complete.
+    Done(Finish),
+    /// There will be no more.
+    Failed(Failure),
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finish {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens of the prompt.
+    pub n_prompt: u32,
+    /// Of these, taken from memory.
+    pub n_cached: u32,
+    /// Tokens chosen, the ending one included.
+    pub n_generated: u32,
+    /// Microseconds from submission to a place.
+    pub queue_us: u64,
+    /// From there to the first token.
+    pub prefill_us: u64,
+    /// From the first token to the last.
+    pub decode_us: u64,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it.
+    End,
+    /// A stop text came.
+    Stop,
+    /// `max_tokens` was reached.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The prompt cannot fit.
+    #[error(
+        "the prompt has {n_prompt} tokens, and the context holds {n_ctx} with at least one for the answer"
+    )]
+    ContextOverflow {
+        /// Tokens of the prompt.
+        n_prompt: u32,
+        /// Tokens one sequence may hold.
+        n_ctx: u32,
+    },
+    /// The queue is full.
+    #[error("{n_waiting} requests wait already")]
+    Overloaded {
+        /// How many wait.
+        n_waiting: u32,
+    },
+    /// Somebody cancelled it.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// The prompt is empty.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The plugin failed.
+    #[error("the backend failed: {0}")]
+    Backend(String),
+}
+
+/// A request that lives in the engine.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    pub(crate) id: u64,
+    pub(crate) owner: u32,
+    /// The prompt, then what was generated.
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) n_prompt: usize,
+    pub(crate) n_cached: usize,
+    /// Its place in the cache while it runs.
+    pub(crate) slot: Option<usize>,
+    pub(crate) sampler: Sampler,
+    pub(crate) text: TextOut,
+    pub(crate) max_tokens: usize,
+    pub(crate) grammar: Option<Grammar>,
+    pub(crate) spelled: Vec<Token>,
+    /// The place last told to the caller.
+    pub(crate) told_place: Option<u32>,
+    pub(crate) submitted: Instant,
+    pub(crate) admitted: Option<Instant>,
+    pub(crate) first_token: Option<Instant>,
+}
+
+impl Sequence {
+    pub(crate) fn new(request: Request) -> Self {
+        Self {
+            id: request.id,
+            owner: request.owner,
+            n_prompt: request.prompt.len(),
+            n_cached: 0,
+            slot: None,
+            sampler: Sampler::new(request.sampling, &request.prompt),
+            text: TextOut::new(request.stops),
+            max_tokens: request.max_tokens.map_or(usize::MAX, |max| max as usize),
+            grammar: request.grammar,
+            spelled: request.spelled,
+            told_place: None,
+            submitted: Instant::now(),
+            admitted: None,
+            first_token: None,
+            tokens: request.prompt,
+        }
+    }
+
+    pub(crate) fn n_generated(&self) -> usize {
+        self.tokens.len() - self.n_prompt
+    }
+
+    pub(crate) fn finish(&self, reason: FinishReason) -> Finish {
+        let now = Instant::now();
+        let admitted = self.admitted.unwrap_or(now);
+        let first_token = self.first_token.unwrap_or(now);
+        Finish {
+            reason,
+            n_prompt: to_u32(self.n_prompt),
+            n_cached: to_u32(self.n_cached),
+            n_generated: to_u32(self.n_generated()),
+            queue_us: micros(self.submitted, admitted),
+            prefill_us: micros(admitted, first_token),
+            decode_us: micros(first_token, now),
+        }
+    }
+}
+
+pub(crate) fn to_u32(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn micros(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.duration_since(from).as_micros()).unwrap_or(u64::MAX)
+}
