@@ -1,0 +1,343 @@
+//! The configuration: one TOML file, with every key documented in `packaging/hearth.toml`.
+//!
+//! Two types, as in two steps: [`FileConfig`] is what a person wrote, all optional; [`Config`] is what the daemon runs
+//! with, made from the command line, the environment, the file and the defaults, in that order. Unknown keys are refused
+//! with the nearest name there is.
+
+use crate::cli::RunArgs;
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the file says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FileConfig {
+    socket: Option<PathBuf>,
+    socket_mode: Option<String>,
+    models: Option<PathBuf>,
+    backends: Option<Vec<PathBuf>>,
+    backend: Option<String>,
+    keep_alive: Option<String>,
+    max_loaded_models: Option<usize>,
+    max_request_bytes: Option<usize>,
+    max_connections: Option<usize>,
+    drain_seconds: Option<u64>,
+    admin_group: Option<String>,
+    log: Option<String>,
+    engine: FileEngine,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileEngine {
+    context: Option<u32>,
+    parallel: Option<u32>,
+    kept: Option<u32>,
+    batch: Option<u32>,
+    queue: Option<usize>,
+    threads: Option<u32>,
+}
+
+/// What the daemon runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) socket: PathBuf,
+    pub(crate) socket_mode: u32,
+    pub(crate) models: PathBuf,
+    pub(crate) backend_dirs: Vec<PathBuf>,
+    pub(crate) backend: String,
+    /// `None`: for ever.
+    pub(crate) keep_alive: Option<Duration>,
+    pub(crate) max_loaded_models: usize,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) drain: Duration,
+    pub(crate) admin_group: String,
+    pub(crate) log: String,
+    pub(crate) engine: EngineSizes,
+}
+
+/// Sizes of each worker's engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EngineSizes {
+    pub(crate) context: u32,
+    pub(crate) parallel: u32,
+    pub(crate) kept: u32,
+    pub(crate) batch: u32,
+    pub(crate) queue: usize,
+    pub(crate) threads: u32,
+}
+
+impl Config {
+    /// Reads the file, if there is one, and settles everything.
+    pub fn load(args: &RunArgs) -> anyhow::Result<Self> {
+        let file = match config_file(args) {
+            Some(path) => read(&path)?,
+            None => FileConfig::default(),
+        };
+        Self::settle(args, file)
+    }
+
+    fn settle(args: &RunArgs, file: FileConfig) -> anyhow::Result<Self> {
+        let engine = &file.engine;
+        let engine = EngineSizes {
+            context: at_least("engine.context", engine.context.unwrap_or(8192), 64)?,
+            parallel: at_least("engine.parallel", engine.parallel.unwrap_or(8), 1)?,
+            kept: engine.kept.unwrap_or(8),
+            batch: at_least("engine.batch", engine.batch.unwrap_or(512), 32)?,
+            queue: engine.queue.unwrap_or(256),
+            threads: engine.threads.unwrap_or(0),
+        };
+        let keep_alive =
+            file.keep_alive.or_else(|| env("OLLAMA_KEEP_ALIVE")).unwrap_or_else(|| "5m".into());
+        Ok(Self {
+            socket: args.socket.clone().or(file.socket).map_or_else(default_socket, Ok)?,
+            socket_mode: parse_mode(file.socket_mode.as_deref().unwrap_or("0660"))?,
+            models: models_dir(args, file.models)?,
+            backend_dirs: backend_dirs(args, file.backends),
+            backend: args.backend.clone().or(file.backend).unwrap_or_else(|| "auto".into()),
+            keep_alive: parse_keep_alive(&keep_alive)?,
+            max_loaded_models: at_least(
+                "max_loaded_models",
+                file.max_loaded_models.unwrap_or(3),
+                1,
+            )?,
+            max_request_bytes: at_least(
+                "max_request_bytes",
+                file.max_request_bytes.unwrap_or(32 << 20),
+                1 << 10,
+            )?,
+            max_connections: at_least("max_connections", file.max_connections.unwrap_or(4096), 1)?,
+            drain: Duration::from_secs(file.drain_seconds.unwrap_or(30)),
+            admin_group: file.admin_group.unwrap_or_else(|| "hearth-admin".into()),
+            log: file.log.unwrap_or_else(|| "info".into()),
+            engine,
+        })
+    }
+}
+
+fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) -> anyhow::Result<T> {
+    if value < least {
+        bail!("`{key}` is {value}, and must be at least {least}");
+    }
+    Ok(value)
+}
+
+/// The file named, or the first of the usual ones that exists.
+fn config_file(args: &RunArgs) -> Option<PathBuf> {
+    if args.config.is_some() {
+        return args.config.clone();
+    }
+    let own = rustix::process::geteuid().is_root();
+    let user = dir("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("hearth/hearth.toml"));
+    let system = PathBuf::from("/etc/hearth/hearth.toml");
+    let usual = if own { vec![system] } else { user.into_iter().chain([system]).collect() };
+    usual.into_iter().find(|path| path.exists())
+}
+
+fn read(path: &Path) -> anyhow::Result<FileConfig> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    parse(&text).with_context(|| format!("cannot use the configuration `{}`", path.display()))
+}
+
+fn parse(text: &str) -> anyhow::Result<FileConfig> {
+    toml::from_str(text).map_err(|error| {
+        let message = error.message();
+        let place = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+        let place = place.map(|line| format!("line {line}: ")).unwrap_or_default();
+        match nearest(message) {
+            Some(name) => anyhow::anyhow!("{place}{message}\nhint: did you mean `{name}`?"),
+            None => anyhow::anyhow!("{place}{message}"),
+        }
+    })
+}
+
+/// The known key that an unknown one was probably meant to be, out of serde's message.
+fn nearest(message: &str) -> Option<String> {
+    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    let known = quoted.map(|name| (strsim::damerau_levenshtein(name, unknown), name));
+    known.min().filter(|(distance, _)| *distance <= 3).map(|(_, name)| name.into())
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// `$variable`, or a folder in the home directory.
+fn dir(variable: &str, in_home: &str) -> Option<PathBuf> {
+    env(variable).map(PathBuf::from).or_else(|| Some(PathBuf::from(env("HOME")?).join(in_home)))
+}
+
+fn default_socket() -> anyhow::Result<PathBuf> {
+    // systemd's RUNTIME_DIRECTORY may name several folders; the first is ours.
+    let runtime =
+        env("RUNTIME_DIRECTORY").and_then(|dirs| dirs.split(':').next().map(PathBuf::from));
+    if let Some(dir) = runtime {
+        return Ok(dir.join("hearth.sock"));
+    }
+    if rustix::process::geteuid().is_root() {
+        let run = if cfg!(target_os = "macos") { "/var/run" } else { "/run" };
+        return Ok(PathBuf::from(run).join("hearth/hearth.sock"));
+    }
+    match env("XDG_RUNTIME_DIR") {
+        Some(dir) => Ok(PathBuf::from(dir).join("hearth/hearth.sock")),
+        None => bail!(
+            "there is no place for the socket: `XDG_RUNTIME_DIR` is not set\nhint: name one with `--socket PATH`"
+        ),
+    }
+}
+
+fn models_dir(args: &RunArgs, file: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(dir) =
+        args.models.clone().or(file).or_else(|| env("OLLAMA_MODELS").map(PathBuf::from))
+    {
+        return Ok(dir);
+    }
+    let state = args
+        .state_dir
+        .clone()
+        .or_else(|| env("STATE_DIRECTORY")?.split(':').next().map(PathBuf::from));
+    if let Some(dir) = state {
+        return Ok(dir.join("models"));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/hearth/models".into());
+    }
+    match env("HOME") {
+        // Where Ollama keeps a user's models: they work as they are.
+        Some(home) => Ok(PathBuf::from(home).join(".ollama/models")),
+        None => bail!(
+            "there is no place for models: `HOME` is not set\nhint: name one with `--models DIR`"
+        ),
+    }
+}
+
+/// Folders with plugins: those named, or the packaged one and the one beside the executable.
+fn backend_dirs(args: &RunArgs, file: Option<Vec<PathBuf>>) -> Vec<PathBuf> {
+    if !args.backends.is_empty() {
+        return args.backends.clone();
+    }
+    if let Some(dirs) = std::env::var_os("HEARTH_BACKENDS").filter(|dirs| !dirs.is_empty()) {
+        return std::env::split_paths(&dirs).collect();
+    }
+    if let Some(dirs) = file {
+        return dirs;
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| {
+        let folder = exe.parent()?;
+        // In the build tree the plugins are staged beside the profile's folder.
+        Some([
+            folder.join("backends"),
+            folder.parent()?.join("backends"),
+            folder.parent()?.join("lib/hearth/backends"),
+        ])
+    });
+    let packaged = [
+        PathBuf::from("/usr/lib/hearth/backends"),
+        PathBuf::from("/usr/local/lib/hearth/backends"),
+    ];
+    let mut dirs: Vec<PathBuf> =
+        beside.into_iter().flatten().chain(packaged).filter(|dir| dir.is_dir()).collect();
+    dirs.dedup();
+    dirs
+}
+
+fn parse_mode(text: &str) -> anyhow::Result<u32> {
+    match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => bail!("`socket_mode` is `{text}`, and must be an octal mode such as \"0660\""),
+    }
+}
+
+/// As Ollama reads it: a number is seconds, a negative one for ever, or Go's `1h30m`.
+fn parse_keep_alive(text: &str) -> anyhow::Result<Option<Duration>> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Ok(keep_alive(seconds));
+    }
+    let (sign, rest) = text.strip_prefix('-').map_or((1.0, text), |rest| (-1.0, rest));
+    match duration_seconds(rest) {
+        Some(seconds) => Ok(keep_alive(sign * seconds)),
+        None => bail!(
+            "`keep_alive` is `{text}`, and must be seconds or a duration such as \"10m\" or \"1h30m\"; \"-1\" is for ever"
+        ),
+    }
+}
+
+/// Seconds as on the wire; `None` is for ever.
+pub(crate) fn keep_alive(seconds: f64) -> Option<Duration> {
+    // Longer than a hundred years is for ever, and so is what is no number.
+    if (0.0..3.2e9).contains(&seconds) { Some(Duration::from_secs_f64(seconds)) } else { None }
+}
+
+fn duration_seconds(text: &str) -> Option<f64> {
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit_len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        total += number
+            * match &rest[..unit_len] {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return None,
+            };
+        rest = &rest[unit_len..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
+        let error = parse("backend = \"auto\"\n[engine]\ncontxt = 4096\n").unwrap_err().to_string();
+        assert!(error.starts_with("line 3: unknown field `contxt`"), "{error}");
+        assert!(error.ends_with("hint: did you mean `context`?"), "{error}");
+    }
+
+    #[test]
+    fn the_packaged_file_documents_every_key_with_its_default() {
+        let text = include_str!("../../packaging/hearth.toml");
+        // With every `#key = value` made real, it parses, and settles to the same as an empty file.
+        let real: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let args = RunArgs {
+            socket: Some("/s".into()),
+            models: Some("/m".into()),
+            backends: vec!["/b".into()],
+            ..RunArgs::default()
+        };
+        let from_file = Config::settle(&args, parse(&real).unwrap()).unwrap();
+        assert_eq!(from_file, Config::settle(&args, FileConfig::default()).unwrap());
+        let keys =
+            real.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
+        let known = format!("{:?}", FileConfig::default()).matches(": None").count();
+        assert_eq!(keys, known, "packaging/hearth.toml misses a key, or names one twice");
+    }
+
+    #[test]
+    fn keep_alive_is_read_as_ollama_reads_it() {
+        assert_eq!(parse_keep_alive("90").unwrap(), Some(Duration::from_secs(90)));
+        assert_eq!(parse_keep_alive("1h30m").unwrap(), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_keep_alive("1.5s").unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_keep_alive("-1").unwrap(), None);
+        assert_eq!(parse_keep_alive("-1m").unwrap(), None);
+        assert!(parse_keep_alive("soon").is_err());
+        assert!(parse_keep_alive("").is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! The daemon's body, as a library that `main` calls.
+//!
+//! `listen` takes connections, `rpc` answers methods, `supervisor` keeps worker processes, and `worker` is what such a
+//! process runs. The daemon itself loads no native inference code: only `worker`, `probe` and `plugin_check` do, each in
+//! a process of its own.
+
+pub mod cli;
+pub mod config;
+mod daemonize;
+mod listen;
+mod logging;
+pub mod plugin_check;
+pub mod probe;
+mod rpc;
+pub mod service;
+mod supervisor;
+pub mod worker;

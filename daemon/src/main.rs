@@ -1,0 +1,26 @@
+//! `hearthd`: the daemon, and the processes it starts itself as.
+
+use clap::Parser;
+use hearthd::cli::{Cli, Command, PluginCommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// 0: ended as asked. 1: something failed, and standard error says what. 2: the command line is wrong (clap's own code).
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => hearthd::service::run(&cli.run),
+        Some(Command::Plugin { command: PluginCommand::Check { file, model, here } }) => {
+            hearthd::plugin_check::run(file, model.as_deref(), *here)
+        }
+        Some(Command::Probe { file }) => hearthd::probe::run(file),
+        Some(Command::Worker) => hearthd::worker::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

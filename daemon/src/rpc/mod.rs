@@ -1,0 +1,238 @@
+//! The method table, filled with handlers: one file per method, named as the method.
+//!
+//! A handler gets the daemon, the caller and its parameters, already admitted and parsed. Streaming methods have a
+//! [`Source`] of events, from which both forms are made: `NAME.stream` sends them all, `NAME` waits for the last.
+
+mod backend_list;
+mod cancel;
+mod chat_send;
+mod daemon_status;
+mod detokenize;
+mod embed;
+mod generate;
+mod model_import;
+mod model_list;
+mod model_load;
+mod model_ps;
+mod model_show;
+mod model_unload;
+mod requests;
+mod rpc_discover;
+mod tokenize;
+mod work;
+
+use crate::config::Config;
+use crate::listen::Caller;
+use crate::supervisor::Supervisor;
+use hearth_protocol as protocol;
+use hearth_protocol::{ErrorKind, Method, RpcError, StreamMethod, Who};
+use hearth_store::{Store, StoreError};
+use jsonrpsee::server::{PendingSubscriptionSink, RpcModule};
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use jsonrpsee::{Extensions, SubscriptionMessage};
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(crate) use requests::Requests;
+
+/// What handlers work with.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) config: Arc<Config>,
+    pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) requests: Requests,
+    pub(crate) started: Instant,
+}
+
+type Handled<M> = Result<<M as Method>::Reply, RpcError>;
+
+/// Events of one stream: any number, the last one terminal, then `None`.
+trait Source<E>: Send {
+    fn next(&mut self) -> impl Future<Output = Option<E>> + Send;
+}
+
+/// Every row of the protocol's table.
+pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
+    let mut module = RpcModule::from_arc(daemon);
+    call::<protocol::BackendListMethod, _>(&mut module, backend_list::handle);
+    call::<protocol::CancelMethod, _>(&mut module, cancel::handle);
+    call::<protocol::ChatSend, _>(&mut module, chat_send::handle);
+    call::<protocol::DaemonStatus, _>(&mut module, daemon_status::handle);
+    call::<protocol::Detokenize, _>(&mut module, detokenize::handle);
+    call::<protocol::Embed, _>(&mut module, embed::handle);
+    call::<protocol::Generate, _>(&mut module, generate::handle);
+    call::<protocol::ModelImport, _>(&mut module, model_import::handle);
+    call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
+    call::<protocol::ModelLoad, _>(&mut module, model_load::handle);
+    call::<protocol::ModelPs, _>(&mut module, model_ps::handle);
+    call::<protocol::ModelShow, _>(&mut module, model_show::handle);
+    call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
+    call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);
+    call::<protocol::Tokenize, _>(&mut module, tokenize::handle);
+    stream::<protocol::ChatSend, _>(&mut module, chat_send::start);
+    stream::<protocol::Generate, _>(&mut module, generate::start);
+    stream::<protocol::ModelImport, _>(&mut module, model_import::start);
+    stream::<protocol::ModelLoad, _>(&mut module, model_load::start);
+    module
+}
+
+fn call<M: Method, F>(
+    module: &mut RpcModule<Daemon>,
+    handler: fn(Arc<Daemon>, Caller, M::Params) -> F,
+) where
+    F: Future<Output = Handled<M>> + Send + 'static,
+    M::Reply: Clone,
+{
+    let registered =
+        module.register_async_method(M::NAME, move |params, daemon, extensions| async move {
+            let (caller, params) =
+                admit::<M>(&daemon, &params, &extensions).await.map_err(object)?;
+            let reply = handler(daemon, caller, params).await.map_err(object)?;
+            Ok::<_, ErrorObjectOwned>(reply)
+        });
+    assert!(registered.is_ok(), "`{}` is registered twice", M::NAME);
+}
+
+fn stream<M: StreamMethod, S: Source<M::Event> + 'static>(
+    module: &mut RpcModule<Daemon>,
+    start: fn(Arc<Daemon>, Caller, M::Params) -> S,
+) {
+    let registered = module.register_subscription(
+        M::STREAM,
+        M::EVENT,
+        M::UNSUBSCRIBE,
+        move |params, pending: PendingSubscriptionSink, daemon, extensions| async move {
+            let (caller, params) = match admit::<M>(&daemon, &params, &extensions).await {
+                Ok(admitted) => admitted,
+                Err(error) => return pending.reject(object(error)).await,
+            };
+            let Ok(sink) = pending.accept().await else { return };
+            let mut source = start(daemon, caller, params);
+            loop {
+                let event = tokio::select! {
+                    event = source.next() => event,
+                    () = sink.closed() => return,
+                };
+                let Some(Ok(event)) = event.map(|event| serde_json::value::to_raw_value(&event))
+                else {
+                    return;
+                };
+                if sink.send(SubscriptionMessage::from(event)).await.is_err() {
+                    return;
+                }
+            }
+        },
+    );
+    assert!(registered.is_ok(), "`{}` is registered twice", M::STREAM);
+}
+
+/// Who calls, and with what; or why not.
+async fn admit<M: Method>(
+    daemon: &Daemon,
+    params: &Params<'_>,
+    extensions: &Extensions,
+) -> Result<(Caller, M::Params), RpcError> {
+    let Some(caller) = extensions.get::<Caller>().copied() else {
+        return Err(RpcError::new(ErrorKind::Internal, "the caller is not known"));
+    };
+    if M::WHO == Who::Admin && !caller.is_admin(&daemon.config.admin_group).await {
+        let group = &daemon.config.admin_group;
+        let error = RpcError::new(
+            ErrorKind::PermissionDenied,
+            format!("uid {} may not call `{}`", caller.uid, M::NAME),
+        );
+        return Err(error.with_hint(format!(
+            "root, the daemon's own user and members of the group `{group}` may"
+        )));
+    }
+    let text = match params.as_str() {
+        None | Some("null" | "[]") => "{}",
+        Some(text) => text,
+    };
+    let params = serde_json::from_str(text).map_err(|error| {
+        RpcError::new(
+            ErrorKind::InvalidParams,
+            format!("the parameters of `{}` do not fit: {error}", M::NAME),
+        )
+        .with_hint("`rpc.discover` lists every method with its parameters; they are given by name")
+    })?;
+    Ok((caller, params))
+}
+
+pub(crate) fn object(error: RpcError) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(error.code, error.message, error.data)
+}
+
+pub(crate) fn method_not_found(name: &str) -> RpcError {
+    // The name is the caller's own; what is shown of it is bounded.
+    let shown: String = name.chars().take(64).collect();
+    RpcError::new(ErrorKind::MethodNotFound, format!("there is no method `{shown}`"))
+        .with_hint("`rpc.discover` lists every method")
+}
+
+/// A store's error, for the wire.
+pub(crate) fn store_error(error: &StoreError) -> RpcError {
+    let kind = match error.kind() {
+        "model_not_found" => ErrorKind::ModelNotFound,
+        "bad_name" | "bad_digest" | "not_a_file" | "no_reflink" => ErrorKind::InvalidParams,
+        "cancelled" => ErrorKind::Cancelled,
+        "io" => ErrorKind::Io,
+        _ => ErrorKind::BadModel,
+    };
+    let wire = RpcError::new(kind, error.to_string());
+    match error.hint() {
+        Some(hint) => wire.with_hint(hint),
+        None => wire,
+    }
+}
+
+/// Runs something that reads or writes files.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, RpcError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| store_error(&error)),
+        Err(error) => {
+            Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::RunArgs;
+
+    #[tokio::test]
+    async fn every_method_of_the_protocol_has_a_handler_and_no_other_exists() {
+        let args = RunArgs {
+            socket: Some("/s".into()),
+            models: Some("/m".into()),
+            config: None,
+            ..RunArgs::default()
+        };
+        let config = Arc::new(Config::load(&args).unwrap());
+        let daemon = Arc::new(Daemon {
+            supervisor: Supervisor::start(Arc::clone(&config), "/bin/true".into()),
+            store: Arc::new(Store::open("/m")),
+            requests: Requests::default(),
+            started: Instant::now(),
+            config,
+        });
+        let module = module(daemon);
+        let mut registered: Vec<String> = module.method_names().map(Into::into).collect();
+        let mut expected = Vec::new();
+        for method in protocol::methods() {
+            expected.push(method.name.to_string());
+            if method.event.is_some() {
+                expected.extend(
+                    ["stream", "unsubscribe"].map(|suffix| format!("{}.{suffix}", method.name)),
+                );
+            }
+        }
+        registered.sort();
+        expected.sort();
+        assert_eq!(registered, expected);
+    }
+}

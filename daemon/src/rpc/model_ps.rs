@@ -1,0 +1,37 @@
+//! `model.ps`
+
+use super::daemon_status::rss_bytes;
+use super::{Daemon, Handled};
+use crate::listen::Caller;
+use crate::supervisor::{Worker, WorkerState};
+use hearth_protocol::{Empty, ModelPs, RunningModel, RunningModels};
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(super) async fn handle(daemon: Arc<Daemon>, _: Caller, Empty {}: Empty) -> Handled<ModelPs> {
+    Ok(RunningModels {
+        models: daemon.supervisor.loaded().iter().map(|worker| running_model(worker)).collect(),
+    })
+}
+
+pub(super) fn running_model(worker: &Worker) -> RunningModel {
+    let (state, description, context) = match &*worker.state().borrow() {
+        WorkerState::Loading { .. } => ("loading", String::new(), 0),
+        WorkerState::Ready(info) => ("ready", info.description.clone(), info.n_ctx),
+        WorkerState::Ended(_) => ("stopping", String::new(), 0),
+    };
+    RunningModel {
+        name: worker.name.clone(),
+        id: worker.id.clone(),
+        state: state.into(),
+        backend: worker.backend.clone(),
+        pid: worker.pid,
+        description,
+        context,
+        active_requests: worker.n_active(),
+        rss_bytes: rss_bytes(&worker.pid.to_string()),
+        expires_s: worker
+            .expires()
+            .map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64()),
+    }
+}

@@ -1,0 +1,128 @@
+//! The daemon from start to stop.
+
+use crate::cli::RunArgs;
+use crate::config::Config;
+use crate::daemonize::{Forked, Parent, daemonize};
+use crate::rpc::{self, Daemon, Requests};
+use crate::supervisor::Supervisor;
+use crate::{listen, logging};
+use anyhow::Context;
+use hearth_store::Store;
+use jsonrpsee::server::stop_channel;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the daemon until a signal ends it.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let args = absolute(args.clone())?;
+    let config = Config::load(&args)?;
+    // Forks, and so must come before the runtime has threads.
+    let parent = match args.daemonize.then(|| daemonize(&args)).transpose()? {
+        Some(Forked::Parent) => return Ok(()),
+        Some(Forked::Child(parent)) => Some(parent),
+        None => None,
+    };
+    logging::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // The daemon moves bytes; the cores are the workers'.
+        .worker_threads(2)
+        .thread_name("hearthd")
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(Arc::new(config), parent, started))
+}
+
+async fn serve(
+    config: Arc<Config>,
+    parent: Option<Parent>,
+    started: Instant,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let bound = match listen::bind(&config.socket, config.socket_mode) {
+        Ok(bound) => bound,
+        Err(error) => {
+            if let Some(parent) = parent {
+                parent.failed(&error);
+            }
+            return Err(error);
+        }
+    };
+    let (listener, socket) = bound;
+    let supervisor = Supervisor::start(Arc::clone(&config), executable()?);
+    let daemon = Arc::new(Daemon {
+        supervisor: Arc::clone(&supervisor),
+        store: Arc::new(Store::open(config.models.clone())),
+        requests: Requests::default(),
+        started,
+        config: Arc::clone(&config),
+    });
+    let methods = rpc::module(Arc::clone(&daemon)).into();
+    let (stop, stop_handle) = stop_channel();
+    let listening = tokio::spawn(listen::serve(listener, Arc::clone(&daemon), methods, stop));
+    tell_ready(&config, parent);
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(
+        requests = daemon.requests.n_running(),
+        "Stopping: running requests may end first"
+    );
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // New connections and new requests are refused from here on; the socket's file goes, so that clients know.
+    drop(socket);
+    tokio::select! {
+        () = daemon.requests.drain() => {}
+        () = tokio::time::sleep(config.drain) => tracing::warn!("Ending requests that took longer than the drain time"),
+        _ = terminate.recv() => tracing::info!("Ending at once, after a second signal"),
+        _ = interrupt.recv() => tracing::info!("Ending at once, after a second signal"),
+    }
+    for worker in supervisor.loaded() {
+        worker.unload().await;
+    }
+    let _ = stop_handle.stop();
+    stop_handle.stopped().await;
+    listening.await?;
+    Ok(())
+}
+
+fn tell_ready(config: &Config, parent: Option<Parent>) {
+    tracing::info!(socket = %config.socket.display(), models = %config.models.display(), "Listening");
+    let status = format!("Listening on {}", config.socket.display());
+    let _ = sd_notify::notify(&[
+        sd_notify::NotifyState::Ready,
+        sd_notify::NotifyState::Status(&status),
+    ]);
+    if let Some(parent) = parent {
+        parent.ready();
+    }
+}
+
+/// The file to start workers from: this very program, also after an upgrade replaced the file on disk.
+fn executable() -> anyhow::Result<PathBuf> {
+    if cfg!(target_os = "linux") {
+        return Ok("/proc/self/exe".into());
+    }
+    std::env::current_exe().context("cannot find this program's own file")
+}
+
+/// Paths on the command line, as seen from here: the working directory may change.
+fn absolute(mut args: RunArgs) -> anyhow::Result<RunArgs> {
+    let paths = [
+        &mut args.config,
+        &mut args.socket,
+        &mut args.state_dir,
+        &mut args.models,
+        &mut args.pid_file,
+        &mut args.log_file,
+    ];
+    for path in paths.into_iter().flatten().chain(&mut args.backends) {
+        *path = std::path::absolute(&*path)?;
+    }
+    Ok(args)
+}

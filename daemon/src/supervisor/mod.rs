@@ -1,0 +1,206 @@
+//! Which models are loaded, in which process, and who waits for them.
+//!
+//! One worker per loaded model. A model is loaded when somebody asks for it and unloaded when nobody has for its time, or
+//! when a new one needs its place. A worker that ended is forgotten, and the next request starts another.
+
+mod outbox;
+mod probe;
+mod worker;
+
+use crate::config::Config;
+use crate::worker::frames::LoadSpec;
+use hearth_protocol::{BackendState, ErrorKind, RpcError};
+use hearth_store::{ModelName, ResolvedModel};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+pub(crate) use probe::Backends;
+pub(crate) use worker::{Lease, Ticket, Worker, WorkerState};
+
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    config: Arc<Config>,
+    executable: PathBuf,
+    backends: watch::Sender<Option<Arc<Backends>>>,
+    /// By manifest id, so that two names of one model share a worker.
+    workers: Mutex<HashMap<String, Arc<Worker>>>,
+}
+
+impl Supervisor {
+    /// Starts probing beside whatever comes next.
+    pub(crate) fn start(config: Arc<Config>, executable: PathBuf) -> Arc<Self> {
+        let supervisor = Arc::new(Self {
+            config,
+            executable,
+            backends: watch::Sender::new(None),
+            workers: Mutex::default(),
+        });
+        let prober = Arc::clone(&supervisor);
+        tokio::spawn(async move {
+            let Config { backend_dirs, backend, .. } = &*prober.config;
+            let found = probe::probe(&prober.executable, backend_dirs, backend).await;
+            prober.backends.send_replace(Some(Arc::new(found)));
+        });
+        supervisor
+    }
+
+    /// What probing found, if it is over.
+    pub(crate) fn backends_now(&self) -> Option<Arc<Backends>> {
+        self.backends.borrow().clone()
+    }
+
+    /// What probing found, once it is over.
+    pub(crate) async fn backends(&self) -> Arc<Backends> {
+        let mut backends = self.backends.subscribe();
+        match backends.wait_for(Option::is_some).await {
+            Ok(found) => found.clone().unwrap_or_default(),
+            Err(_) => Arc::default(),
+        }
+    }
+
+    /// The worker of a model, started if there is none. It may still be loading.
+    pub(crate) async fn worker(
+        self: &Arc<Self>,
+        model: &ResolvedModel,
+        keep_alive: Option<Option<Duration>>,
+    ) -> Result<Lease, RpcError> {
+        let backends = self.backends().await;
+        let Some(backend) = backends.chosen() else {
+            return Err(no_backend(&backends, &self.config.backend));
+        };
+        let id = model.id.hex().to_string();
+        let evicted = {
+            let mut workers = self.workers();
+            workers.retain(|_, worker| !worker.has_ended());
+            if let Some(worker) = workers.get(&id) {
+                if let Some(keep_alive) = keep_alive {
+                    worker.set_keep_alive(keep_alive);
+                }
+                return Ok(Lease::new(worker));
+            }
+            self.evict_for_one_more(&mut workers)
+        };
+        if let Some(evicted) = evicted {
+            tracing::info!(
+                model = evicted.name,
+                "Unloading, because another model needs its place"
+            );
+            evicted.unload().await;
+        }
+        let mut workers = self.workers();
+        // Somebody else may have started it while the other one was unloaded.
+        if let Some(worker) = workers.get(&id).filter(|worker| !worker.has_ended()) {
+            return Ok(Lease::new(worker));
+        }
+        let names = (model.name.to_string(), id.clone(), backend.name.clone());
+        let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
+        let worker = Worker::spawn(
+            &self.executable,
+            self.load_spec(&backend.path, model),
+            names,
+            keep_alive,
+        )
+        .map_err(|error| {
+            RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
+        })?;
+        workers.insert(id, Arc::clone(&worker));
+        let lease = Lease::new(&worker);
+        tokio::spawn(Arc::clone(self).unload_when_expired(worker));
+        Ok(lease)
+    }
+
+    fn load_spec(&self, plugin: &str, model: &ResolvedModel) -> LoadSpec {
+        let Config { engine, .. } = &*self.config;
+        LoadSpec {
+            plugin: plugin.into(),
+            model: model.model_path.clone(),
+            adapters: model.adapters.clone(),
+            n_ctx: engine.context,
+            n_batch: engine.batch,
+            n_parallel: engine.parallel,
+            n_kept: engine.kept,
+            max_waiting: engine.queue,
+            n_threads: engine.threads,
+        }
+    }
+
+    /// Takes the idle worker that was used longest ago out of the table, if the table is full.
+    fn evict_for_one_more(
+        &self,
+        workers: &mut HashMap<String, Arc<Worker>>,
+    ) -> Option<Arc<Worker>> {
+        if workers.len() < self.config.max_loaded_models {
+            return None;
+        }
+        let idle = workers.values().filter(|worker| worker.n_active() == 0);
+        let oldest =
+            idle.min_by_key(|worker| worker.last_used()).map(|worker| worker.id.clone())?;
+        workers.remove(&oldest)
+    }
+
+    async fn unload_when_expired(self: Arc<Self>, worker: Arc<Worker>) {
+        loop {
+            worker.until_expired().await;
+            let mut workers = self.workers();
+            // Leases are made under this lock, so a worker found unused here is given to nobody any more.
+            if worker.has_ended() || worker.expires().is_some_and(|at| at <= Instant::now()) {
+                if workers.get(&worker.id).is_some_and(|known| Arc::ptr_eq(known, &worker)) {
+                    workers.remove(&worker.id);
+                }
+                break;
+            }
+        }
+        if !worker.has_ended() {
+            tracing::info!(model = worker.name, "Unloading, because nobody used it");
+            worker.unload().await;
+        }
+    }
+
+    /// Workers that have not ended, the one used last first.
+    pub(crate) fn loaded(&self) -> Vec<Arc<Worker>> {
+        let mut loaded: Vec<_> =
+            self.workers().values().filter(|worker| !worker.has_ended()).cloned().collect();
+        loaded.sort_by_key(|worker| std::cmp::Reverse(worker.last_used()));
+        loaded
+    }
+
+    /// Unloads a model. False if it was not loaded.
+    pub(crate) async fn unload(&self, id: &str) -> bool {
+        let worker = self.workers().remove(id);
+        match worker {
+            Some(worker) if !worker.has_ended() => {
+                worker.unload().await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, Arc<Worker>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn no_backend(backends: &Backends, wanted: &str) -> RpcError {
+    let hint = "`ctl backend list` says of each backend why it cannot be used";
+    let message = if wanted == "auto" {
+        "no backend can run here".to_string()
+    } else if backends
+        .list
+        .iter()
+        .any(|backend| backend.name == wanted && backend.state != BackendState::Absent)
+    {
+        format!("the backend `{wanted}` does not work here")
+    } else {
+        format!("there is no backend `{wanted}`")
+    };
+    RpcError::new(ErrorKind::NoBackend, message).with_hint(hint)
+}
+
+/// A name as a caller wrote it.
+pub(crate) fn parse_name(name: &str) -> Result<ModelName, RpcError> {
+    name.parse::<ModelName>().map_err(|error| crate::rpc::store_error(&error))
+}

@@ -1,0 +1,84 @@
+//! Events of one request on their way from a worker to a client that may read slowly, or never.
+//!
+//! Taking an event never waits, so no client can stall a worker. Pieces of text that nobody has read yet are merged into
+//! one, and news of progress replaces older news, so the memory is bounded by the answer itself.
+//!
+//! **Invariant.** Nothing is taken after a terminal event, and no character of text is lost.
+
+use crate::worker::frames::WorkerEvent;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<WorkerEvent>,
+    ended: bool,
+}
+
+impl Outbox {
+    pub(crate) fn push(&self, event: WorkerEvent) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.ended {
+            return;
+        }
+        state.ended = event.is_terminal();
+        match (state.events.back_mut(), event) {
+            (Some(WorkerEvent::Delta(last)), WorkerEvent::Delta(text))
+            | (Some(WorkerEvent::Reasoning(last)), WorkerEvent::Reasoning(text)) => {
+                last.push_str(&text)
+            }
+            (Some(last @ WorkerEvent::Prefill { .. }), event @ WorkerEvent::Prefill { .. })
+            | (Some(last @ WorkerEvent::Queued { .. }), event @ WorkerEvent::Queued { .. }) => {
+                *last = event
+            }
+            (_, event) => state.events.push_back(event),
+        }
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// The next event. There is one reader, which stops at the terminal event.
+    pub(crate) async fn next(&self) -> WorkerEvent {
+        loop {
+            if let Some(event) =
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).events.pop_front()
+            {
+                return event;
+            }
+            self.news.notified().await;
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_protocol::{ErrorKind, RpcError};
+
+    #[tokio::test]
+    async fn text_that_nobody_reads_is_merged_and_nothing_follows_the_end() {
+        let outbox = Outbox::default();
+        outbox.push(WorkerEvent::Prefill { done: 1, total: 9 });
+        outbox.push(WorkerEvent::Prefill { done: 9, total: 9 });
+        for _ in 0..1000 {
+            outbox.push(WorkerEvent::Delta("ab".into()));
+        }
+        outbox.push(WorkerEvent::Failed(RpcError::new(ErrorKind::Cancelled, "x")));
+        outbox.push(WorkerEvent::Delta("late".into()));
+        assert!(outbox.next().await == WorkerEvent::Prefill { done: 9, total: 9 });
+        assert!(outbox.next().await == WorkerEvent::Delta("ab".repeat(1000)));
+        assert!(outbox.next().await.is_terminal());
+        assert!(outbox.state.lock().unwrap().events.is_empty());
+    }
+}

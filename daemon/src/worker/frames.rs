@@ -1,0 +1,216 @@
+//! What the daemon and a worker say to each other: length-prefixed JSON over a socket pair.
+//!
+//! Four bytes of length, little endian, then one [`ToWorker`] or [`FromWorker`]. Both ends are the same build, so nothing
+//! here is a promise to anybody. JSON, because requests carry JSON of their own (schemas, tools) and a token's frame
+//! costs a microsecond.
+
+use hearth_protocol::{
+    ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
+    GenerateParams, GenerateReply, RpcError, TokenizeParams, TokenizeReply, ToolCall,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+/// No frame is longer; a longer one means that the stream is out of step.
+pub(crate) const MAX_FRAME: usize = 256 << 20;
+
+/// What to load, and how large.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LoadSpec {
+    pub(crate) plugin: PathBuf,
+    pub(crate) model: PathBuf,
+    pub(crate) adapters: Vec<PathBuf>,
+    pub(crate) n_ctx: u32,
+    pub(crate) n_batch: u32,
+    pub(crate) n_parallel: u32,
+    pub(crate) n_kept: u32,
+    pub(crate) max_waiting: usize,
+    pub(crate) n_threads: u32,
+}
+
+/// One request's work. Texts of people pass here, so it is never printed.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Job {
+    Chat(Box<ChatParams>),
+    Generate(Box<GenerateParams>),
+    Embed(EmbedParams),
+    Tokenize(TokenizeParams),
+    Detokenize(DetokenizeParams),
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Chat(_) => "Chat",
+            Self::Generate(_) => "Generate",
+            Self::Embed(_) => "Embed",
+            Self::Tokenize(_) => "Tokenize",
+            Self::Detokenize(_) => "Detokenize",
+        })
+    }
+}
+
+/// From the daemon. The first is `Load`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    Load(LoadSpec),
+    /// `seed` is used where the caller gave none.
+    Submit {
+        id: u64,
+        owner: u32,
+        seed: u64,
+        job: Job,
+    },
+    Cancel {
+        id: u64,
+    },
+}
+
+/// From the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum FromWorker {
+    Loading {
+        fraction: f32,
+    },
+    Loaded(LoadedInfo),
+    LoadFailed(RpcError),
+    Event {
+        id: u64,
+        event: WorkerEvent,
+    },
+    Log {
+        level: LogLevel,
+        text: String,
+    },
+    /// The engine can do nothing more; the worker ends.
+    Fatal {
+        message: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LoadedInfo {
+    pub(crate) description: String,
+    pub(crate) n_ctx: u32,
+}
+
+/// Something that happened to a request; `Done` and `Failed` are its last.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum WorkerEvent {
+    Queued { place: u32 },
+    Prefill { done: u32, total: u32 },
+    Reasoning(String),
+    Delta(String),
+    ToolCall(ToolCall),
+    Done(Box<Reply>),
+    Failed(RpcError),
+}
+
+impl WorkerEvent {
+    pub(crate) fn is_terminal(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Failed(_))
+    }
+}
+
+impl std::fmt::Debug for WorkerEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Queued { .. } => "Queued",
+            Self::Prefill { .. } => "Prefill",
+            Self::Reasoning(_) => "Reasoning",
+            Self::Delta(_) => "Delta",
+            Self::ToolCall(_) => "ToolCall",
+            Self::Done(_) => "Done",
+            Self::Failed(_) => "Failed",
+        })
+    }
+}
+
+/// A job's result. `request` and `load_us` of the replies are filled in by the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Chat(ChatReply),
+    Generate(GenerateReply),
+    Embed(EmbedReply),
+    Tokenize(TokenizeReply),
+    Detokenize(DetokenizeReply),
+}
+
+/// Appends a frame to a buffer.
+pub(crate) fn encode(frame: &impl Serialize, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; 4]);
+    serde_json::to_writer(&mut *buffer, frame)?;
+    let len = buffer.len() - start - 4;
+    match u32::try_from(len) {
+        Ok(prefix) if len <= MAX_FRAME => {
+            buffer[start..start + 4].copy_from_slice(&prefix.to_le_bytes());
+            Ok(())
+        }
+        _ => {
+            buffer.truncate(start);
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "the frame is too long"))
+        }
+    }
+}
+
+/// The length that a prefix announces.
+pub(crate) fn frame_len(prefix: [u8; 4]) -> io::Result<usize> {
+    let len = u32::from_le_bytes(prefix) as usize;
+    if len > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
+    }
+    Ok(len)
+}
+
+/// Reads one frame; `None` at the end of the stream.
+pub(crate) fn read<T: DeserializeOwned>(
+    stream: &mut impl Read,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<T>> {
+    let mut prefix = [0; 4];
+    match stream.read_exact(&mut prefix) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    buffer.resize(frame_len(prefix)?, 0);
+    stream.read_exact(buffer)?;
+    Ok(Some(serde_json::from_slice(buffer)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_as_they_went() {
+        let frames = [ToWorker::Cancel { id: 7 }, ToWorker::Cancel { id: 8 }];
+        let mut bytes = Vec::new();
+        for frame in &frames {
+            encode(frame, &mut bytes).unwrap();
+        }
+        let (mut stream, mut buffer) = (bytes.as_slice(), Vec::new());
+        for frame in frames {
+            assert_eq!(read::<ToWorker>(&mut stream, &mut buffer).unwrap(), Some(frame));
+        }
+        assert_eq!(read::<ToWorker>(&mut stream, &mut buffer).unwrap(), None);
+    }
+
+    #[test]
+    fn a_prefix_out_of_step_is_an_error_before_anything_is_allocated() {
+        let mut buffer = Vec::new();
+        assert!(read::<ToWorker>(&mut [0xff_u8; 8].as_slice(), &mut buffer).is_err());
+        assert_eq!(buffer.capacity(), 0);
+    }
+}

@@ -1,0 +1,72 @@
+//! The worker process: one plugin, one model, one engine.
+//!
+//! `hearthd worker` is started by the supervisor with one end of a socket pair as its standard input. Four threads:
+//! the main one reads frames, `prepare` renders and tokenizes, `engine` loads the model and runs the loop, `present`
+//! turns engine events into frames. When the daemon's end closes, for whatever reason, the process ends at once, also in
+//! the middle of a decode: a worker never outlives its daemon.
+
+mod engine_thread;
+pub(crate) mod frames;
+mod prepare;
+mod present;
+
+use frames::{FromWorker, ToWorker};
+use std::io::{self, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+
+/// Runs until the daemon's end of standard input closes.
+pub fn run() -> anyhow::Result<()> {
+    // The plugin and the model are hostile until shown otherwise: no setuid program can be reached from here.
+    #[cfg(target_os = "linux")]
+    rustix::thread::set_no_new_privs(true)?;
+    let stream = UnixStream::from(rustix::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?);
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut buffer = Vec::new();
+    let Some(ToWorker::Load(spec)) = frames::read(&mut reader, &mut buffer)? else {
+        anyhow::bail!("`hearthd worker` is started by hearthd itself");
+    };
+
+    let (present, present_rx) = mpsc::channel();
+    let (prepare, prepare_rx) = mpsc::channel();
+    let (engine, engine_rx) = mpsc::channel();
+    let (model, model_rx) = mpsc::channel();
+    spawn("present", move || present::run(&present_rx, stream))?;
+    spawn("engine", {
+        let present = present.clone();
+        move || engine_thread::run(&spec, &model, &engine_rx, &present)
+    })?;
+    spawn("prepare", move || {
+        // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
+        if let Ok(model) = model_rx.recv() {
+            prepare::run(&model, &prepare_rx, &engine, &present);
+        }
+    })?;
+
+    while let Some(frame) = frames::read::<ToWorker>(&mut reader, &mut buffer)? {
+        if prepare.send(frame).is_err() {
+            break;
+        }
+    }
+    end(0)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.into()).spawn(body)?;
+    Ok(())
+}
+
+/// Ends the process under the other threads, which may be inside the plugin.
+#[allow(clippy::exit)] // Waiting for a decode, or for a driver that hangs, would keep a worker without a daemon alive.
+fn end(code: i32) -> ! {
+    let _ = io::stderr().flush();
+    std::process::exit(code)
+}
+
+/// Writes one frame at once; the daemon being gone is noticed by the reader.
+fn write_frame(stream: &mut UnixStream, buffer: &mut Vec<u8>, frame: &FromWorker) {
+    buffer.clear();
+    if frames::encode(frame, buffer).is_ok() {
+        let _ = stream.write_all(buffer);
+    }
+}

@@ -1,0 +1,301 @@
+//! From a request's words to tokens: chat templates, tokenizing, constraints. Everything the plugin allows from any
+//! thread, so that a long prompt is read while the engine computes others.
+
+use super::engine_thread::Command;
+use super::frames::{Job, Reply, ToWorker};
+use super::present::{Answer, Parsing, Present};
+use hearth_abi::host::Model;
+use hearth_abi::raw::Token;
+use hearth_abi::{PluginError, Status};
+use hearth_engine::{Request, Sampling};
+use hearth_protocol::{
+    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Format,
+    GenerateParams, Message, Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+pub(super) fn run(
+    model: &Arc<Model>,
+    frames: &Receiver<ToWorker>,
+    engine: &Sender<Command>,
+    present: &Sender<Present>,
+) {
+    while let Ok(frame) = frames.recv() {
+        let sent = match frame {
+            ToWorker::Submit { id, owner, seed, job } => {
+                match prepare(model, id, owner, seed, job, present) {
+                    Ok(Some(command)) => engine.send(command).is_ok(),
+                    Ok(None) => true,
+                    Err(error) => present.send(Present::Failed { id, error }).is_ok(),
+                }
+            }
+            ToWorker::Cancel { id } => engine.send(Command::Cancel(id)).is_ok(),
+            ToWorker::Load(_) => true,
+        };
+        if !sent {
+            return;
+        }
+    }
+}
+
+/// Answers work for the engine, unless the job is done already.
+fn prepare(
+    model: &Arc<Model>,
+    id: u64,
+    owner: u32,
+    seed: u64,
+    job: Job,
+    present: &Sender<Present>,
+) -> Result<Option<Command>, RpcError> {
+    match job {
+        Job::Chat(params) => {
+            generates(model)?;
+            let rendered = render(model, &params)?;
+            let mut request = request(model, id, owner, seed, &params.options)?;
+            request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
+            request.stops.extend(rendered.stops);
+            request.spelled =
+                rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
+            request.grammar = match (&params.format, rendered.grammar.as_str()) {
+                (Some(Format::Gbnf(grammar)), _) => {
+                    Some(model.grammar(grammar, "root").map_err(refused)?)
+                }
+                (_, grammar) if !grammar.is_empty() && !rendered.grammar_lazy => {
+                    Some(model.grammar(grammar, "root").map_err(refused)?)
+                }
+                _ => None,
+            };
+            let parsing =
+                (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser));
+            let _ = present.send(Present::Begin { id, answer: Answer::chat(parsing) });
+            Ok(Some(Command::Submit(Box::new(request))))
+        }
+        Job::Generate(params) => {
+            generates(model)?;
+            let mut request = request(model, id, owner, seed, &params.options)?;
+            request.prompt =
+                model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
+            request.grammar = generate_grammar(model, &params)?;
+            let _ = present.send(Present::Begin { id, answer: Answer::generate() });
+            Ok(Some(Command::Submit(Box::new(request))))
+        }
+        Job::Embed(params) => embed(model, id, params).map(Some),
+        Job::Tokenize(params) => {
+            let tokens = model
+                .tokenize(&params.text, params.add_special, params.parse_special)
+                .map_err(refused)?;
+            reply(present, id, Reply::Tokenize(TokenizeReply { tokens }))
+        }
+        Job::Detokenize(params) => {
+            let text = detokenize(model, &params)?;
+            reply(present, id, Reply::Detokenize(DetokenizeReply { text }))
+        }
+    }
+}
+
+fn reply(present: &Sender<Present>, id: u64, reply: Reply) -> Result<Option<Command>, RpcError> {
+    let _ = present.send(Present::Reply { id, reply: Box::new(reply) });
+    Ok(None)
+}
+
+fn generates(model: &Model) -> Result<(), RpcError> {
+    if model.info().can_generate {
+        return Ok(());
+    }
+    let architecture = &model.info().architecture;
+    Err(RpcError::new(
+        ErrorKind::Unsupported,
+        format!("this model (`{architecture}`) yields embeddings and writes no text"),
+    )
+    .with_hint("use it with the method `embed`"))
+}
+
+fn request(
+    model: &Model,
+    id: u64,
+    owner: u32,
+    seed: u64,
+    options: &Options,
+) -> Result<Request, RpcError> {
+    Ok(Request {
+        id,
+        owner,
+        prompt: Vec::new(),
+        sampling: sampling(options, seed)?,
+        stops: options.stop.clone(),
+        max_tokens: options.max_tokens,
+        grammar: None,
+        spelled: Vec::new(),
+    })
+    .inspect(|_| debug_assert!(model.info().can_generate, "checked by the caller"))
+}
+
+fn sampling(options: &Options, seed: u64) -> Result<Sampling, RpcError> {
+    let default = Sampling::default();
+    let number = |name: &str, value: Option<f32>, default: f32, min: f32, max: f32| match value {
+        None => Ok(default),
+        Some(value) if value >= min && value <= max => Ok(value),
+        Some(value) => Err(RpcError::new(
+            ErrorKind::InvalidParams,
+            format!("`{name}` is {value}, and must be from {min} to {max}"),
+        )),
+    };
+    Ok(Sampling {
+        temperature: number("temperature", options.temperature, default.temperature, 0.0, 100.0)?,
+        top_k: options.top_k.unwrap_or(default.top_k),
+        top_p: number("top_p", options.top_p, default.top_p, 0.0, 1.0)?,
+        min_p: number("min_p", options.min_p, default.min_p, 0.0, 1.0)?,
+        repeat_penalty: number(
+            "repeat_penalty",
+            options.repeat_penalty,
+            default.repeat_penalty,
+            0.01,
+            100.0,
+        )?,
+        repeat_last_n: options.repeat_last_n.unwrap_or(default.repeat_last_n),
+        presence_penalty: number("presence_penalty", options.presence_penalty, 0.0, -100.0, 100.0)?,
+        frequency_penalty: number(
+            "frequency_penalty",
+            options.frequency_penalty,
+            0.0,
+            -100.0,
+            100.0,
+        )?,
+        seed: options.seed.unwrap_or(seed),
+    })
+}
+
+/// What `hearth.chat/1` answers.
+#[derive(Deserialize)]
+struct Rendered {
+    prompt: String,
+    #[serde(default)]
+    stops: Vec<String>,
+    #[serde(default)]
+    plain: bool,
+    #[serde(default)]
+    parser: String,
+    #[serde(default)]
+    grammar: String,
+    #[serde(default)]
+    grammar_lazy: bool,
+    #[serde(default)]
+    preserved: Vec<String>,
+}
+
+fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {
+    let mut request = Map::new();
+    request.insert("messages".into(), params.messages.iter().map(message).collect());
+    if !params.tools.is_empty() {
+        request.insert("tools".into(), params.tools.iter().map(tool).collect());
+        let choice = match params.tool_choice {
+            ToolChoice::Auto => "auto",
+            ToolChoice::Required => "required",
+            ToolChoice::None => "none",
+        };
+        request.insert("tool_choice".into(), choice.into());
+    }
+    request.insert("thinking".into(), params.think.unwrap_or(true).into());
+    if let Some(Format::JsonSchema(schema)) = &params.format {
+        request.insert("json_schema".into(), schema.clone());
+    }
+    let answer = model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
+    serde_json::from_str(&answer).map_err(|error| {
+        RpcError::new(ErrorKind::Internal, format!("the backend answered no chat prompt: {error}"))
+    })
+}
+
+/// In the shape of OpenAI's chat completions, which the plugin reads.
+fn message(message: &Message) -> Value {
+    let mut object = Map::new();
+    let role = match message.role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    };
+    object.insert("role".into(), role.into());
+    object.insert("content".into(), message.content.as_str().into());
+    if let Some(reasoning) = &message.reasoning {
+        object.insert("reasoning_content".into(), reasoning.as_str().into());
+    }
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| {
+            json!({ "type": "function", "id": call.id, "function": { "name": call.name, "arguments": call.arguments } })
+        });
+        object.insert("tool_calls".into(), calls.collect());
+    }
+    if let Some(id) = &message.tool_call_id {
+        object.insert("tool_call_id".into(), id.as_str().into());
+    }
+    Value::Object(object)
+}
+
+fn tool(tool: &Tool) -> Value {
+    let parameters = if tool.parameters.is_null() { json!({}) } else { tool.parameters.clone() };
+    json!({
+        "type": "function",
+        "function": { "name": tool.name, "description": tool.description, "parameters": parameters },
+    })
+}
+
+fn generate_grammar(
+    model: &Arc<Model>,
+    params: &GenerateParams,
+) -> Result<Option<hearth_abi::host::Grammar>, RpcError> {
+    let grammar = match &params.format {
+        None => return Ok(None),
+        Some(Format::Gbnf(grammar)) => grammar.clone(),
+        // The chat renderer turns a schema into a grammar; the conversation given here is thrown away.
+        Some(Format::JsonSchema(schema)) => {
+            let request =
+                json!({ "messages": [{ "role": "user", "content": "" }], "json_schema": schema });
+            let answer = model.chat_render(&request.to_string()).map_err(refused)?;
+            serde_json::from_str::<Rendered>(&answer)
+                .map(|rendered| rendered.grammar)
+                .unwrap_or_default()
+        }
+    };
+    model.grammar(&grammar, "root").map(Some).map_err(refused)
+}
+
+fn single_token(model: &Model, text: &str) -> Option<Token> {
+    match model.tokenize(text, false, true).as_deref() {
+        Ok([token]) => Some(*token),
+        _ => None,
+    }
+}
+
+fn embed(model: &Model, id: u64, params: EmbedParams) -> Result<Command, RpcError> {
+    if !model.info().can_embed {
+        return Err(RpcError::new(ErrorKind::Unsupported, "this model yields no embeddings"));
+    }
+    let texts = match params.input {
+        EmbedInput::One(text) => vec![text],
+        EmbedInput::Many(texts) => texts,
+    };
+    let texts = texts
+        .iter()
+        .map(|text| model.tokenize(text, true, false))
+        .collect::<Result<_, _>>()
+        .map_err(refused)?;
+    Ok(Command::Embed { id, texts, normalize: params.normalize })
+}
+
+fn detokenize(model: &Model, params: &DetokenizeParams) -> Result<String, RpcError> {
+    let bytes = model.detokenize(&params.tokens, params.special).map_err(refused)?;
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
+fn refused(error: PluginError) -> RpcError {
+    let kind = match error.status {
+        Status::InvalidArgument => ErrorKind::InvalidParams,
+        Status::Unsupported => ErrorKind::Unsupported,
+        _ => ErrorKind::Internal,
+    };
+    RpcError::new(kind, error.message)
+}

@@ -1,0 +1,251 @@
+//! From engine events to frames: collects each answer, separates reasoning and tool calls where the model's format has
+//! them, and writes. Frames that are ready at the same time go out in one write.
+
+use super::frames::{self, FromWorker, Reply, WorkerEvent};
+use super::write_frame;
+use hearth_abi::host::Model;
+use hearth_engine::Finish;
+use hearth_protocol::{
+    ChatReply, FinishReason, GenerateReply, Message, Role, RpcError, Timings, ToolCall, Usage,
+};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+/// Something to tell the daemon. `Begin` comes before anything else of an answer.
+pub(super) enum Present {
+    Begin {
+        id: u64,
+        answer: Answer,
+    },
+    Queued {
+        id: u64,
+        place: u32,
+    },
+    Prefill {
+        id: u64,
+        done: u32,
+        total: u32,
+    },
+    Text {
+        id: u64,
+        text: String,
+    },
+    Done {
+        id: u64,
+        finish: Finish,
+    },
+    Failed {
+        id: u64,
+        error: RpcError,
+    },
+    Reply {
+        id: u64,
+        reply: Box<Reply>,
+    },
+    Frame(Box<FromWorker>),
+    /// Says when everything before it is written.
+    Flush(Sender<()>),
+}
+
+pub(super) fn run(events: &Receiver<Present>, mut stream: UnixStream) {
+    let mut answers = HashMap::new();
+    let mut buffer = Vec::new();
+    while let Ok(first) = events.recv() {
+        buffer.clear();
+        let mut next = Some(first);
+        let mut flushed = Vec::new();
+        while let Some(event) = next {
+            match event {
+                Present::Flush(done) => flushed.push(done),
+                event => present(event, &mut answers, &mut |frame| {
+                    let _ = frames::encode(frame, &mut buffer);
+                }),
+            }
+            next = events.try_recv().ok();
+        }
+        let _ = stream.write_all(&buffer);
+        for done in flushed {
+            let _ = done.send(());
+        }
+    }
+    // The engine thread is gone without a word: the daemon must not wait for it.
+    write_frame(
+        &mut stream,
+        &mut buffer,
+        &FromWorker::Fatal { message: "the engine thread ended".into() },
+    );
+}
+
+fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnMut(&FromWorker)) {
+    match event {
+        Present::Begin { id, answer } => drop(answers.insert(id, answer)),
+        Present::Queued { id, place } => {
+            out(&FromWorker::Event { id, event: WorkerEvent::Queued { place } })
+        }
+        Present::Prefill { id, done, total } => {
+            out(&FromWorker::Event { id, event: WorkerEvent::Prefill { done, total } });
+        }
+        Present::Text { id, text } => {
+            if let Some(answer) = answers.get_mut(&id) {
+                answer.take(&text, &mut |event| out(&FromWorker::Event { id, event }));
+            }
+        }
+        Present::Done { id, finish } => {
+            if let Some(answer) = answers.remove(&id) {
+                answer.finish(finish, &mut |event| out(&FromWorker::Event { id, event }));
+            }
+        }
+        Present::Failed { id, error } => {
+            answers.remove(&id);
+            out(&FromWorker::Event { id, event: WorkerEvent::Failed(error) });
+        }
+        Present::Reply { id, reply } => {
+            out(&FromWorker::Event { id, event: WorkerEvent::Done(reply) })
+        }
+        Present::Frame(frame) => out(&frame),
+        Present::Flush(_) => {}
+    }
+}
+
+/// One answer while it grows.
+pub(super) struct Answer {
+    text: String,
+    chat: bool,
+    parsing: Option<Parsing>,
+}
+
+impl Answer {
+    pub(super) fn chat(parsing: Option<Parsing>) -> Self {
+        Self { text: String::new(), chat: true, parsing }
+    }
+
+    pub(super) fn generate() -> Self {
+        Self { text: String::new(), chat: false, parsing: None }
+    }
+
+    fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
+        self.text.push_str(text);
+        match &mut self.parsing {
+            None => out(WorkerEvent::Delta(text.into())),
+            Some(parsing) => parsing.take(&self.text, out),
+        }
+    }
+
+    fn finish(self, finish: Finish, out: &mut dyn FnMut(WorkerEvent)) {
+        let usage = Usage {
+            prompt_tokens: finish.n_prompt,
+            cached_tokens: finish.n_cached,
+            completion_tokens: finish.n_generated,
+        };
+        let timings = Timings {
+            load_us: 0,
+            queue_us: finish.queue_us,
+            prefill_us: finish.prefill_us,
+            decode_us: finish.decode_us,
+        };
+        let mut reason = match finish.reason {
+            hearth_engine::FinishReason::End => FinishReason::End,
+            hearth_engine::FinishReason::Stop => FinishReason::Stop,
+            hearth_engine::FinishReason::MaxTokens => FinishReason::MaxTokens,
+            hearth_engine::FinishReason::ContextFull => FinishReason::ContextFull,
+        };
+        let request = String::new();
+        if !self.chat {
+            let reply = GenerateReply { request, text: self.text, finish: reason, usage, timings };
+            return out(WorkerEvent::Done(Box::new(Reply::Generate(reply))));
+        }
+        let message = match self.parsing {
+            None => Message::text(Role::Assistant, self.text),
+            Some(parsing) => parsing.finish(self.text, out),
+        };
+        if !message.tool_calls.is_empty() {
+            reason = FinishReason::ToolCalls;
+        }
+        let reply = ChatReply { request, message, finish: reason, usage, timings };
+        out(WorkerEvent::Done(Box::new(Reply::Chat(reply))));
+    }
+}
+
+/// Reads an answer in the model's own format, as it grows.
+pub(super) struct Parsing {
+    model: Arc<Model>,
+    parser: String,
+    /// What was emitted so far.
+    content: String,
+    reasoning: String,
+}
+
+/// What `hearth.chat/1` reads out of an answer.
+#[derive(Deserialize, Default)]
+struct Parsed {
+    #[serde(default)]
+    content: String,
+    #[serde(default)]
+    reasoning: String,
+    #[serde(default)]
+    tool_calls: Vec<ParsedCall>,
+}
+
+#[derive(Deserialize)]
+struct ParsedCall {
+    #[serde(default)]
+    id: String,
+    name: String,
+    #[serde(default)]
+    arguments: String,
+}
+
+impl Parsing {
+    pub(super) fn new(model: Arc<Model>, parser: String) -> Self {
+        Self { model, parser, content: String::new(), reasoning: String::new() }
+    }
+
+    fn parse(&self, text: &str, partial: bool) -> Option<Parsed> {
+        let message = self.model.chat_parse(&self.parser, text, partial).ok()?;
+        serde_json::from_str(&message).ok()
+    }
+
+    fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
+        // What cannot be read yet is read with the next piece, or at the end.
+        if let Some(parsed) = self.parse(text, true) {
+            self.emit(&parsed, out);
+        }
+    }
+
+    /// Emits what is new. A partial reading that takes back what it said before is passed over.
+    fn emit(&mut self, parsed: &Parsed, out: &mut dyn FnMut(WorkerEvent)) {
+        if let Some(new) =
+            parsed.reasoning.strip_prefix(self.reasoning.as_str()).filter(|new| !new.is_empty())
+        {
+            out(WorkerEvent::Reasoning(new.into()));
+            self.reasoning.push_str(new);
+        }
+        if let Some(new) =
+            parsed.content.strip_prefix(self.content.as_str()).filter(|new| !new.is_empty())
+        {
+            out(WorkerEvent::Delta(new.into()));
+            self.content.push_str(new);
+        }
+    }
+
+    fn finish(mut self, text: String, out: &mut dyn FnMut(WorkerEvent)) -> Message {
+        // An answer that does not follow its format is content, all of it.
+        let parsed =
+            self.parse(&text, false).unwrap_or(Parsed { content: text, ..Parsed::default() });
+        self.emit(&parsed, out);
+        let calls = parsed.tool_calls.into_iter().enumerate().map(|(idx, call)| ToolCall {
+            id: if call.id.is_empty() { format!("call_{idx}") } else { call.id },
+            name: call.name,
+            arguments: call.arguments,
+        });
+        let mut message = Message::text(Role::Assistant, parsed.content);
+        message.reasoning = Some(parsed.reasoning).filter(|reasoning| !reasoning.is_empty());
+        message.tool_calls =
+            calls.inspect(|call| out(WorkerEvent::ToolCall(call.clone()))).collect();
+        message
+    }
+}
