@@ -1,0 +1,202 @@
+//! The command line. What is written here is what `--help` says.
+
+use crate::format::parse_keep_alive;
+use clap::{Parser, Subcommand};
+use hearth_protocol::{KeepAlive, Options};
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+Sockets tried: --socket, else $HEARTH_SOCKET, else $XDG_RUNTIME_DIR/hearth/hearth.sock and then
+/run/hearth/hearth.sock. NO_COLOR turns colours off, HEARTH_NO_HISTORY=1 the chat's history file.
+
+Exit codes: 0 done, 1 the daemon or the model said no, 2 the command line is wrong,
+3 no daemon answers, 130 interrupted.";
+
+/// Talk to the Hearth daemon
+#[derive(Debug, Parser)]
+#[command(name = "ctl", version, after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// The daemon's socket
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print the daemon's reply as JSON; `run` prints one event a line
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Chat with a model
+    ///
+    /// Without a terminal on stdin, all of stdin is one prompt.
+    Chat {
+        /// Taken for granted where only one model is loaded, or only one is in the store
+        model: Option<String>,
+        #[command(flatten)]
+        answer: AnswerArgs,
+    },
+    /// Answer one prompt on stdout
+    ///
+    /// Where stdin is not a terminal its text follows the prompt after an empty line, as in
+    /// `ctl run smollm2 summarise this < report.txt`. Without a prompt, at a terminal, it is `ctl chat`.
+    #[command(verbatim_doc_comment)]
+    Run {
+        /// A model in the store
+        model: String,
+        /// Several words are joined by spaces
+        prompt: Vec<String>,
+        #[command(flatten)]
+        answer: AnswerArgs,
+    },
+    /// List the models in the store
+    Ls,
+    /// Show facts about a model
+    Show {
+        /// A model in the store
+        model: String,
+        #[command(flatten)]
+        part: ShowPart,
+    },
+    /// Bring a GGUF file into the store
+    Import {
+        /// A GGUF file; the daemon must be able to read it
+        file: PathBuf,
+        /// Made from the file's name if absent; a model of that name is replaced
+        name: Option<String>,
+        #[command(flatten)]
+        mode: ImportModeArgs,
+    },
+    /// List the models in memory
+    Ps,
+    /// Load a model into memory, or keep a loaded one longer
+    Load {
+        /// A model in the store
+        model: String,
+        #[command(flatten)]
+        keep_alive: KeepAliveArg,
+    },
+    /// Take a model out of memory
+    Stop {
+        /// A loaded model
+        model: String,
+    },
+    /// Show the backends and why each can or cannot be used
+    Backend {
+        #[command(subcommand)]
+        command: Option<BackendCommand>,
+    },
+    /// Show facts about the daemon
+    Status,
+    /// Call any method and print its result
+    ///
+    /// `ctl rpc rpc.discover` lists them all.
+    Rpc {
+        /// Such as `daemon.status`
+        method: String,
+        /// A JSON object; `-` reads it from stdin
+        #[arg(default_value = "{}")]
+        params: String,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackendCommand {
+    /// The same as `ctl backend`
+    List,
+}
+
+/// How an answer is made.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AnswerArgs {
+    /// Instructions for the whole conversation
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// 0 always takes the likeliest token
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) temperature: Option<f32>,
+    /// The same seed, prompt and options choose the same tokens
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// Most tokens in an answer
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_tokens: Option<u32>,
+    /// Let a reasoning model think first
+    #[arg(long, overrides_with = "no_think")]
+    pub(crate) think: bool,
+    /// Ask a reasoning model not to think
+    #[arg(long, overrides_with = "think")]
+    pub(crate) no_think: bool,
+    #[command(flatten)]
+    pub(crate) keep_alive: KeepAliveArg,
+    /// Say after each answer how long it took
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+impl AnswerArgs {
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            temperature: self.temperature,
+            seed: self.seed,
+            max_tokens: self.max_tokens,
+            ..Options::default()
+        }
+    }
+
+    pub(crate) fn think(&self) -> Option<bool> {
+        (self.think || self.no_think).then_some(self.think)
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct KeepAliveArg {
+    /// How long the model stays in memory after its last request: `10m`, `1h30m`, `0`, `forever`
+    #[arg(long, value_name = "TIME", value_parser = parse_keep_alive, allow_hyphen_values = true)]
+    pub(crate) keep_alive: Option<KeepAlive>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub(crate) struct ImportModeArgs {
+    /// Copy the file
+    #[arg(long)]
+    pub(crate) copy: bool,
+    /// Share the file's blocks, or fail where the file system cannot
+    #[arg(long)]
+    pub(crate) reflink: bool,
+    /// Leave the file where it is; moving or changing it later breaks the model
+    #[arg(long)]
+    pub(crate) link: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub(crate) struct ShowPart {
+    /// Only the chat template
+    #[arg(long)]
+    pub(crate) template: bool,
+    /// Only the licence texts
+    #[arg(long)]
+    pub(crate) license: bool,
+    /// Only the file's own metadata
+    #[arg(long)]
+    pub(crate) metadata: bool,
+}
+
+/// For the completion scripts.
+pub(crate) fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}

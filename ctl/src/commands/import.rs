@@ -1,0 +1,88 @@
+//! `ctl import FILE [NAME]`: bring a GGUF file into the store.
+//!
+//! The daemon reads the file itself, so it gets an absolute path; links in it are left for the daemon to follow.
+
+use super::{Context, progress};
+use crate::args::ImportModeArgs;
+use crate::error::CtlError;
+use hearth_protocol::{ImportMode, ImportParams, Imported, ModelImport};
+use std::path::Path;
+
+pub(super) fn run(
+    context: &Context,
+    file: &Path,
+    name: Option<String>,
+    mode: &ImportModeArgs,
+) -> Result<(), CtlError> {
+    let absolute = std::path::absolute(file).map_err(|error| {
+        CtlError::usage(
+            format!("`{}` cannot be made an absolute path: {error}", file.display()),
+            "give the path of a GGUF file",
+        )
+    })?;
+    let Some(path) = absolute.to_str() else {
+        return Err(CtlError::usage(
+            format!("the path `{}` is not UTF-8, and the wire carries only that", file.display()),
+            "rename the file, or import it through a link with a plain name",
+        ));
+    };
+    let name = match name.or_else(|| name_from_file(&absolute)) {
+        Some(name) => name,
+        None => {
+            return Err(CtlError::usage(
+                format!("no name for the model can be made from `{}`", file.display()),
+                "give one after the file: `ctl import FILE NAME`",
+            ));
+        }
+    };
+    let mode = match (mode.copy, mode.reflink, mode.link) {
+        (true, ..) => ImportMode::Copy,
+        (_, true, _) => ImportMode::Reflink,
+        (.., true) => ImportMode::Link,
+        _ => ImportMode::Auto,
+    };
+
+    let mut session = context.connect()?;
+    let params = ImportParams { path: path.to_owned(), name, mode };
+    let reply = progress::watch::<ModelImport>(context, &mut session, &params)?;
+    if context.out.is_json() {
+        return context.out.json(&reply);
+    }
+    let imported: Imported = session.read(reply)?;
+    let how = match imported.how.as_str() {
+        "copy" => "copied into the store".into(),
+        "reflink" => "in the store, sharing the file's blocks".into(),
+        "link" => format!("linked; it breaks if `{path}` is moved or changed"),
+        "present" => "the store had its bytes already".into(),
+        other => format!("done by `{other}`"),
+    };
+    context.out.line(&format!("`{}` imported: {how}", imported.name))
+}
+
+/// The file's name in lower case without `.gguf`; whatever no model's name may hold becomes `-`.
+fn name_from_file(path: &Path) -> Option<String> {
+    let file_name = path.file_name()?.to_str()?.to_lowercase();
+    let stem = file_name.strip_suffix(".gguf").unwrap_or(&file_name);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let name: String = stem.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+    let name = name.trim_start_matches(['.', '-', '_']);
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_files() {
+        let name = |path: &str| name_from_file(Path::new(path));
+        assert_eq!(
+            name("/m/SmolLM2-135M-Instruct.Q4_1.gguf").as_deref(),
+            Some("smollm2-135m-instruct.q4_1")
+        );
+        assert_eq!(name("/m/My model (1).GGUF").as_deref(), Some("my-model--1-"));
+        assert_eq!(name("/m/.hidden.gguf").as_deref(), Some("hidden"));
+        assert_eq!(name("/m/.gguf"), None);
+        assert_eq!(name("/"), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! One file for each subcommand; what they share is the [`Context`].
+
+mod backend;
+mod chat;
+mod completions;
+mod import;
+mod load;
+mod ls;
+mod progress;
+mod ps;
+mod rpc;
+mod run;
+mod show;
+mod status;
+mod stop;
+
+use crate::args::{Command, Global};
+use crate::error::CtlError;
+use crate::output::Out;
+use crate::session::{Session, socket_paths};
+use std::path::PathBuf;
+
+/// What every command has: where the daemon may be, and where the output goes.
+#[derive(Debug)]
+pub(crate) struct Context {
+    sockets: Vec<PathBuf>,
+    pub(crate) out: Out,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        Self { sockets: socket_paths(global.socket.as_deref()), out: Out::new(global.json) }
+    }
+
+    pub(crate) fn connect(&self) -> Result<Session, CtlError> {
+        Session::open(&self.sockets)
+    }
+}
+
+pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
+    match command {
+        Command::Chat { model, answer } => chat::run(context, model, &answer),
+        Command::Run { model, prompt, answer } => run::run(context, model, &prompt, &answer),
+        Command::Ls => ls::run(context),
+        Command::Show { model, part } => show::run(context, model, &part),
+        Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
+        Command::Ps => ps::run(context),
+        Command::Load { model, keep_alive } => load::run(context, model, keep_alive.keep_alive),
+        Command::Stop { model } => stop::run(context, model),
+        Command::Backend { .. } => backend::run(context),
+        Command::Status => status::run(context),
+        Command::Rpc { method, params } => rpc::run(context, &method, params),
+        Command::Completions { shell } => completions::run(context, shell),
+    }
+}

@@ -1,0 +1,79 @@
+//! `ctl show MODEL`: facts about one model, or one of its longer parts alone.
+
+use super::Context;
+use crate::args::ShowPart;
+use crate::error::CtlError;
+use crate::format::{ago, bytes, count};
+use crate::output::printable;
+use hearth_protocol::{ModelDetails, ModelParams, ModelShow};
+
+pub(super) fn run(context: &Context, model: String, part: &ShowPart) -> Result<(), CtlError> {
+    let mut session = context.connect()?;
+    let reply = session.call::<ModelShow>(&ModelParams { model })?;
+    if context.out.is_json() {
+        return context.out.json(&reply);
+    }
+    let details: ModelDetails = session.read(reply)?;
+    let name = &details.summary.name;
+    if part.template {
+        let template = details.chat_template.as_deref();
+        let missing = || lacks(name, "chat template");
+        return text(context, template.ok_or_else(missing)?);
+    }
+    if part.license {
+        if details.licenses.is_empty() {
+            return Err(lacks(name, "licence text"));
+        }
+        return text(context, &details.licenses.join("\n\n"));
+    }
+    if part.metadata {
+        let facts: Vec<(&str, String)> =
+            details.metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        return context.out.facts(&facts);
+    }
+    context.out.facts(&facts(&details))
+}
+
+fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {
+    let summary = &details.summary;
+    let known =
+        |n: u64, unit: &str| if n == 0 { String::new() } else { format!("{}{unit}", count(n)) };
+    let template = details.chat_template.as_ref().map(|template| {
+        format!("{} characters, `--template` shows it", count(template.chars().count() as u64))
+    });
+    let licenses: Vec<&str> = details
+        .licenses
+        .iter()
+        .filter_map(|text| text.lines().find(|line| !line.trim().is_empty()))
+        .collect();
+    let mut facts = vec![
+        ("name", summary.name.clone()),
+        ("id", summary.id.clone()),
+        ("architecture", details.architecture.clone()),
+        ("parameters", known(details.parameters, "")),
+        ("quantization", summary.quantization.clone()),
+        ("context", known(details.context_length, " tokens")),
+        ("embedding", known(details.embedding_length, " numbers")),
+        ("layers", known(details.block_count, "")),
+        ("size", bytes(summary.size_bytes)),
+        ("modified", ago(summary.modified_s)),
+        ("file", details.path.clone()),
+        ("template", template.unwrap_or_else(|| "none; this model was not made for chats".into())),
+        ("system", details.system.clone().unwrap_or_default()),
+        ("licence", licenses.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n")),
+    ];
+    facts.retain(|(_, value)| !value.is_empty());
+    facts
+}
+
+/// Byte for byte in a pipe; harmless on a terminal.
+fn text(context: &Context, text: &str) -> Result<(), CtlError> {
+    if context.out.stdout_is_terminal() {
+        return context.out.line(&printable(text));
+    }
+    context.out.write(text)
+}
+
+fn lacks(name: &str, what: &str) -> CtlError {
+    CtlError::Failed { message: format!("`{name}` has no {what}"), hint: None }
+}

@@ -1,0 +1,254 @@
+//! What the commands that call once print, word for word.
+
+use crate::support::FakeDaemon;
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+fn days_ago(days: u64) -> u64 {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    // A minute more, so that a slow test does not fall into the next day's words.
+    now_s - days * 86_400 - 60
+}
+
+fn smollm2() -> Value {
+    json!({
+        "name": "smollm2:latest",
+        "id": "1f2e3d4c5b6a79880000000000000000000000000000000000000000000000ff",
+        "size_bytes": 98_362_432, "modified_s": days_ago(3),
+        "family": "llama", "parameter_size": "134.52M", "quantization": "Q4_1"
+    })
+}
+
+fn running(expires_s: Value, active_requests: u32) -> Value {
+    json!({
+        "name": "smollm2:latest", "id": "1f2e3d4c5b6a7988", "state": "ready", "backend": "cpu", "pid": 4711,
+        "description": "llama 135M Q4_1", "context": 8192, "active_requests": active_requests,
+        "rss_bytes": 120_000_000, "expires_s": expires_s
+    })
+}
+
+#[test]
+fn ls() {
+    let odd = json!({
+        "name": "odd", "id": "ab", "size_bytes": 12, "modified_s": days_ago(40),
+        "family": "", "parameter_size": "", "quantization": ""
+    });
+    let reply = json!({
+        "models": [smollm2(), odd],
+        "problems": [{ "path": "/m/manifests/x", "message": "it ends in the middle" }]
+    });
+    let daemon = FakeDaemon::replying("model.list", reply.clone());
+    daemon.ctl(&["ls"]).is(
+        0,
+        "\
+NAME            ID            SIZE     FAMILY  PARAMETERS  QUANTIZATION  MODIFIED
+smollm2:latest  1f2e3d4c5b6a  98.4 MB  llama   134.52M     Q4_1          3 days ago
+odd             ab            12 B                                       5 weeks ago
+",
+        "warning: `/m/manifests/x`: it ends in the middle\n",
+    );
+    daemon.ctl(&["ls", "--json"]).is(0, &format!("{reply}\n"), "");
+}
+
+#[test]
+fn ls_of_an_empty_store() {
+    let daemon = FakeDaemon::replying("model.list", json!({ "models": [], "problems": [] }));
+    daemon.ctl(&["ls"]).is(
+        0,
+        "",
+        "no models in the store\nhint: `ctl import FILE.gguf NAME` brings one in\n",
+    );
+}
+
+#[test]
+fn ps() {
+    let models = [running(json!(240.2), 0), running(Value::Null, 2), running(Value::Null, 0)];
+    let daemon = FakeDaemon::replying("model.ps", json!({ "models": models }));
+    daemon.ctl(&["ps"]).is(
+        0,
+        "\
+NAME            ID            STATE  BACKEND  MEMORY    CONTEXT  REQUESTS  STAYS           PID
+smollm2:latest  1f2e3d4c5b6a  ready  cpu      120.0 MB  8192     0         4 minutes       4711
+smollm2:latest  1f2e3d4c5b6a  ready  cpu      120.0 MB  8192     2         while it works  4711
+smollm2:latest  1f2e3d4c5b6a  ready  cpu      120.0 MB  8192     0         forever         4711
+",
+        "",
+    );
+    FakeDaemon::replying("model.ps", json!({ "models": [] })).ctl(&["ps"]).is(
+        0,
+        "",
+        "no model is loaded\n",
+    );
+}
+
+#[test]
+fn show() {
+    let reply = json!({
+        "summary": smollm2(), "path": "/m/blobs/sha256-b179", "architecture": "llama",
+        "parameters": 134_515_008, "context_length": 2048, "embedding_length": 576, "block_count": 30,
+        "chat_template": "{{ messages }}", "system": "You are\nhelpful.",
+        "licenses": ["\n  Apache License\n  Version 2.0"],
+        "metadata": [["general.architecture", "llama"], ["general.name", "bell\u{7}"]]
+    });
+    let daemon = FakeDaemon::replying("model.show", reply.clone());
+    daemon.ctl(&["show", "smollm2"]).is(
+        0,
+        "\
+name          smollm2:latest
+id            1f2e3d4c5b6a79880000000000000000000000000000000000000000000000ff
+architecture  llama
+parameters    134,515,008
+quantization  Q4_1
+context       2,048 tokens
+embedding     576 numbers
+layers        30
+size          98.4 MB
+modified      3 days ago
+file          /m/blobs/sha256-b179
+template      14 characters, `--template` shows it
+system        You are
+              helpful.
+licence       Apache License
+",
+        "",
+    );
+    assert_eq!(daemon.calls()[0].1, json!({ "model": "smollm2" }));
+    daemon.ctl(&["show", "smollm2", "--template"]).is(0, "{{ messages }}", "");
+    daemon.ctl(&["show", "smollm2", "--license"]).is(0, "\n  Apache License\n  Version 2.0", "");
+    daemon.ctl(&["show", "smollm2", "--metadata"]).is(
+        0,
+        "general.architecture  llama\ngeneral.name          bell␇\n",
+        "",
+    );
+    daemon.ctl(&["show", "smollm2", "--json"]).is(0, &format!("{reply}\n"), "");
+}
+
+#[test]
+fn stop() {
+    let daemon = FakeDaemon::replying("model.unload", json!({ "unloaded": true }));
+    daemon.ctl(&["stop", "smollm2"]).is(0, "`smollm2` is out of memory\n", "");
+    let daemon = FakeDaemon::replying("model.unload", json!({ "unloaded": false }));
+    daemon.ctl(&["stop", "smollm2"]).is(0, "`smollm2` was not loaded\n", "");
+}
+
+#[test]
+fn status() {
+    let reply = json!({
+        "version": "0.1.0", "pid": 42, "uptime_s": 7300, "socket": "/run/hearth/hearth.sock",
+        "models_dir": "/var/lib/hearth/models", "probed": true, "backend": "cpu", "loaded_models": 1,
+        "active_requests": 0, "rss_bytes": 9_800_000, "something_new": [1.5]
+    });
+    let daemon = FakeDaemon::replying("daemon.status", reply.clone());
+    daemon.ctl(&["status"]).is(
+        0,
+        "\
+version   0.1.0
+process   42
+up for    2 hours
+socket    /run/hearth/hearth.sock
+models    /var/lib/hearth/models
+backend   cpu
+loaded    1
+requests  0
+memory    9.8 MB (without the models)
+",
+        "",
+    );
+    daemon.ctl(&["status", "--json"]).is(0, &format!("{reply}\n"), "");
+    daemon.ctl(&["rpc", "daemon.status"]).is(0, &format!("{reply}\n"), "");
+}
+
+#[test]
+fn backend() {
+    let reply = json!({ "backends": [
+        {
+            "name": "cpu", "state": "chosen", "reason": "the only one that runs here", "version": "b11434",
+            "description": "llama.cpp", "path": "/usr/lib/hearth/backends/libhearth_cpu.so",
+            "devices": [{
+                "id": "cpu0", "name": "AMD EPYC 7B13", "kind": "cpu", "detail": "variant haswell, for AVX2",
+                "memory_total": 16_000_000_000_u64, "memory_free": 12_500_000_000_u64
+            }]
+        },
+        {
+            "name": "cuda", "state": "absent", "reason": "`libcuda.so.1` is not installed", "version": "",
+            "description": "", "path": "", "devices": []
+        }
+    ]});
+    let daemon = FakeDaemon::replying("backend.list", reply);
+    let text = "\
+cpu   chosen: the only one that runs here
+      llama.cpp, b11434
+      cpu `cpu0`: AMD EPYC 7B13, variant haswell, for AVX2, 12.5 GB of 16.0 GB free
+      /usr/lib/hearth/backends/libhearth_cpu.so
+cuda  absent: `libcuda.so.1` is not installed
+";
+    daemon.ctl(&["backend"]).is(0, text, "");
+    daemon.ctl(&["backend", "list"]).is(0, text, "");
+}
+
+#[test]
+fn load() {
+    let daemon = FakeDaemon::start(|call| {
+        assert_eq!(call.method, "model.load.stream");
+        let reply = json!({ "model": running(json!(600.0), 0), "load_us": 210_000 });
+        call.stream(&[
+            json!({ "type": "progress", "stage": "loading", "fraction": 0.5 }),
+            json!({ "type": "weather", "sun": true }),
+            json!({ "type": "done", "reply": reply }),
+        ]);
+    });
+    daemon.ctl(&["load", "smollm2", "--keep-alive", "10m"]).is(
+        0,
+        "`smollm2:latest` loaded in 0.21 s on cpu, takes 120.0 MB, stays for 10 minutes\n",
+        "",
+    );
+    assert_eq!(daemon.calls()[0].1, json!({ "model": "smollm2", "keep_alive": 600.0 }));
+    daemon.ctl(&["load", "m", "--json", "--keep-alive", "forever"]).is(
+        0,
+        &format!("{}\n", json!({ "model": running(json!(600.0), 0), "load_us": 210_000 })),
+        "",
+    );
+    assert_eq!(daemon.calls()[1].1, json!({ "model": "m", "keep_alive": -1.0 }));
+}
+
+#[test]
+fn import() {
+    let daemon = FakeDaemon::start(|call| {
+        assert_eq!(call.method, "model.import.stream");
+        let reply = json!({ "name": "tiny:latest", "id": "ab", "how": "link" });
+        call.stream(&[json!({ "type": "done", "reply": reply })]);
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().canonicalize().unwrap();
+    let mut command = daemon.command(&["import", "Tiny.Q4.GGUF", "--link"]);
+    command.current_dir(&here);
+    let path = here.join("Tiny.Q4.GGUF");
+    crate::support::run(command, "").is(
+        0,
+        &format!(
+            "`tiny:latest` imported: linked; it breaks if `{}` is moved or changed\n",
+            path.display()
+        ),
+        "",
+    );
+    assert_eq!(daemon.calls()[0].1, json!({ "path": path, "name": "tiny.q4", "mode": "link" }));
+    assert_eq!(daemon.ctl(&["import", "/x.gguf", "a:b"]).code, Some(0));
+    assert_eq!(daemon.calls()[1].1, json!({ "path": "/x.gguf", "name": "a:b", "mode": "auto" }));
+}
+
+#[test]
+fn rpc_takes_params_as_an_argument_or_from_stdin() {
+    let daemon = FakeDaemon::start(|call| call.reply(&call.params));
+    daemon.ctl(&["rpc", "x.y", r#"{"b": 1, "a": [2.50]}"#]).is(0, "{\"b\":1,\"a\":[2.5]}\n", "");
+    daemon.ctl_with_stdin(&["rpc", "x.y", "-"], "{}\n").is(0, "{}\n", "");
+}
+
+#[test]
+fn completions_name_every_command() {
+    let daemon = FakeDaemon::start(|_| {});
+    let ran = daemon.ctl(&["completions", "bash"]);
+    assert_eq!(ran.code, Some(0));
+    for name in ["chat", "run", "import", "backend", "--socket"] {
+        assert!(ran.stdout.contains(name), "{name}");
+    }
+}
