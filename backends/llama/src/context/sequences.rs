@@ -1,0 +1,225 @@
+//! Moving, saving and loading whole sequences.
+//!
+//! Two things that llama.cpp leaves to its caller are done here. It moves positions per cell, so a shift of one sequence
+//! would move every sequence that shares its cells: a sharing sequence is given cells of its own first. And it cuts a
+//! sliding-window cache wherever it is told to: [`MemoryKind`](crate::memory::MemoryKind) says where that is sound.
+
+use super::LlamaContext;
+use crate::memory::{HEADER_LEN, MemoryKind, seal, unseal};
+use crate::shim::{
+    captured, error, guarded, hearth_shim_seq_get, hearth_shim_seq_set, hearth_shim_seq_shift,
+    hearth_shim_seq_size, invalid,
+};
+use hearth_abi::raw::{Pos, Seq};
+use hearth_abi::{PluginError, Result, Status};
+use llama_cpp_sys_2 as sys;
+
+fn unsupported(what: &str) -> PluginError {
+    error(Status::Unsupported, format!("this model's memory cannot {what}"))
+}
+
+fn failed(why: String) -> PluginError {
+    error(Status::Failed, why)
+}
+
+impl LlamaContext {
+    /// The sequence as an index, if it exists.
+    pub(super) fn check_seq(&self, seq: Seq) -> Result<usize> {
+        usize::try_from(seq).ok().filter(|slot| *slot < self.groups.len()).ok_or_else(|| {
+            invalid(format!("sequence {seq} is not below `n_seq_max`, {}", self.groups.len()))
+        })
+    }
+
+    /// Tokens in a sequence that exists, counted by its last position.
+    pub(super) fn len_of(&self, seq: Seq) -> Pos {
+        // SAFETY: the memory is the live context's, or null, which llama.cpp answers with -1.
+        unsafe { sys::llama_memory_seq_pos_max(self.memory, seq) + 1 }
+    }
+
+    /// The oldest position that every layer still holds.
+    fn oldest_of(&self, seq: Seq) -> Pos {
+        // SAFETY: as in len_of.
+        unsafe { sys::llama_memory_seq_pos_min(self.memory, seq) }
+    }
+
+    fn clear(&mut self, seq: Seq, slot: usize) {
+        // SAFETY: the memory is the live context's, or null; the sequence exists. Removing all never fails.
+        unsafe { sys::llama_memory_seq_rm(self.memory, seq, -1, -1) };
+        self.last_group = self.last_group.wrapping_add(1);
+        self.groups[slot] = self.last_group;
+    }
+
+    pub(super) fn remove(&mut self, seq: Seq, p0: Pos, p1: Pos) -> Result<()> {
+        let slot = self.check_seq(seq)?;
+        if p0 < 0 || p1 < -1 || (p1 >= 0 && p1 < p0) {
+            return Err(invalid(format!("positions {p0} to {p1} are no range")));
+        }
+        let len = self.len_of(seq);
+        let to_end = p1 < 0 || p1 >= len;
+        if p0 == 0 && to_end {
+            self.clear(seq, slot);
+            return Ok(());
+        }
+        if p0 >= len || p0 == p1 {
+            return Ok(());
+        }
+        let oldest = self.oldest_of(seq);
+        let sound = if to_end {
+            self.kind.can_cut_to(oldest, p0)
+        } else {
+            self.kind.can_take_out_before(oldest, p1, len)
+        };
+        let end = if to_end { -1 } else { p1 };
+        // SAFETY: the memory is the live context's; the sequence exists.
+        let removed = sound && unsafe { sys::llama_memory_seq_rm(self.memory, seq, p0, end) };
+        if removed {
+            Ok(())
+        } else {
+            Err(unsupported(&format!("be cut at position {p0} of {len}")))
+        }
+    }
+
+    pub(super) fn copy(&mut self, from: Seq, to: Seq, p0: Pos, p1: Pos) -> Result<()> {
+        let (from_slot, to_slot) = (self.check_seq(from)?, self.check_seq(to)?);
+        if from == to || p0 != 0 || p1 < -1 {
+            return Err(invalid(format!(
+                "cannot copy positions {p0} to {p1} of sequence {from} to {to}"
+            )));
+        }
+        if self.kind == MemoryKind::None {
+            return Err(unsupported("copy a sequence"));
+        }
+        if self.len_of(to) > 0 {
+            return Err(invalid(format!("sequence {to} is not empty")));
+        }
+        let len = self.len_of(from);
+        if len == 0 || p1 == 0 {
+            return Ok(());
+        }
+        let whole = p1 < 0 || p1 >= len;
+        if !whole && !self.kind.can_cut_to(self.oldest_of(from), p1) {
+            return Err(unsupported(&format!("copy {p1} of {len} positions")));
+        }
+        // SAFETY: the memory is the live context's; both sequences exist, and `to` is empty.
+        unsafe { sys::llama_memory_seq_cp(self.memory, from, to, -1, if whole { -1 } else { p1 }) };
+        self.groups[to_slot] = self.groups[from_slot];
+        Ok(())
+    }
+
+    pub(super) fn shift(&mut self, seq: Seq, p0: Pos, p1: Pos, delta: Pos) -> Result<()> {
+        let slot = self.check_seq(seq)?;
+        if !self.info.can_shift {
+            return Err(unsupported("shift positions"));
+        }
+        let len = self.len_of(seq);
+        let end = if p1 < 0 { len } else { p1.min(len) };
+        if p0 < 0
+            || p0.checked_add(delta).is_none_or(|to| to < 0)
+            || end.checked_add(delta).is_none()
+        {
+            return Err(invalid(format!("cannot shift positions {p0} to {p1} by {delta}")));
+        }
+        if p0 >= end || delta == 0 {
+            return Ok(());
+        }
+        self.unshare(seq, slot)?;
+        let raw = self.raw();
+        // SAFETY: a live context; the sequence exists and shares no cells; no position becomes negative.
+        guarded(|message| unsafe { hearth_shim_seq_shift(raw, seq, p0, end, delta, message) })
+            .map_err(failed)
+    }
+
+    /// Gives a sequence cells of its own, by way of an empty sequence, so that a failure changes nothing.
+    fn unshare(&mut self, seq: Seq, slot: usize) -> Result<()> {
+        let group = self.groups[slot];
+        let is_shared = (0_i32..).zip(&self.groups).any(|(other, other_group)| {
+            other != seq && *other_group == group && self.len_of(other) > 0
+        });
+        if !is_shared {
+            return Ok(());
+        }
+        let spare = (0_i32..)
+            .zip(&self.groups)
+            .map(|(other, _)| other)
+            .find(|other| self.len_of(*other) == 0);
+        let spare = spare.ok_or_else(|| {
+            error(
+                Status::NoKvSpace,
+                "shifting a sequence that shares its start needs one that is empty",
+            )
+        })?;
+        let spare_slot = self.check_seq(spare)?;
+        let mut state = vec![0; self.state_len(seq)?];
+        self.write_state(seq, &mut state)?;
+        self.read_state(spare, spare_slot, &state)?;
+        self.clear(seq, slot);
+        // SAFETY: the memory is the live context's; `seq` was just emptied.
+        unsafe { sys::llama_memory_seq_cp(self.memory, spare, seq, -1, -1) };
+        self.clear(spare, spare_slot);
+        Ok(())
+    }
+
+    pub(super) fn save_len(&mut self, seq: Seq) -> Result<usize> {
+        self.check_seq(seq)?;
+        if self.kind == MemoryKind::None {
+            return Err(unsupported("be saved"));
+        }
+        Ok(HEADER_LEN + self.state_len(seq)?)
+    }
+
+    pub(super) fn save(&mut self, seq: Seq, buffer: &mut [u8]) -> Result<usize> {
+        let needed = self.save_len(seq)?;
+        let Some(buffer) = buffer.get_mut(..needed) else {
+            return Err(error(Status::BufferTooSmall, format!("the state has {needed} bytes")));
+        };
+        self.write_state(seq, &mut buffer[HEADER_LEN..])?;
+        seal(buffer, self.mark);
+        Ok(needed)
+    }
+
+    pub(super) fn load(&mut self, seq: Seq, data: &[u8]) -> Result<()> {
+        let slot = self.check_seq(seq)?;
+        if self.kind == MemoryKind::None {
+            return Err(unsupported("be loaded"));
+        }
+        self.clear(seq, slot);
+        self.read_state(seq, slot, unseal(data, self.mark)?)
+    }
+
+    fn state_len(&mut self, seq: Seq) -> Result<usize> {
+        let (raw, mut len) = (self.raw(), 0);
+        // SAFETY: a live context; the sequence exists; the out-parameter is ours.
+        guarded(|message| unsafe { hearth_shim_seq_size(raw, seq, &raw mut len, message) })
+            .map_err(failed)?;
+        Ok(len)
+    }
+
+    fn write_state(&mut self, seq: Seq, state: &mut [u8]) -> Result<()> {
+        let (raw, mut len) = (self.raw(), 0);
+        // SAFETY: a live context; the sequence exists; llama.cpp writes no more than the length given.
+        let called = captured(|message| unsafe {
+            hearth_shim_seq_get(raw, seq, state.as_mut_ptr(), state.len(), &raw mut len, message)
+        });
+        if !called.is_ok() || len != state.len() {
+            return Err(failed(format!("cannot save sequence {seq}: {}", called.why())));
+        }
+        Ok(())
+    }
+
+    /// Fills an empty sequence, or leaves it empty.
+    fn read_state(&mut self, seq: Seq, slot: usize, state: &[u8]) -> Result<()> {
+        let (raw, mut len) = (self.raw(), 0);
+        // SAFETY: a live context; the sequence exists; llama.cpp checks each read against the length given.
+        let called = captured(|message| unsafe {
+            hearth_shim_seq_set(raw, seq, state.as_ptr(), state.len(), &raw mut len, message)
+        });
+        if called.is_ok() && len == state.len() {
+            return Ok(());
+        }
+        self.clear(seq, slot);
+        if called.mentions("available cells") || called.mentions("not enough cells") {
+            return Err(error(Status::NoKvSpace, "no room in the context for the saved sequence"));
+        }
+        Err(invalid(format!("cannot load the saved sequence: {}", called.why())))
+    }
+}

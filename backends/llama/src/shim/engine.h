@@ -1,0 +1,63 @@
+// Calls into llama.cpp that may throw, each with the exception caught and its text written into `message`.
+//
+// Every function answers false after an exception; the out-parameters are unspecified then. `message` has
+// HEARTH_SHIM_MESSAGE bytes. Mirrored by hand in src/shim.rs.
+#pragma once
+
+#include "llama.h"
+
+#define HEARTH_SHIM_MESSAGE 512
+
+// First line of a grammar that expects the end of the prompt before the answer: this, and the text as a JSON string. A
+// comment in GBNF, so that the grammar means the same to other readers.
+#define HEARTH_SHIM_GRAMMAR_SKIP "# hearth skips: "
+
+extern "C" {
+
+// The answers are llama.cpp's own: counts, or minus the size needed.
+bool hearth_shim_tokenize(const llama_vocab * vocab, const char * text, int32_t text_len, llama_token * tokens,
+                          int32_t capacity, bool add_special, bool parse_special, int32_t * answer, char * message);
+bool hearth_shim_token_piece(const llama_vocab * vocab, llama_token token, char * buffer, int32_t capacity, bool special,
+                             int32_t * answer, char * message);
+bool hearth_shim_detokenize(const llama_vocab * vocab, const llama_token * tokens, int32_t n_tokens, char * buffer,
+                            int32_t capacity, bool remove_special, bool unparse_special, int32_t * answer, char * message);
+
+// Null answers without an exception are possible too; the reason is then in llama.cpp's log.
+bool hearth_shim_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * message);
+bool hearth_shim_context_new(llama_model * model, const llama_context_params * params, llama_context ** context,
+                             char * message);
+// Rows of the model's table of positions, behind which llama.cpp would abort; 0 if it has no such table.
+int64_t hearth_shim_position_rows(const llama_model * model);
+bool hearth_shim_adapter_load(llama_model * model, const char * path, llama_adapter_lora ** adapter, char * message);
+bool hearth_shim_adapters_set(llama_context * context, llama_adapter_lora ** adapters, size_t n, float * scales,
+                              char * message);
+
+// `encode` is for models that are nothing but an encoder with cross-attention in mind, such as T5's.
+bool hearth_shim_decode(llama_context * context, const llama_batch * batch, bool encode, int32_t * answer,
+                        char * message);
+bool hearth_shim_seq_size(llama_context * context, llama_seq_id seq, size_t * answer, char * message);
+bool hearth_shim_seq_get(llama_context * context, llama_seq_id seq, uint8_t * data, size_t len, size_t * answer,
+                         char * message);
+bool hearth_shim_seq_set(llama_context * context, llama_seq_id seq, const uint8_t * data, size_t len, size_t * answer,
+                         char * message);
+// Adds `delta` to positions and rotates the keys at once. llama.cpp alone would wait for the next decode, and a state saved
+// in between would hold new positions with old keys.
+bool hearth_shim_seq_shift(llama_context * context, llama_seq_id seq, llama_pos p0, llama_pos p1, llama_pos delta,
+                           char * message);
+
+// Bytes a context takes for its memory and compute buffers, over all devices.
+uint64_t hearth_shim_context_bytes(const llama_context * context);
+
+// Parses the grammar before llama.cpp does, because llama.cpp writes parse errors and the grammar to stderr. A line of
+// HEARTH_SHIM_GRAMMAR_SKIP is obeyed.
+bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const char * root, llama_sampler ** grammar,
+                             char * message);
+bool hearth_shim_grammar_apply(llama_sampler * grammar, llama_token_data_array * tokens, char * message);
+bool hearth_shim_grammar_accept(llama_sampler * grammar, llama_token token, char * message);
+
+// llama.cpp's common library has a log of its own, on stdout and stderr, which may quote messages and answers.
+void hearth_shim_silence_common(void);
+}
+
+// Copies an exception's text, cut to size, each run of white space as one space.
+void hearth_shim_write_message(char * message, const char * text);
