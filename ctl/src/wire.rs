@@ -57,14 +57,7 @@ fn known<E: DeserializeOwned>(
     if value["type"].as_str().is_some_and(|kind| !types.contains(&kind)) {
         return Ok(None);
     }
-    let event = E::deserialize(value);
-    if event.is_err() && value["type"] == "error" && !value["error"]["data"].is_null() {
-        // An error of a kind added since still has its code and its message.
-        let mut plain = value.clone();
-        plain["error"]["data"].take();
-        return E::deserialize(plain).map(Some);
-    }
-    event.map(Some)
+    E::deserialize(value).map(Some)
 }
 
 #[cfg(test)]

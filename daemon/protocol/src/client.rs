@@ -117,7 +117,7 @@ impl Client {
             let ours = message["id"] == id;
             // An error without an id says that the daemon could not read the request at all.
             if !message["error"].is_null() && (ours || message["id"].is_null()) {
-                return Err(ClientError::Rpc(rpc_error(message["error"].take())?));
+                return Err(ClientError::Rpc(parse(message["error"].take())?));
             }
             if ours {
                 return parse(message["result"].take());
@@ -188,16 +188,6 @@ fn write_line(mut stream: &UnixStream, value: &Value) -> io::Result<()> {
     let mut line = value.to_string();
     line.push('\n');
     stream.write_all(line.as_bytes())
-}
-
-/// An error of a kind that was added later still has its code and its message.
-fn rpc_error(mut error: Value) -> Result<RpcError, ClientError> {
-    if RpcError::deserialize(&error).is_err()
-        && let Some(error) = error.as_object_mut()
-    {
-        error.remove("data");
-    }
-    parse(error)
 }
 
 fn parse<T: DeserializeOwned>(value: Value) -> Result<T, ClientError> {

@@ -12,6 +12,9 @@ macro_rules! kinds {
         #[serde(rename_all = "snake_case")]
         pub enum ErrorKind {
             $($(#[$doc])* $variant,)*
+            /// A kind that this version does not know.
+            #[serde(other)]
+            Unknown,
         }
 
         impl ErrorKind {
@@ -19,6 +22,7 @@ macro_rules! kinds {
             pub fn code(self) -> i32 {
                 match self {
                     $(Self::$variant => $code,)*
+                    Self::Unknown => -32099,
                 }
             }
 
@@ -127,6 +131,13 @@ impl RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kind_of_a_newer_daemon_keeps_its_message_and_hint() {
+        let text = r#"{"code":-32090,"message":"m","data":{"kind":"brand_new","hint":"h"}}"#;
+        let error: RpcError = serde_json::from_str(text).unwrap();
+        assert_eq!((error.kind(), error.hint()), (Some(ErrorKind::Unknown), Some("h")));
+    }
 
     #[test]
     fn no_two_kinds_share_a_code() {

@@ -13,10 +13,12 @@ use tokio::process::Command;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Backends this build knows of, the most wanted first, and what to say when there is no file for them.
-const KNOWN: [(&str, &str); 4] = [
+/// Backends there can be on this system, the most wanted first, and what to say when there is no file for them.
+#[cfg(target_os = "macos")]
+const KNOWN: [(&str, &str); 2] = [("metal", "for Apple GPUs"), ("cpu", "for any machine")];
+#[cfg(not(target_os = "macos"))]
+const KNOWN: [(&str, &str); 3] = [
     ("cuda", "for NVIDIA GPUs"),
-    ("metal", "for Apple GPUs"),
     ("vulkan", "for AMD, Intel and other GPUs"),
     ("cpu", "for any machine"),
 ];
@@ -54,7 +56,16 @@ pub(crate) async fn probe(executable: &Path, dirs: &[PathBuf], wanted: &str) -> 
     choose(&mut list, wanted);
     list.sort_by_key(|backend| backend.state as u8);
     for backend in &list {
-        tracing::info!(backend = backend.name, state = ?backend.state, "{}", backend.reason);
+        let (name, reason) = (&backend.name, &backend.reason);
+        match backend.state {
+            BackendState::Chosen => tracing::info!(backend = name, "Backend chosen: {reason}"),
+            BackendState::Ready | BackendState::Absent => {
+                tracing::debug!(backend = name, "Backend not used: {reason}")
+            }
+            BackendState::Refused | BackendState::Crashed => {
+                tracing::warn!(backend = name, "Backend not usable: {reason}")
+            }
+        }
     }
     Backends { list }
 }

@@ -261,12 +261,9 @@ impl Worker {
             FromWorker::Log { level, text } => {
                 let (model, pid) = (self.name.as_str(), self.pid);
                 match level {
-                    LogLevel::Debug => {
-                        tracing::debug!(target: "hearthd::engine", model, pid, "{text}")
-                    }
                     // An engine says much at its info level that only its makers want to read.
-                    LogLevel::Info => {
-                        tracing::debug!(target: "hearthd::engine", model, pid, "{text}")
+                    LogLevel::Debug | LogLevel::Info => {
+                        tracing::debug!(target: "hearthd::engine", model, pid, "{text}");
                     }
                     LogLevel::Warn => {
                         tracing::warn!(target: "hearthd::engine", model, pid, "{text}")
