@@ -4,7 +4,6 @@
 //! stream from another thread, such as a signal handler's.
 
 use crate::{CancelMethod, CancelParams, Method, RpcError, StreamMethod};
-use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
