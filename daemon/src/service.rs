@@ -9,6 +9,7 @@ use crate::{listen, logging};
 use anyhow::Context;
 use hearth_store::Store;
 use jsonrpsee::server::stop_channel;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +27,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         None => None,
     };
     logging::init(&config.log)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The daemon moves bytes; the cores are the workers'.
         .worker_threads(2)
@@ -100,6 +102,15 @@ fn tell_ready(config: &Config, parent: Option<Parent>) {
     ]);
     if let Some(parent) = parent {
         parent.ready();
+    }
+}
+
+/// Each connection is an open file. The usual soft limit of 1024 is there for programs that call `select`.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: maximum, maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("Raising the limit of open files: {error}");
     }
 }
 

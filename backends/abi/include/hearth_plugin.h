@@ -404,6 +404,7 @@ typedef struct hearth_chat {
    *   triggers      array of {type: "word"|"pattern"|"pattern_full"|"token", value: string, token: int}
    *   preserved     array of strings, control tokens that token_piece must spell out for parse to work
    *   thinks        bool: the answer may begin with reasoning
+   *   tools         bool: the prompt offers the tools; false when none were given or the template knows none
    * A template that refuses the messages answers INVALID_ARGUMENT with the template's reason.
    * [any-thread] */
   hearth_status_t (*render)(const hearth_model_t *model, const char *request, size_t request_len, hearth_bytes_t *answer,

@@ -3,8 +3,6 @@
 //! A small C program prints every size, offset and constant; the same lines are made from `raw`. That no member is
 //! left out is the compiler's work: each struct is taken apart by a pattern that must name all of them.
 
-#![allow(clippy::tests_outside_test_module)] // An integration test is one.
-
 mod compiler;
 
 use compiler::{CC, CXX, compile};

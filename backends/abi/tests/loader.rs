@@ -1,7 +1,5 @@
 //! What the loader refuses, each time with the reason, and what it takes.
 
-#![allow(clippy::tests_outside_test_module)] // An integration test is one.
-
 mod compiler;
 
 use compiler::{abi_dir, compile_plugin};

@@ -51,6 +51,7 @@ impl ChatModel for ReferenceModel {
             "triggers": [],
             "preserved": [],
             "thinks": thinks,
+            "tools": tools.is_some(),
         })
         .to_string())
     }

@@ -1,8 +1,6 @@
 //! What tests of the engine and the daemon rely on: `expected` tells the truth, the settings do what they say, and the
 //! host's mistakes are noticed.
 
-#![allow(clippy::tests_outside_test_module)] // An integration test is one.
-
 use hearth_abi::host::{Batch, Context, Model, Plugin};
 use hearth_abi::raw::{Pos, Seq, Token};
 use hearth_abi::{BatchEntry, ContextConfig, KvType, LogLevel, OpenParams, Pooling, Status};

@@ -3,8 +3,6 @@
 //! `backends/abi/tests/broken.c` is `examples/minimal.c` with one function replaced; which one, a macro says. The
 //! scenario that names the rule must be the one that fails.
 
-#![allow(clippy::tests_outside_test_module)] // An integration test is one.
-
 #[path = "../../abi/tests/compiler/mod.rs"]
 mod compiler;
 

@@ -12,7 +12,7 @@ pub(super) fn run(context: &Context, model: String) -> Result<(), CtlError> {
     }
     let Unloaded { unloaded } = session.read(reply)?;
     context.out.line(&if unloaded {
-        format!("`{model}` is out of memory")
+        format!("`{model}` is unloaded")
     } else {
         format!("`{model}` was not loaded")
     })

@@ -126,7 +126,7 @@ licence       Apache License
 #[test]
 fn stop() {
     let daemon = FakeDaemon::replying("model.unload", json!({ "unloaded": true }));
-    daemon.ctl(&["stop", "smollm2"]).is(0, "`smollm2` is out of memory\n", "");
+    daemon.ctl(&["stop", "smollm2"]).is(0, "`smollm2` is unloaded\n", "");
     let daemon = FakeDaemon::replying("model.unload", json!({ "unloaded": false }));
     daemon.ctl(&["stop", "smollm2"]).is(0, "`smollm2` was not loaded\n", "");
 }

@@ -6,7 +6,7 @@
 
 use crate::cache::Cache;
 use crate::config::EngineConfig;
-use crate::runner::{Embedder, Runner};
+use crate::runner::Runner;
 use crate::scheduler::{Pending, Share, plan};
 use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
 use hearth_abi::host::{Adapter, Context, Model};
@@ -36,7 +36,6 @@ pub struct Engine {
     cache: Cache,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
-    embedder: Option<Embedder>,
     /// All tokens in order, for masking a whole vocabulary by a grammar.
     vocabulary: Vec<Token>,
     pending: Vec<Pending>,
@@ -73,7 +72,6 @@ impl Engine {
             cache,
             waiting: VecDeque::new(),
             running: Vec::new(),
-            embedder: None,
             vocabulary: Vec::new(),
             pending: Vec::new(),
             shares: Vec::new(),
@@ -127,26 +125,6 @@ impl Engine {
             return;
         }
         sink.event(id, Event::Failed(Failure::Cancelled));
-    }
-
-    /// One embedding of a text. Runs between steps, in a context of its own.
-    pub fn embed(&mut self, tokens: &[Token]) -> Result<Vec<f32>, Failure> {
-        let backend = |error: PluginError| Failure::Backend(error.message);
-        let embedder = match &mut self.embedder {
-            Some(embedder) => embedder,
-            none => none.insert(
-                Embedder::new(&self.model, self.config.n_ctx, self.config.n_threads_batch)
-                    .map_err(backend)?,
-            ),
-        };
-        if tokens.is_empty() {
-            return Err(Failure::EmptyPrompt);
-        }
-        if tokens.len() > embedder.max_tokens() {
-            let n_ctx = to_u32(embedder.max_tokens());
-            return Err(Failure::ContextOverflow { n_prompt: to_u32(tokens.len()), n_ctx });
-        }
-        embedder.embed(tokens).map_err(backend)
     }
 
     /// Schedule, run, sample, emit. Does nothing when idle.

@@ -11,6 +11,7 @@
 
 mod cache;
 mod config;
+mod embedder;
 mod engine;
 mod runner;
 mod sampler;
@@ -19,6 +20,7 @@ mod sequence;
 mod text;
 
 pub use config::EngineConfig;
+pub use embedder::Embedder;
 pub use engine::{Engine, Fatal, Sink};
 pub use sampler::Sampling;
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};

@@ -95,6 +95,14 @@ pub enum Failure {
         /// Tokens one sequence may hold.
         n_ctx: u32,
     },
+    /// A text to embed cannot be computed in one piece.
+    #[error("the text has {n_tokens} tokens, and at most {max} can be embedded at once")]
+    TextTooLong {
+        /// Tokens of the text.
+        n_tokens: u32,
+        /// Most tokens of one text.
+        max: u32,
+    },
     /// The queue is full.
     #[error("{n_waiting} requests wait already")]
     Overloaded {

@@ -16,6 +16,8 @@ use jsonrpsee::core::server::{
 use jsonrpsee::core::traits::IdProvider;
 use jsonrpsee::server::{ConnectionId, RandomIntegerIdProvider};
 use jsonrpsee::types::{Id, InvalidRequest, Notification, Params, Request};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
@@ -153,7 +155,10 @@ impl Calls {
     async fn begin(&mut self, frame: Frame) {
         while self.running.try_join_next().is_some() {}
         if self.running.len() >= MAX_CALLS {
-            self.running.join_next().await;
+            tokio::select! {
+                _ = self.running.join_next() => {}
+                () = self.outgoing.closed() => return,
+            }
         }
         match frame {
             Frame::Value(bytes) => {
@@ -169,13 +174,7 @@ impl Calls {
                 self.refuse(Id::Null, error).await;
             }
             Frame::TooLong => {
-                let limit = self.shared.max_request_bytes;
-                let error = RpcError::new(
-                    ErrorKind::TooLarge,
-                    format!("the request is longer than {limit} bytes"),
-                )
-                .with_hint("raise `max_request_bytes` in the configuration");
-                self.refuse(Id::Null, error).await;
+                self.refuse(Id::Null, too_large(self.shared.max_request_bytes)).await;
             }
         }
     }
@@ -230,9 +229,7 @@ impl Shared {
                         Some(MethodCallback::Subscription(_))
                     ) =>
                 {
-                    let error =
-                        RpcError::new(ErrorKind::InvalidRequest, "a batch may not hold streams");
-                    Some(MethodResponse::error(request.id, object(error)))
+                    Some(MethodResponse::error(request.id, object(stream_in_batch())))
                 }
                 _ => self.single(entry, outgoing).await,
             };
@@ -252,12 +249,8 @@ impl Shared {
     ) -> Option<MethodResponse> {
         let request = match serde_json::from_slice::<Request<'_>>(bytes) {
             Ok(request) => request,
-            Err(_)
-                if serde_json::from_slice::<Notification<'_, Option<&RawValue>>>(bytes).is_ok() =>
-            {
-                return None;
-            }
-            Err(error) if error.is_data() => return Some(invalid_request(bytes, &error)),
+            Err(_) if is_notification(bytes) => return None,
+            Err(error) if error.is_data() => return Some(refuse_request(bytes, &error)),
             Err(error) => return Some(parse_error(&error)),
         };
         let Request { id, method, params, .. } = request;
@@ -286,6 +279,16 @@ impl Shared {
     }
 }
 
+/// A request with an id of a wrong type is none: whoever sent it waits for an answer.
+fn is_notification(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Id {
+        id: Option<IgnoredAny>,
+    }
+    serde_json::from_slice::<Notification<'_, Option<&RawValue>>>(bytes).is_ok()
+        && serde_json::from_slice::<Id>(bytes).is_ok_and(|Id { id }| id.is_none())
+}
+
 fn parse_error(error: &serde_json::Error) -> MethodResponse {
     // Where, and not what: serde's own text could repeat a prompt.
     let place = format!("line {}, column {}", error.line(), error.column());
@@ -297,13 +300,22 @@ fn parse_error(error: &serde_json::Error) -> MethodResponse {
     MethodResponse::error(Id::Null, object(error))
 }
 
-fn invalid_request(bytes: &[u8], error: &serde_json::Error) -> MethodResponse {
+fn refuse_request(bytes: &[u8], error: &serde_json::Error) -> MethodResponse {
     let id =
         serde_json::from_slice::<InvalidRequest<'_>>(bytes).map_or(Id::Null, |request| request.id);
-    let error = RpcError::new(
-        ErrorKind::InvalidRequest,
-        format!("the request is not JSON-RPC 2.0: {error}"),
-    )
-    .with_hint("a request is an object with `jsonrpc`, `id`, `method` and perhaps `params`");
-    MethodResponse::error(id, object(error))
+    MethodResponse::error(id, object(invalid_request(&error.to_string())))
+}
+
+pub(super) fn invalid_request(why: &str) -> RpcError {
+    RpcError::new(ErrorKind::InvalidRequest, format!("the request is not JSON-RPC 2.0: {why}"))
+        .with_hint("a request is an object with `jsonrpc`, `id`, `method` and perhaps `params`")
+}
+
+pub(super) fn stream_in_batch() -> RpcError {
+    RpcError::new(ErrorKind::InvalidRequest, "a batch may not hold streams")
+}
+
+pub(super) fn too_large(limit: usize) -> RpcError {
+    RpcError::new(ErrorKind::TooLarge, format!("the request is longer than {limit} bytes"))
+        .with_hint("raise `max_request_bytes` in the configuration")
 }

@@ -150,7 +150,13 @@ async fn admit<M: Method>(
         None | Some("null" | "[]") => "{}",
         Some(text) => text,
     };
-    let params = serde_json::from_str(text).map_err(|error| {
+    // Serde would take an array for a struct, and the order of fields is nothing that clients may rely on.
+    let parsed = if text.starts_with('[') {
+        Err("they are an array, and must be an object".to_string())
+    } else {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    };
+    let params = parsed.map_err(|error| {
         RpcError::new(
             ErrorKind::InvalidParams,
             format!("the parameters of `{}` do not fit: {error}", M::NAME),

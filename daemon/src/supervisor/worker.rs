@@ -400,7 +400,7 @@ async fn read_frame(
     }
     buffer.resize(frames::frame_len(prefix)?, 0);
     match reader.read_exact(buffer).await {
-        Ok(_) => Ok(Some(serde_json::from_slice(buffer)?)),
+        Ok(_) => frames::decode(buffer).map(Some),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }

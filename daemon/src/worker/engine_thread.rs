@@ -1,22 +1,33 @@
-//! The one thread that calls the plugin's [main-thread] and [engine-thread] functions: it opens the model, creates the
-//! engine and runs its loop.
+//! The one thread that calls the plugin's [main-thread] and [engine-thread] functions: it loads the model and runs
+//! the loop.
+//!
+//! Between two steps it takes commands, and computes one text to embed if any waits, so that neither holds up the other.
 
 use super::end;
-use super::frames::{FromWorker, LoadSpec, LoadedInfo, LogLevel, Reply};
+use super::frames::{FromWorker, LoadSpec, LoadedInfo, Reply};
+use super::load::{Loaded, embedder, load};
 use super::present::Present;
-use hearth_abi::host::{Model, Plugin};
+use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
-use hearth_abi::{OpenParams, PluginError, Status};
-use hearth_engine::{Engine, EngineConfig, Event, Failure, Fatal, Request, Sink};
+use hearth_engine::{Embedder, Event, Failure, Fatal, Request, Sink};
 use hearth_protocol::{EmbedReply, ErrorKind, RpcError, Usage};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Work for the engine, in order.
 pub(super) enum Command {
     Submit(Box<Request>),
     Cancel(u64),
-    Embed { id: u64, texts: Vec<Vec<Token>>, normalize: bool },
+    Embed(EmbedJob),
+}
+
+/// Texts to embed, and what is done of them.
+pub(super) struct EmbedJob {
+    pub(super) id: u64,
+    pub(super) texts: Vec<Vec<Token>>,
+    pub(super) normalize: bool,
+    pub(super) embeddings: Vec<Vec<f32>>,
 }
 
 pub(super) fn run(
@@ -25,134 +36,120 @@ pub(super) fn run(
     commands: &Receiver<Command>,
     present: &Sender<Present>,
 ) {
-    let (model, mut engine) = match load(spec, present) {
+    let mut loaded = match load(spec, present) {
         Ok(loaded) => loaded,
-        Err(error) => return send(present, FromWorker::LoadFailed(error)),
+        Err(error) => return last_words(present, FromWorker::LoadFailed(error)),
     };
-    let info = LoadedInfo {
-        description: model.info().description.clone(),
-        n_ctx: engine.context().info().n_ctx,
-    };
-    send(present, FromWorker::Loaded(info));
-    if opened.send(model).is_err() {
+    let description = loaded.model.info().description.clone();
+    send(present, FromWorker::Loaded(LoadedInfo { description, n_ctx: loaded.n_ctx }));
+    if opened.send(Arc::clone(&loaded.model)).is_err() {
         return;
     }
     let mut sink = Forward { present };
-    if let Err(fatal) = serve(&mut engine, commands, &mut sink) {
-        send(present, FromWorker::Fatal { message: fatal.to_string() });
-        let (flushed, wait) = std::sync::mpsc::channel();
-        let _ = present.send(Present::Flush(flushed));
-        let _ = wait.recv();
-        end(1);
+    if let Err(fatal) = serve(&mut loaded, spec, commands, &mut sink) {
+        last_words(present, FromWorker::Fatal { message: fatal.to_string() });
     }
+}
+
+/// Says why the process ends, and ends it.
+fn last_words(present: &Sender<Present>, frame: FromWorker) {
+    send(present, frame);
+    let (flushed, wait) = channel();
+    let _ = present.send(Present::Flush(flushed));
+    let _ = wait.recv();
+    end(1);
 }
 
 fn serve(
-    engine: &mut Engine,
+    loaded: &mut Loaded,
+    spec: &LoadSpec,
     commands: &Receiver<Command>,
     sink: &mut Forward<'_>,
 ) -> Result<(), Fatal> {
+    let mut embeds = VecDeque::new();
     loop {
+        let is_idle =
+            embeds.is_empty() && loaded.engine.as_ref().is_none_or(|engine| engine.is_idle());
         // Sleeps when there is nothing to compute; between steps only takes what is there already.
-        let mut next =
-            if engine.is_idle() { commands.recv().ok() } else { commands.try_recv().ok() };
-        if next.is_none() && engine.is_idle() {
+        let mut next = if is_idle { commands.recv().ok() } else { commands.try_recv().ok() };
+        if next.is_none() && is_idle {
             return Ok(());
         }
         while let Some(command) = next {
-            match command {
-                Command::Submit(request) => engine.submit(*request, sink),
-                Command::Cancel(id) => engine.cancel(id, sink),
-                Command::Embed { id, texts, normalize } => {
-                    embed(engine, id, &texts, normalize, sink)
-                }
-            }
+            take(command, loaded, &mut embeds, sink);
             next = commands.try_recv().ok();
         }
-        engine.step(sink)?;
-    }
-}
-
-fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<(Arc<Model>, Engine), RpcError> {
-    let sink = {
-        let present = present.clone();
-        Box::new(move |level, text: &str| {
-            send(&present, FromWorker::Log { level: log_level(level), text: text.into() });
-        })
-    };
-    let plugin = Plugin::load(&spec.plugin, sink).map_err(|error| {
-        RpcError::new(ErrorKind::LoadFailed, error.to_string())
-            .with_hint("`ctl backend list` says which backends work")
-    })?;
-    let mut last = -1.0_f32;
-    let mut progress = |fraction: f32| {
-        // A hundred frames are enough for any progress bar.
-        if fraction - last >= 0.01 {
-            last = fraction;
-            send(present, FromWorker::Loading { fraction });
+        if let Some(engine) = &mut loaded.engine {
+            engine.step(sink)?;
         }
-        true
-    };
-    let model =
-        Model::open(&plugin, &OpenParams::new(&spec.model), &mut progress).map_err(load_failed)?;
-    let n_ctx = match model.info().n_ctx_train {
-        0 => spec.n_ctx,
-        n_ctx_train => spec.n_ctx.min(n_ctx_train),
-    };
-    let config = EngineConfig {
-        n_ctx,
-        n_batch: spec.n_batch,
-        n_prefill_beside: spec.n_batch / 4,
-        n_parallel: spec.n_parallel,
-        n_kept: spec.n_kept,
-        max_waiting: spec.max_waiting,
-        n_threads: spec.n_threads,
-        n_threads_batch: spec.n_threads,
-    };
-    let mut engine = Engine::new(&model, config).map_err(load_failed)?;
-    let adapters =
-        spec.adapters.iter().map(|path| model.adapter(path).map(|adapter| (adapter, 1.0)));
-    let adapters = adapters.collect::<Result<Vec<_>, _>>().map_err(load_failed)?;
-    if !adapters.is_empty() {
-        engine.attach(&adapters).map_err(load_failed)?;
-    }
-    Ok((model, engine))
-}
-
-fn load_failed(error: PluginError) -> RpcError {
-    match error.status {
-        Status::BadModel | Status::NotFound => RpcError::new(ErrorKind::BadModel, error.message)
-            .with_hint("import the file again; `ctl show MODEL` names it"),
-        Status::OutOfMemory => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
-            "unload another model with `ctl stop`, or lower `engine.context` in the configuration",
-        ),
-        _ => RpcError::new(ErrorKind::LoadFailed, error.message),
+        if let Some(job) = embeds.front_mut()
+            && embed_next(job, loaded, spec, sink)
+        {
+            embeds.pop_front();
+        }
     }
 }
 
-fn embed(
-    engine: &mut Engine,
-    id: u64,
-    texts: &[Vec<Token>],
-    normalize: bool,
+fn take(
+    command: Command,
+    loaded: &mut Loaded,
+    embeds: &mut VecDeque<EmbedJob>,
     sink: &mut Forward<'_>,
 ) {
-    let mut embeddings = Vec::with_capacity(texts.len());
-    for text in texts {
-        match engine.embed(text) {
-            Ok(embedding) => {
-                embeddings.push(if normalize { normalized(embedding) } else { embedding })
+    match (command, &mut loaded.engine) {
+        (Command::Submit(request), Some(engine)) => engine.submit(*request, sink),
+        // Refused where requests are prepared.
+        (Command::Submit(request), None) => {
+            let failure = Failure::Backend("this model writes no text".into());
+            sink.event(request.id, Event::Failed(failure));
+        }
+        (Command::Embed(job), _) => embeds.push_back(job),
+        (Command::Cancel(id), engine) => {
+            if let Some(at) = embeds.iter().position(|job| job.id == id) {
+                embeds.remove(at);
+                sink.event(id, Event::Failed(Failure::Cancelled));
+            } else if let Some(engine) = engine {
+                engine.cancel(id, sink);
             }
-            Err(failure) => return sink.event(id, Event::Failed(failure)),
         }
     }
-    let prompt_tokens =
-        u32::try_from(texts.iter().map(Vec::len).sum::<usize>()).unwrap_or(u32::MAX);
+}
+
+/// Embeds the next text of a job. True when the job has its answer.
+fn embed_next(
+    job: &mut EmbedJob,
+    loaded: &mut Loaded,
+    spec: &LoadSpec,
+    sink: &mut Forward<'_>,
+) -> bool {
+    if let Some(text) = job.texts.get(job.embeddings.len()) {
+        match embedding(loaded, spec, text) {
+            Ok(embedding) if job.normalize => job.embeddings.push(normalized(embedding)),
+            Ok(embedding) => job.embeddings.push(embedding),
+            Err(error) => {
+                let _ = sink.present.send(Present::Failed { id: job.id, error });
+                return true;
+            }
+        }
+    }
+    if job.embeddings.len() < job.texts.len() {
+        return false;
+    }
+    let n_tokens = job.texts.iter().map(Vec::len).sum::<usize>();
+    let prompt_tokens = u32::try_from(n_tokens).unwrap_or(u32::MAX);
     let usage = Usage { prompt_tokens, ..Usage::default() };
-    let _ = sink.present.send(Present::Reply {
-        id,
-        reply: Box::new(Reply::Embed(EmbedReply { embeddings, usage })),
-    });
+    let embeddings = std::mem::take(&mut job.embeddings);
+    let reply = Box::new(Reply::Embed(EmbedReply { embeddings, usage }));
+    let _ = sink.present.send(Present::Reply { id: job.id, reply });
+    true
+}
+
+fn embedding(loaded: &mut Loaded, spec: &LoadSpec, text: &[Token]) -> Result<Vec<f32>, RpcError> {
+    let embedder: &mut Embedder = match &mut loaded.embedder {
+        Some(embedder) => embedder,
+        none => none.insert(embedder(&loaded.model, spec)?),
+    };
+    embedder.embed(text).map_err(|failure| failed(&failure))
 }
 
 fn normalized(mut embedding: Vec<f32>) -> Vec<f32> {
@@ -185,6 +182,8 @@ fn failed(failure: &Failure) -> RpcError {
     match failure {
         Failure::ContextOverflow { .. } => RpcError::new(ErrorKind::ContextOverflow, message)
             .with_hint("shorten the conversation, or raise `engine.context` in the configuration"),
+        Failure::TextTooLong { .. } => RpcError::new(ErrorKind::ContextOverflow, message)
+            .with_hint("cut the text into pieces and embed each"),
         Failure::Overloaded { .. } => RpcError::new(ErrorKind::Overloaded, message)
             .with_hint("try again when some of them have ended"),
         Failure::Cancelled => RpcError::new(ErrorKind::Cancelled, message),
@@ -193,15 +192,6 @@ fn failed(failure: &Failure) -> RpcError {
     }
 }
 
-fn log_level(level: hearth_abi::LogLevel) -> LogLevel {
-    match level {
-        hearth_abi::LogLevel::Debug => LogLevel::Debug,
-        hearth_abi::LogLevel::Info => LogLevel::Info,
-        hearth_abi::LogLevel::Warn => LogLevel::Warn,
-        hearth_abi::LogLevel::Error | hearth_abi::LogLevel::HostMisbehaving => LogLevel::Error,
-    }
-}
-
-fn send(present: &Sender<Present>, frame: FromWorker) {
+pub(super) fn send(present: &Sender<Present>, frame: FromWorker) {
     let _ = present.send(Present::Frame(Box::new(frame)));
 }

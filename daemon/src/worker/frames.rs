@@ -186,7 +186,16 @@ pub(crate) fn read<T: DeserializeOwned>(
     }
     buffer.resize(frame_len(prefix)?, 0);
     stream.read_exact(buffer)?;
-    Ok(Some(serde_json::from_slice(buffer)?))
+    decode(buffer).map(Some)
+}
+
+/// Reads a frame's content. What a client sent may be nested as deeply as the daemon reads, and stands deeper in a frame.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    json.disable_recursion_limit();
+    let frame = T::deserialize(&mut json)?;
+    json.end()?;
+    Ok(frame)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod engine_thread;
 pub(crate) mod frames;
+mod load;
 mod prepare;
 mod present;
 
@@ -19,7 +20,11 @@ use std::sync::mpsc;
 pub fn run() -> anyhow::Result<()> {
     // The plugin and the model are hostile until shown otherwise: no setuid program can be reached from here.
     #[cfg(target_os = "linux")]
-    rustix::thread::set_no_new_privs(true)?;
+    {
+        rustix::thread::set_no_new_privs(true)?;
+        // What `ps` and `top` show; started from /proc/self/exe, the process would be called `exe`.
+        rustix::thread::set_name(c"hearthd-worker")?;
+    }
     let stream = UnixStream::from(rustix::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?);
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut buffer = Vec::new();

@@ -1,7 +1,7 @@
 //! From a request's words to tokens: chat templates, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
-use super::engine_thread::Command;
+use super::engine_thread::{Command, EmbedJob};
 use super::frames::{Job, Reply, ToWorker};
 use super::present::{Answer, Parsing, Present};
 use hearth_abi::host::Model;
@@ -54,6 +54,16 @@ fn prepare(
         Job::Chat(params) => {
             generates(model)?;
             let rendered = render(model, &params)?;
+            if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !rendered.tools
+            {
+                return Err(RpcError::new(
+                    ErrorKind::Unsupported,
+                    "this model's chat template knows no tools",
+                )
+                .with_hint(
+                    "send the request without tools, or use a model that was made for them",
+                ));
+            }
             let mut request = request(model, id, owner, seed, &params.options)?;
             request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
             request.stops.extend(rendered.stops);
@@ -184,6 +194,8 @@ struct Rendered {
     grammar_lazy: bool,
     #[serde(default)]
     preserved: Vec<String>,
+    #[serde(default)]
+    tools: bool,
 }
 
 fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {
@@ -282,7 +294,7 @@ fn embed(model: &Model, id: u64, params: EmbedParams) -> Result<Command, RpcErro
         .map(|text| model.tokenize(text, true, false))
         .collect::<Result<_, _>>()
         .map_err(refused)?;
-    Ok(Command::Embed { id, texts, normalize: params.normalize })
+    Ok(Command::Embed(EmbedJob { id, texts, normalize: params.normalize, embeddings: Vec::new() }))
 }
 
 fn detokenize(model: &Model, params: &DetokenizeParams) -> Result<String, RpcError> {

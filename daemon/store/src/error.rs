@@ -102,7 +102,7 @@ impl StoreError {
                 Some(format!("did you mean `{nearest}`?"))
             }
             Self::ModelNotFound { nearest: None, .. } => {
-                Some("`ctl list` shows the models that are here".to_owned())
+                Some("`ctl ls` shows the models that are here".to_owned())
             }
             Self::BadManifest { .. }
             | Self::BadBlob { .. }

@@ -149,6 +149,16 @@ static bool is_plain(const common_chat_parser_params & params) {
     }
 }
 
+// A template that knows no tools leaves them out without a word.
+static bool offers_tools(const common_chat_templates * templates, const common_chat_templates_inputs & inputs,
+                         const common_chat_params & params) {
+    if (inputs.tools.empty() || inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_NONE) {
+        return false;
+    }
+    auto caps = common_chat_templates_get_caps(templates);
+    return caps["supports_tools"] || caps["supports_tool_calls"] || !params.grammar.empty();
+}
+
 static std::string render(hearth_shim_chat * chat, const std::string & text) {
     const common_json        request   = common_json::parse(text);
     const templates_ptr      templates = templates_for(chat, request.value("template", ""));
@@ -183,6 +193,7 @@ static std::string render(hearth_shim_chat * chat, const std::string & text) {
                { "triggers", triggers },
                { "preserved", params.preserved_tokens },
                { "thinks", params.supports_thinking && inputs.enable_thinking },
+               { "tools", offers_tools(templates.get(), inputs, params) },
            }).dump_safe();
 }
 

@@ -61,7 +61,14 @@ impl GgufError {
             Self::BigEndian => {
                 Some("convert it with llama.cpp's gguf_convert_endian.py".to_owned())
             }
-            _ => None,
+            Self::HeaderTooLong { .. }
+            | Self::ImpossibleCount { .. }
+            | Self::TooLong { .. }
+            | Self::Invalid { .. } => Some(
+                "the file is damaged; fetch it again, and compare its sha256 with the one at its source"
+                    .to_owned(),
+            ),
+            Self::Io(_) => None,
         }
     }
 }

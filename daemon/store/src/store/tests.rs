@@ -181,7 +181,7 @@ fn a_name_that_is_nearly_right_gets_a_hint() {
     let error = fixture.store.resolve(&name("smolm:135m")).unwrap_err();
     assert_eq!(error.hint().unwrap(), "did you mean `smollm:135m`?");
     let error = fixture.store.show(&name("phi")).unwrap_err();
-    assert_eq!(error.hint().unwrap(), "`ctl list` shows the models that are here");
+    assert_eq!(error.hint().unwrap(), "`ctl ls` shows the models that are here");
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! Loading: the plugin, the model, the engine that serves it and the adapters it applies.
+
+use super::engine_thread::send;
+use super::frames::{FromWorker, LoadSpec, LogLevel};
+use super::present::Present;
+use hearth_abi::host::{Model, Plugin};
+use hearth_abi::{OpenParams, PluginError, Status};
+use hearth_engine::{Embedder, Engine, EngineConfig};
+use hearth_protocol::{ErrorKind, RpcError};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// A model and what computes with it.
+pub(super) struct Loaded {
+    pub(super) model: Arc<Model>,
+    /// `None` for a model that writes no text.
+    pub(super) engine: Option<Engine>,
+    /// Made at the first use where there is an engine.
+    pub(super) embedder: Option<Embedder>,
+    pub(super) n_ctx: u32,
+}
+
+pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded, RpcError> {
+    let sink = {
+        let present = present.clone();
+        Box::new(move |level, text: &str| {
+            send(&present, FromWorker::Log { level: log_level(level), text: text.into() });
+        })
+    };
+    let plugin = Plugin::load(&spec.plugin, sink).map_err(|error| {
+        RpcError::new(ErrorKind::LoadFailed, error.to_string())
+            .with_hint("`ctl backend list` says which backends work")
+    })?;
+    let mut last = -1.0_f32;
+    let mut progress = |fraction: f32| {
+        // A hundred frames are enough for any progress bar.
+        if fraction - last >= 0.01 {
+            last = fraction;
+            send(present, FromWorker::Loading { fraction });
+        }
+        true
+    };
+    let params = OpenParams::new(&spec.model);
+    let model = Model::open(&plugin, &params, &mut progress).map_err(failed)?;
+    let n_ctx = match model.info().n_ctx_train {
+        0 => spec.n_ctx,
+        n_ctx_train => spec.n_ctx.min(n_ctx_train),
+    };
+    if !model.info().can_generate {
+        let embedder = embedder(&model, spec)?;
+        return Ok(Loaded {
+            model,
+            engine: None,
+            n_ctx: embedder.max_tokens(),
+            embedder: Some(embedder),
+        });
+    }
+    let engine = engine(&model, spec, n_ctx).map_err(failed)?;
+    let n_ctx = engine.context().info().n_ctx;
+    Ok(Loaded { model, engine: Some(engine), embedder: None, n_ctx })
+}
+
+pub(super) fn embedder(model: &Arc<Model>, spec: &LoadSpec) -> Result<Embedder, RpcError> {
+    Embedder::new(model, spec.n_ctx, spec.n_threads).map_err(failed)
+}
+
+fn engine(model: &Arc<Model>, spec: &LoadSpec, n_ctx: u32) -> Result<Engine, PluginError> {
+    let config = EngineConfig {
+        n_ctx,
+        n_batch: spec.n_batch,
+        n_prefill_beside: spec.n_batch / 4,
+        n_parallel: spec.n_parallel,
+        n_kept: spec.n_kept,
+        max_waiting: spec.max_waiting,
+        n_threads: spec.n_threads,
+        n_threads_batch: spec.n_threads,
+    };
+    let mut engine = Engine::new(model, config)?;
+    let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
+    let adapters = adapters.collect::<Result<Vec<_>, PluginError>>()?;
+    if !adapters.is_empty() {
+        engine.attach(&adapters)?;
+    }
+    Ok(engine)
+}
+
+fn failed(error: PluginError) -> RpcError {
+    match error.status {
+        Status::BadModel | Status::NotFound => RpcError::new(ErrorKind::BadModel, error.message)
+            .with_hint("import the file again; `ctl show MODEL` names it"),
+        Status::OutOfMemory => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
+            "unload another model with `ctl stop`, or lower `engine.context` in the configuration",
+        ),
+        _ => RpcError::new(ErrorKind::LoadFailed, error.message),
+    }
+}
+
+fn log_level(level: hearth_abi::LogLevel) -> LogLevel {
+    match level {
+        hearth_abi::LogLevel::Debug => LogLevel::Debug,
+        hearth_abi::LogLevel::Info => LogLevel::Info,
+        hearth_abi::LogLevel::Warn => LogLevel::Warn,
+        hearth_abi::LogLevel::Error | hearth_abi::LogLevel::HostMisbehaving => LogLevel::Error,
+    }
+}
