@@ -1,6 +1,6 @@
 //! Loading: the plugin, the model, the engine that serves it and the adapters it applies.
 
-use super::engine_thread::send;
+use super::engine_loop::send;
 use super::frames::{FromWorker, LoadSpec, LogLevel};
 use super::present::Present;
 use hearth_abi::host::{Model, Plugin};

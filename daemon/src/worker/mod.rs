@@ -1,11 +1,11 @@
 //! The worker process: one plugin, one model, one engine.
 //!
 //! `hearthd worker` is started by the supervisor with one end of a socket pair as its standard input. Four threads:
-//! the main one reads frames, `prepare` renders and tokenizes, `engine` loads the model and runs the loop, `present`
+//! the main one loads the model and runs the loop, `read` takes frames, `prepare` renders and tokenizes, `present`
 //! turns engine events into frames. When the daemon's end closes, for whatever reason, the process ends at once, also in
 //! the middle of a decode: a worker never outlives its daemon.
 
-mod engine_thread;
+mod engine_loop;
 pub(crate) mod frames;
 mod load;
 mod prepare;
@@ -37,23 +37,27 @@ pub fn run() -> anyhow::Result<()> {
     let (engine, engine_rx) = mpsc::channel();
     let (model, model_rx) = mpsc::channel();
     spawn("present", move || present::run(&present_rx, stream))?;
-    spawn("engine", {
+    spawn("prepare", {
         let present = present.clone();
-        move || engine_thread::run(&spec, &model, &engine_rx, &present)
-    })?;
-    spawn("prepare", move || {
-        // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
-        if let Ok(model) = model_rx.recv() {
-            prepare::run(&model, &prepare_rx, &engine, &present);
+        move || {
+            // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
+            if let Ok(model) = model_rx.recv() {
+                prepare::run(&model, &prepare_rx, &engine, &present);
+            }
         }
     })?;
-
-    while let Some(frame) = frames::read::<ToWorker>(&mut reader, &mut buffer)? {
-        if prepare.send(frame).is_err() {
-            break;
+    spawn("read", move || {
+        while let Ok(Some(frame)) = frames::read::<ToWorker>(&mut reader, &mut buffer) {
+            if prepare.send(frame).is_err() {
+                break;
+            }
         }
-    }
-    end(0)
+        end(0)
+    })?;
+    // On the process's first thread: GNU OpenMP counts that one as busy whatever it does, and with more threads than
+    // processors it ignores the spin count that the supervisor has set.
+    engine_loop::run(&spec, &model, &engine_rx, &present);
+    Ok(())
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

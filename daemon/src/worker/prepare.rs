@@ -1,7 +1,7 @@
 //! From a request's words to tokens: chat templates, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
-use super::engine_thread::{Command, EmbedJob};
+use super::engine_loop::{Command, EmbedJob};
 use super::frames::{Job, Reply, ToWorker};
 use super::present::{Answer, Parsing, Present};
 use hearth_abi::host::Model;
