@@ -124,10 +124,12 @@ impl Cache {
             let possible = len > 0
                 && ((kept && (whole || self.can_roll_back))
                     || (self.can_copy_part && len >= MIN_SHARED));
-            possible.then_some((len, kept && whole, slot.last_used, idx))
+            // The same conversation goes on, or is asked again: nobody misses what stands behind the prefix.
+            let same = kept && (whole || (len == most && self.can_roll_back));
+            possible.then_some((len, same, slot.last_used, idx))
         });
-        let (len, extends, _, idx) = usable.max()?;
-        if extends {
+        let (len, same, _, idx) = usable.max()?;
+        if same {
             return Some(Placement::Reuse { slot: idx, keep: len });
         }
         let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);

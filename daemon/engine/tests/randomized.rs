@@ -248,6 +248,23 @@ fn a_prompt_shared_with_a_running_answer_is_not_computed_again() {
 }
 
 #[test]
+fn a_prompt_asked_again_takes_the_place_of_its_first_answer() {
+    let model = model(&[("eos_one_in", 0_u64.into())]);
+    // Room for the prompt and one answer, and not for two.
+    let config = EngineConfig { n_ctx: 160, ..EngineConfig::default() };
+    let mut engine = Engine::new(&model, config).unwrap();
+    let mut sink = Collected::default();
+    let prompt: Vec<Token> = (0..100).map(|i| 97 + i % 26).collect();
+    for id in 0..3 {
+        engine.submit(request(id, 0, prompt.clone(), 40), &mut sink);
+        run(&mut engine, &mut sink);
+        let cached = sink.ended[&id].clone().unwrap().n_cached;
+        assert_eq!(cached, if id == 0 { 0 } else { 99 });
+        assert_eq!(sink.text[&id], sink.text[&0]);
+    }
+}
+
+#[test]
 fn a_long_prompt_does_not_stall_a_running_answer() {
     let model = model(&[("eos_one_in", 0_u64.into())]);
     let config = EngineConfig { n_batch: 64, n_prefill_beside: 16, ..EngineConfig::default() };
