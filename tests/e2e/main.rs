@@ -1,0 +1,18 @@
+//! The real daemon and the real `ctl`, with the reference plugin: exact answers, in milliseconds.
+
+#![cfg(test)]
+
+mod backends;
+mod chat;
+mod constrained;
+mod ctl;
+mod dying;
+mod files;
+mod hostile;
+mod overload;
+mod privacy;
+mod service;
+mod stopping;
+mod users;
+mod websocket;
+mod wire;

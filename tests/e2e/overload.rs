@@ -1,0 +1,192 @@
+//! Clients that read nothing, that vanish, and that come by the thousand.
+
+use hearth_protocol::{DaemonStatus, Empty, Event, Generate};
+use hearth_tests::{TestDaemon, eventually_is, follow_generate, generate, peak_rss_bytes};
+use serde_json::{Value, json};
+use std::os::unix::net::UnixStream;
+
+const MIB: u64 = 1 << 20;
+
+/// A model that writes until its context is full.
+fn endless(daemon: &TestDaemon) -> Value {
+    daemon.model("endless", &[("eos_one_in", 0.into()), ("context_length", 15_000.into())]);
+    json!({ "model": "endless", "prompt": "once" })
+}
+
+#[test]
+fn a_client_that_never_reads_stalls_nobody_and_takes_no_memory() {
+    let daemon = TestDaemon::builder().config("[engine]\ncontext = 15000").start();
+    let params = endless(&daemon);
+    let silent = daemon.raw();
+    for id in 0..4 {
+        silent.send_call(id, "generate.stream", &params);
+    }
+    eventually_is("four streams", || daemon.status().active_requests == 4);
+
+    let mut wanted = generate("endless", "another text");
+    wanted.options.max_tokens = Some(200);
+    let told = follow_generate(&mut daemon.client(), &wanted);
+    assert_eq!(told.reply().usage.completion_tokens, 200);
+
+    // The engine does not wait for it either.
+    eventually_is("the worker to be idle", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.worker_pid())).unwrap();
+        let written = daemon.status();
+        assert!(written.active_requests <= 4);
+        stat.contains(") S ")
+    });
+    let peak = peak_rss_bytes(daemon.pid());
+    assert!(peak < 60 * MIB, "the daemon had {} MiB resident", peak / MIB);
+    drop(silent);
+    daemon.await_idle();
+}
+
+#[test]
+fn a_client_that_never_reads_its_replies_is_not_read_either() {
+    let daemon = TestDaemon::start();
+    let silent = daemon.raw();
+    silent.stream().set_nonblocking(true).unwrap();
+    // Each call is 60 bytes and each reply 50 kB: it soon stops taking more.
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "rpc.discover" }).to_string();
+    let mut n_written = 0;
+    eventually_is("the daemon to stop reading", || {
+        for _ in 0..1000 {
+            match std::io::Write::write(&mut silent.stream(), call.as_bytes()) {
+                Ok(n) => n_written += n,
+                Err(_) => return true,
+            }
+        }
+        assert!(n_written < 64 << 20, "it reads on and on");
+        false
+    });
+    daemon.status();
+    let peak = peak_rss_bytes(daemon.pid());
+    assert!(peak < 120 * MIB, "the daemon had {} MiB resident", peak / MIB);
+}
+
+#[test]
+fn a_client_that_vanishes_ends_its_requests() {
+    let daemon = TestDaemon::start();
+    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    for n_streams in [1, 20] {
+        let mut raw = daemon.raw();
+        let params = json!({ "model": "slow", "prompt": "once" });
+        for id in 0..n_streams {
+            raw.send_call(id, "generate.stream", &params);
+        }
+        for id in 0..n_streams {
+            raw.send_call(100 + id, "generate", &params);
+        }
+        while raw.recv()["params"]["result"]["type"] != "delta" {}
+        assert!(daemon.status().active_requests > 0);
+        drop(raw);
+        daemon.await_idle();
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_behind_more_calls_than_are_taken_at_once_ends_them_all() {
+    let daemon = TestDaemon::start();
+    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    let raw = daemon.raw();
+    for id in 0..400 {
+        raw.send_call(id, "generate", &json!({ "model": "slow", "prompt": "once" }));
+    }
+    eventually_is("many calls", || daemon.status().active_requests >= 256);
+    drop(raw);
+    daemon.await_idle();
+}
+
+#[test]
+fn thousands_of_connections_one_after_another_leave_nothing_behind() {
+    let daemon = TestDaemon::start();
+    daemon.status();
+    let n_files = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let before = n_files();
+    for n in 0..3000 {
+        let stream = UnixStream::connect(daemon.socket()).unwrap();
+        if n % 3 == 0 {
+            let _ = std::io::Write::write_all(&mut &stream, b"{");
+        }
+    }
+    eventually_is("the connections to be closed", || n_files() <= before + 1);
+    daemon.status();
+}
+
+#[test]
+fn thousands_of_connections_at_once_are_served() {
+    let daemon = TestDaemon::start();
+    let connections: Vec<_> = (0..2000).map(|_| daemon.raw()).collect();
+    for raw in &connections {
+        raw.send_call(1, "daemon.status", &json!({}));
+    }
+    for mut raw in connections {
+        assert_eq!(raw.recv()["result"]["pid"], daemon.pid());
+    }
+}
+
+#[test]
+fn a_low_limit_of_open_files_is_raised_as_far_as_it_goes() {
+    let limits = ["sh", "-c", r#"ulimit -Sn 64 && ulimit -Hn 4000 && exec "$0" "$@""#];
+    let daemon = TestDaemon::builder().wrapped(&limits).start();
+    let connections: Vec<_> = (0..500).map(|_| daemon.raw()).collect();
+    for raw in &connections {
+        raw.send_call(1, "daemon.status", &json!({}));
+    }
+    for mut raw in connections {
+        assert_eq!(raw.recv()["result"]["pid"], daemon.pid());
+    }
+}
+
+#[test]
+fn more_connections_than_may_be_wait_their_turn() {
+    let daemon = TestDaemon::builder().config("max_connections = 4").start();
+    // Connecting works at once; being answered has to wait.
+    let mut connections: Vec<_> = (0..8).map(|_| daemon.raw()).collect();
+    for raw in &connections {
+        raw.send_call(1, "daemon.status", &json!({}));
+    }
+    for mut raw in connections.drain(..) {
+        assert_eq!(raw.recv()["result"]["pid"], daemon.pid());
+    }
+}
+
+#[test]
+fn more_requests_than_may_wait_are_refused_as_overload() {
+    let daemon = TestDaemon::builder().config("[engine]\nparallel = 1\nqueue = 2").start();
+    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    let mut raw = daemon.raw();
+    let params = json!({ "model": "slow", "prompt": "once" });
+    raw.subscribe("generate.stream", &params);
+    while raw.recv()["params"]["result"]["type"] != "delta" {}
+    for id in 10..13 {
+        raw.send_call(id, "generate.stream", &params);
+    }
+    let end = loop {
+        let message = raw.recv();
+        if message["params"]["result"]["type"] == "error" {
+            break message["params"]["result"]["error"].clone();
+        }
+    };
+    assert_eq!(end["data"]["kind"], "overloaded", "{end}");
+    assert!(end["data"]["hint"].is_string(), "{end}");
+}
+
+#[test]
+fn who_waits_is_told_the_place_in_the_queue() {
+    let daemon = TestDaemon::builder().config("[engine]\nparallel = 1").start();
+    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 1000.into())]);
+    let mut first = daemon.client();
+    let mut params = generate("slow", "once");
+    params.options.max_tokens = Some(300);
+    let mut running = first.stream::<Generate>(&params).unwrap();
+    while !matches!(running.next_event().unwrap(), Some(Event::Delta { .. })) {}
+    let told = follow_generate(&mut daemon.client(), &params);
+    assert!(
+        told.events.iter().any(|event| matches!(event, Event::Queued { place: 1 })),
+        "{:?}",
+        told.events
+    );
+    assert!(told.reply().timings.queue_us > 0);
+    daemon.client().call::<DaemonStatus>(&Empty {}).unwrap();
+}

@@ -1,0 +1,335 @@
+//! A private `hearthd`, and everything a test says to it.
+
+use crate::gguf::reference_model;
+use crate::guard::Guard;
+use crate::process::{Ran, is_alive, run};
+use crate::programs::{ctl_path, hearthd_path, reference_plugins};
+use crate::raw::Raw;
+use crate::wait::{eventually, eventually_is};
+use hearth_protocol::{
+    Client, DaemonStatus, Empty, ImportMode, ImportParams, ModelImport, ModelPs, RunningModel,
+    Status,
+};
+use hearth_reference::Value;
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use tempfile::TempDir;
+
+/// How to start a daemon.
+#[derive(Debug)]
+pub struct Builder {
+    dir: TempDir,
+    config: String,
+    backends: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    wrapper: Vec<String>,
+}
+
+impl Builder {
+    /// The folder that everything of this daemon's lies in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Adds lines to the configuration.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.config.push_str(lines);
+        self.config.push('\n');
+        self
+    }
+
+    /// Another folder of plugins than the one with the reference plugin.
+    #[must_use]
+    pub fn backends(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.backends = folder.into();
+        self
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Sets a variable; the daemon inherits none from the test but `PATH`.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs the daemon by another program, which must become it.
+    #[must_use]
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).into()).collect();
+        self
+    }
+
+    /// The command that `start` runs.
+    pub fn command(&self) -> Command {
+        let dir = self.dir.path();
+        std::fs::write(dir.join("hearth.toml"), &self.config).unwrap();
+        let program = hearthd_path().into_os_string();
+        let words: Vec<&OsStr> =
+            self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .arg("--config")
+            .arg(dir.join("hearth.toml"))
+            .arg("--socket")
+            .arg(dir.join("sock"))
+            .arg("--state-dir")
+            .arg(dir.join("state"))
+            .arg("--models")
+            .arg(dir.join("models"))
+            .arg("--backends")
+            .arg(&self.backends)
+            .args(&self.args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", dir)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a daemon that is to end by itself.
+    #[track_caller]
+    pub fn run(&self) -> Ran {
+        run(&mut self.command(), "")
+    }
+
+    /// Starts the daemon, which answers when this returns.
+    #[track_caller]
+    pub fn start(self) -> TestDaemon {
+        let child = spawn(&self);
+        let guard = Guard::new(child.id());
+        let mut daemon = TestDaemon { builder: self, child, guard: Some(guard), ended: None };
+        daemon.await_ready();
+        daemon
+    }
+}
+
+fn spawn(builder: &Builder) -> Child {
+    let log = File::options().create(true).append(true).open(builder.dir().join("log")).unwrap();
+    builder.command().stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+/// A running daemon. Dropping it kills it, and prints its log if the test has failed.
+#[derive(Debug)]
+pub struct TestDaemon {
+    builder: Builder,
+    child: Child,
+    guard: Option<Guard>,
+    ended: Option<ExitStatus>,
+}
+
+impl TestDaemon {
+    /// A daemon with the reference plugin.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// The same, to be changed first.
+    pub fn builder() -> Builder {
+        Self::builder_with(reference_plugins())
+    }
+
+    /// A daemon with other plugins.
+    pub fn builder_with(backends: PathBuf) -> Builder {
+        // The kernel's limit for a socket's path is 108 bytes, and `$TMPDIR` may be long.
+        let dir = tempfile::Builder::new().prefix("hearth").tempdir_in("/tmp").unwrap();
+        let config = "log = \"debug\"\n".into();
+        Builder { dir, config, backends, args: Vec::new(), env: Vec::new(), wrapper: Vec::new() }
+    }
+
+    #[track_caller]
+    fn await_ready(&mut self) {
+        let socket = self.socket();
+        eventually("the daemon's socket", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.ended = Some(status);
+                panic!("the daemon ended with {status} before it listened");
+            }
+            UnixStream::connect(&socket).ok()
+        });
+    }
+
+    /// The folder that everything of this daemon's lies in.
+    pub fn dir(&self) -> &Path {
+        self.builder.dir()
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("sock")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("log")).unwrap()
+    }
+
+    /// A connection.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::connect(&self.socket()).unwrap()
+    }
+
+    /// A connection for saying anything.
+    #[track_caller]
+    pub fn raw(&self) -> Raw {
+        Raw::connect(&self.socket())
+    }
+
+    /// `daemon.status`, which also shows that it is well.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        self.client().call::<DaemonStatus>(&Empty {}).unwrap()
+    }
+
+    /// Waits until nothing runs any more.
+    #[track_caller]
+    pub fn await_idle(&self) {
+        let mut client = self.client();
+        eventually_is("no active requests", || {
+            client.call::<DaemonStatus>(&Empty {}).unwrap().active_requests == 0
+                && self.loaded().iter().all(|model| model.active_requests == 0)
+        });
+    }
+
+    /// `model.ps`
+    #[track_caller]
+    pub fn loaded(&self) -> Vec<RunningModel> {
+        self.client().call::<ModelPs>(&Empty {}).unwrap().models
+    }
+
+    /// The process of the one loaded model.
+    #[track_caller]
+    pub fn worker_pid(&self) -> u32 {
+        let loaded = self.loaded();
+        assert_eq!(loaded.len(), 1, "{loaded:?}");
+        loaded[0].pid
+    }
+
+    /// Makes a reference model with these settings and imports it.
+    #[track_caller]
+    pub fn model(&self, name: &str, settings: &[(&str, Value)]) {
+        let path = reference_model(self.dir(), name, settings);
+        self.import(&path, name, ImportMode::Copy);
+    }
+
+    /// Imports a file.
+    #[track_caller]
+    pub fn import(&self, path: &Path, name: &str, mode: ImportMode) {
+        let path = path.to_str().unwrap().into();
+        let params = ImportParams { path, name: name.into(), mode };
+        self.client().call::<ModelImport>(&params).unwrap();
+    }
+
+    /// Runs `ctl` to its end.
+    #[track_caller]
+    pub fn ctl<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+        self.ctl_with_stdin(args, "")
+    }
+
+    /// The same, with standard input.
+    #[track_caller]
+    pub fn ctl_with_stdin<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        stdin: &str,
+    ) -> Ran {
+        run(self.command(ctl_path()).args(args), stdin)
+    }
+
+    /// A program that finds this daemon, and nothing of the person's who runs the test.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir())
+            .env("HEARTH_SOCKET", self.socket())
+            .current_dir(self.dir());
+        command
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        signal_process(self.pid(), signal);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn await_end(&mut self) -> ExitStatus {
+        let status = eventually("the end of the daemon", || self.child.try_wait().unwrap());
+        self.ended = Some(status);
+        self.guard = None;
+        status
+    }
+
+    /// SIGKILL, and nothing more.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.await_end();
+    }
+
+    /// SIGTERM; it must leave with success and take its socket with it.
+    #[track_caller]
+    pub fn stop_cleanly(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.await_end();
+        assert!(status.success(), "the daemon ended with {status}");
+        assert!(!self.socket().exists(), "the socket is still there");
+    }
+
+    /// Starts it again in the same place, after it ended.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.ended.take().is_some(), "the daemon has not ended yet");
+        self.child = spawn(&self.builder);
+        self.guard = Some(Guard::new(self.child.id()));
+        self.await_ready();
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        if self.ended.is_none() && is_alive(self.pid()) {
+            let _ = self.child.kill();
+        }
+        self.guard = None;
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir().join("log")).unwrap_or_default();
+            #[allow(clippy::print_stderr)] // The test harness shows it with the failure.
+            {
+                eprintln!("--- log of hearthd\n{log}---");
+            }
+        }
+    }
+}
+
+/// Sends a signal to a process.
+#[track_caller]
+pub fn signal_process(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
