@@ -1,6 +1,7 @@
 //! The C side of the optional powers, as [`shims`](super::shims) is for the rest.
 
-use super::shims::{context, guard, into_bytes, model, slice, struct_size};
+use super::contexts::context;
+use super::shims::{guard, into_bytes, model, slice, struct_size};
 use super::{ChatModel, Grammar, GrammarModel, LoraModel, Model};
 use crate::raw::{self, Token};
 use crate::types::{PluginError, Result, Status};

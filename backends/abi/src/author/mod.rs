@@ -4,6 +4,7 @@
 //! messages, answer BUFFER_TOO_SMALL, and stop a panic at the line. `backends/reference` is the complete example. A
 //! plugin in C needs none of this.
 
+mod contexts;
 mod extensions;
 mod shims;
 

@@ -1,19 +1,17 @@
-//! The C side of [`Backend`], [`Model`] and [`Context`]: one `extern "C"` function per pointer of `hearth_plugin_t`.
+//! The C side of [`Backend`] and [`Model`]: one `extern "C"` function per pointer of `hearth_plugin_t`, but for those
+//! that take a context.
 //!
-//! Handles are boxes: a model handle is a `Box<Arc<M>>`, so that a context keeps its model alive whatever the host does;
-//! a context handle is a `Box<ContextBox<C>>`, whose abort flag stands outside the part that decode borrows. Every
-//! shim runs its body through [`guard`], which writes the error and stops a panic.
+//! A model handle is a `Box<Arc<M>>`, so that a context keeps its model alive whatever the host does. Every shim runs
+//! its body through [`guard`], which writes the error and stops a panic.
 
-use super::{Backend, BatchRef, Context, HostLog, Model};
-use crate::raw::{self, Pos, Seq, Token};
-use crate::types::{ContextConfig, KvType, OpenParams, PluginError, Pooling, Result, Status};
-use std::cell::UnsafeCell;
+use super::{Backend, HostLog, Model, contexts};
+use crate::raw::{self, Token};
+use crate::types::{OpenParams, PluginError, Result, Status};
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::mem::size_of;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The table to export; use [`export_plugin!`](crate::export_plugin).
 pub const fn plugin_table<B: Backend>() -> raw::Plugin {
@@ -37,28 +35,21 @@ pub const fn plugin_table<B: Backend>() -> raw::Plugin {
         token_piece: token_piece::<B>,
         detokenize: detokenize::<B>,
         token_is_end: token_is_end::<B>,
-        context_create: context_create::<B>,
-        context_destroy: context_destroy::<B>,
-        context_info: context_info::<B>,
-        set_threads: set_threads::<B>,
-        decode: decode::<B>,
-        decode_abort: decode_abort::<B>,
-        logits: logits::<B>,
-        embedding: embedding::<B>,
-        seq_remove: seq_remove::<B>,
-        seq_copy: seq_copy::<B>,
-        seq_shift: seq_shift::<B>,
-        seq_save: seq_save::<B>,
-        seq_load: seq_load::<B>,
+        context_create: contexts::context_create::<B>,
+        context_destroy: contexts::context_destroy::<B>,
+        context_info: contexts::context_info::<B>,
+        set_threads: contexts::set_threads::<B>,
+        decode: contexts::decode::<B>,
+        decode_abort: contexts::decode_abort::<B>,
+        logits: contexts::logits::<B>,
+        embedding: contexts::embedding::<B>,
+        seq_remove: contexts::seq_remove::<B>,
+        seq_copy: contexts::seq_copy::<B>,
+        seq_shift: contexts::seq_shift::<B>,
+        seq_save: contexts::seq_save::<B>,
+        seq_load: contexts::seq_load::<B>,
         extension: extension::<B>,
     }
-}
-
-type ContextOf<B> = <<B as Backend>::Model as Model>::Context;
-
-struct ContextBox<C> {
-    abort: Arc<AtomicBool>,
-    inner: UnsafeCell<C>,
 }
 
 #[allow(clippy::cast_possible_truncation)] // No struct of the ABI comes near 4 GiB.
@@ -66,7 +57,7 @@ pub(super) const fn struct_size<T>() -> u32 {
     size_of::<T>() as u32
 }
 
-fn invalid(message: &str) -> PluginError {
+pub(super) fn invalid(message: &str) -> PluginError {
     PluginError::new(Status::InvalidArgument, message)
 }
 
@@ -135,19 +126,11 @@ pub(super) unsafe fn model<'a, M>(handle: *const raw::Model) -> Result<&'a Arc<M
     unsafe { handle.cast::<Arc<M>>().as_ref() }.ok_or_else(|| invalid("the model is null"))
 }
 
-/// # Safety
-/// `handle` is null or came from this plugin's `context_create`, is not destroyed, and the engine thread calls.
-pub(super) unsafe fn context<'a, C>(handle: *const raw::Context) -> Result<&'a mut C> {
-    // SAFETY: handles are Box<ContextBox<C>>; the engine thread is one at a time, so nobody else borrows `inner`.
-    unsafe { handle.cast::<ContextBox<C>>().as_ref().map(|boxed| &mut *boxed.inner.get()) }
-        .ok_or_else(|| invalid("the context is null"))
-}
-
 /// Copies `from` out, or says how much room is needed.
 ///
 /// # Safety
 /// `buffer` has room for `capacity` elements and `n_out` is writable.
-unsafe fn copy_out<T: Copy>(
+pub(super) unsafe fn copy_out<T: Copy>(
     from: &[T],
     buffer: *mut T,
     capacity: usize,
@@ -182,7 +165,7 @@ fn write_text(target: &mut [c_char], text: &str) {
     target[len] = 0;
 }
 
-fn check_size(actual: u32, wanted: u32) -> Result<()> {
+pub(super) fn check_size(actual: u32, wanted: u32) -> Result<()> {
     if actual < wanted {
         return Err(invalid("struct_size is smaller than this plugin's version of the struct"));
     }
@@ -426,258 +409,6 @@ unsafe extern "C" fn detokenize<B: Backend>(
 unsafe extern "C" fn token_is_end<B: Backend>(handle: *const raw::Model, token: Token) -> bool {
     // SAFETY: an open model of ours.
     unsafe { model::<B::Model>(handle) }.is_ok_and(|model| model.token_is_end(token))
-}
-
-unsafe extern "C" fn context_create<B: Backend>(
-    handle: *mut raw::Model,
-    params: *const raw::ContextParams,
-    out: *mut *mut raw::Context,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: an open model of ours; params, out and error are the host's.
-    unsafe {
-        guard(error, || {
-            if out.is_null() {
-                return Err(invalid("the context's out-parameter is null"));
-            }
-            *out = std::ptr::null_mut();
-            let params = params.as_ref().ok_or_else(|| invalid("the params are null"))?;
-            check_size(params.struct_size, struct_size::<raw::ContextParams>())?;
-            let config = context_config(params)?;
-            let created = model::<B::Model>(handle)?.context(&config)?;
-            let boxed = ContextBox { abort: created.abort_flag(), inner: UnsafeCell::new(created) };
-            *out = Box::into_raw(Box::new(boxed)).cast::<raw::Context>();
-            Ok(())
-        })
-    }
-}
-
-fn context_config(params: &raw::ContextParams) -> Result<ContextConfig> {
-    if params.n_ctx == 0 || params.n_batch == 0 || params.n_ubatch == 0 || params.n_seq_max == 0 {
-        return Err(invalid("n_ctx, n_batch, n_ubatch and n_seq_max must be at least 1"));
-    }
-    let pooling = match params.pooling {
-        0 => Pooling::None,
-        1 => Pooling::Model,
-        2 => Pooling::Mean,
-        3 => Pooling::Cls,
-        4 => Pooling::Last,
-        _ => return Err(invalid("unknown pooling")),
-    };
-    let kv_type = match params.kv_type {
-        0 => KvType::F16,
-        1 => KvType::Q8_0,
-        2 => KvType::Q4_0,
-        3 => KvType::F32,
-        _ => return Err(invalid("unknown kv_type")),
-    };
-    Ok(ContextConfig {
-        n_ctx: params.n_ctx,
-        n_batch: params.n_batch,
-        n_ubatch: params.n_ubatch,
-        n_seq_max: params.n_seq_max,
-        n_threads: params.n_threads,
-        n_threads_batch: params.n_threads_batch,
-        embeddings: params.embeddings.then_some(pooling),
-        kv_type,
-    })
-}
-
-unsafe extern "C" fn context_destroy<B: Backend>(handle: *mut raw::Context) {
-    if !handle.is_null() {
-        // SAFETY: context_create made it by Box::into_raw, and the host destroys it once.
-        let boxed = unsafe { Box::from_raw(handle.cast::<ContextBox<ContextOf<B>>>()) };
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(boxed)));
-    }
-}
-
-unsafe extern "C" fn context_info<B: Backend>(
-    handle: *const raw::Context,
-    info: *mut raw::ContextInfo,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread; info and error are the host's.
-    unsafe {
-        guard(error, || {
-            let target = info.as_mut().ok_or_else(|| invalid("the info is null"))?;
-            check_size(target.struct_size, struct_size::<raw::ContextInfo>())?;
-            let found = context::<ContextOf<B>>(handle)?.info();
-            target.memory = [
-                (found.can_roll_back, raw::MEMORY_CAN_ROLL_BACK),
-                (found.can_shift, raw::MEMORY_CAN_SHIFT),
-                (found.can_copy_part, raw::MEMORY_CAN_COPY_PART),
-                (found.can_save, raw::MEMORY_CAN_SAVE),
-            ]
-            .iter()
-            .fold(0, |bits, (set, bit)| if *set { bits | bit } else { bits });
-            target.n_ctx = found.n_ctx;
-            target.n_ctx_seq = found.n_ctx_seq;
-            target.n_batch = found.n_batch;
-            target.n_ubatch = found.n_ubatch;
-            target.n_seq_max = found.n_seq_max;
-            target.n_threads = found.n_threads;
-            target.memory_bytes = found.memory_bytes;
-            Ok(())
-        })
-    }
-}
-
-unsafe extern "C" fn set_threads<B: Backend>(
-    handle: *mut raw::Context,
-    n_threads: u32,
-    n_threads_batch: u32,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread.
-    unsafe {
-        guard(error, || {
-            if n_threads == 0 || n_threads_batch == 0 {
-                return Err(invalid("thread counts must be at least 1"));
-            }
-            context::<ContextOf<B>>(handle)?.set_threads(n_threads, n_threads_batch)
-        })
-    }
-}
-
-unsafe extern "C" fn decode<B: Backend>(
-    handle: *mut raw::Context,
-    batch: *const raw::Batch,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread; the batch's arrays have n_tokens entries and are only read.
-    unsafe {
-        guard(error, || {
-            let batch = batch.as_ref().ok_or_else(|| invalid("the batch is null"))?;
-            check_size(batch.struct_size, struct_size::<raw::Batch>())?;
-            let n_tokens = batch.n_tokens as usize;
-            if n_tokens == 0 {
-                return Err(invalid("the batch is empty"));
-            }
-            context::<ContextOf<B>>(handle)?.decode(BatchRef {
-                tokens: slice(batch.tokens, n_tokens)?,
-                positions: slice(batch.positions, n_tokens)?,
-                sequences: slice(batch.sequences, n_tokens)?,
-                outputs: slice(batch.outputs, n_tokens)?,
-            })
-        })
-    }
-}
-
-unsafe extern "C" fn decode_abort<B: Backend>(handle: *mut raw::Context) {
-    // SAFETY: a live context of ours; only the flag beside `inner` is touched, which decode does not borrow.
-    if let Some(boxed) = unsafe { handle.cast::<ContextBox<ContextOf<B>>>().as_ref() } {
-        boxed.abort.store(true, Ordering::Relaxed);
-    }
-}
-
-unsafe extern "C" fn logits<B: Backend>(
-    handle: *mut raw::Context,
-    index: u32,
-    out: *mut *mut f32,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread; the floats stay in it until its next call.
-    unsafe {
-        guard(error, || {
-            let out = out.as_mut().ok_or_else(|| invalid("null out-parameter"))?;
-            *out = context::<ContextOf<B>>(handle)?.logits(index)?.as_mut_ptr();
-            Ok(())
-        })
-    }
-}
-
-unsafe extern "C" fn embedding<B: Backend>(
-    handle: *mut raw::Context,
-    index: u32,
-    out: *mut *const f32,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread; the floats stay in it until its next call.
-    unsafe {
-        guard(error, || {
-            let out = out.as_mut().ok_or_else(|| invalid("null out-parameter"))?;
-            *out = context::<ContextOf<B>>(handle)?.embedding(index)?.as_ptr();
-            Ok(())
-        })
-    }
-}
-
-unsafe extern "C" fn seq_remove<B: Backend>(
-    handle: *mut raw::Context,
-    seq: Seq,
-    p0: Pos,
-    p1: Pos,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread.
-    unsafe { guard(error, || context::<ContextOf<B>>(handle)?.seq_remove(seq, p0, p1)) }
-}
-
-unsafe extern "C" fn seq_copy<B: Backend>(
-    handle: *mut raw::Context,
-    from: Seq,
-    to: Seq,
-    p0: Pos,
-    p1: Pos,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread.
-    unsafe { guard(error, || context::<ContextOf<B>>(handle)?.seq_copy(from, to, p0, p1)) }
-}
-
-unsafe extern "C" fn seq_shift<B: Backend>(
-    handle: *mut raw::Context,
-    seq: Seq,
-    p0: Pos,
-    p1: Pos,
-    delta: Pos,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread.
-    unsafe { guard(error, || context::<ContextOf<B>>(handle)?.seq_shift(seq, p0, p1, delta)) }
-}
-
-unsafe extern "C" fn seq_save<B: Backend>(
-    handle: *mut raw::Context,
-    seq: Seq,
-    buffer: *mut u8,
-    capacity: usize,
-    n_out: *mut usize,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread; buffer has room for capacity bytes.
-    unsafe {
-        guard(error, || {
-            let n_out = n_out.as_mut().ok_or_else(|| invalid("null out-parameter"))?;
-            let context = context::<ContextOf<B>>(handle)?;
-            let needed = context.seq_save_len(seq)?;
-            *n_out = needed;
-            if needed > capacity {
-                return Err(PluginError::new(
-                    Status::BufferTooSmall,
-                    format!("the state has {needed} bytes"),
-                ));
-            }
-            if buffer.is_null() {
-                return Err(invalid("the buffer is null"));
-            }
-            // The host's buffer may never have been written; a &mut [u8] over it must not expose that.
-            std::ptr::write_bytes(buffer, 0, needed);
-            *n_out = context.seq_save(seq, std::slice::from_raw_parts_mut(buffer, needed))?;
-            Ok(())
-        })
-    }
-}
-
-unsafe extern "C" fn seq_load<B: Backend>(
-    handle: *mut raw::Context,
-    seq: Seq,
-    data: *const u8,
-    len: usize,
-    error: *mut raw::Error,
-) -> raw::RawStatus {
-    // SAFETY: a context of ours on the engine thread; data has len bytes.
-    unsafe { guard(error, || context::<ContextOf<B>>(handle)?.seq_load(seq, slice(data, len)?)) }
 }
 
 unsafe extern "C" fn extension<B: Backend>(id: *const c_char) -> *const c_void {
