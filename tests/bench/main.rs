@@ -1,6 +1,7 @@
 //! Figures that the documents quote: start-up, idle memory, and tokens per second beside llama-bench's.
 //!
-//! `./dev bench` builds what this needs and calls it. Both sides run in turn on the same machine and model, and ratios
+//! `docs/benchmarks.md` says how to run it, and the figures last seen. Both sides run in turn on the same machine and
+//! model, and ratios
 //! are taken within a round: this machine's neighbours change from minute to minute. Nothing here is a test.
 
 use hearth_protocol::{
