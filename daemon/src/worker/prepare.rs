@@ -64,7 +64,7 @@ fn prepare(
                     "send the request without tools, or use a model that was made for them",
                 ));
             }
-            let mut request = request(model, id, owner, seed, &params.options)?;
+            let mut request = request(id, owner, seed, &params.options)?;
             request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
             request.stops.extend(rendered.stops);
             request.spelled =
@@ -85,7 +85,7 @@ fn prepare(
         }
         Job::Generate(params) => {
             generates(model)?;
-            let mut request = request(model, id, owner, seed, &params.options)?;
+            let mut request = request(id, owner, seed, &params.options)?;
             request.prompt =
                 model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
             request.grammar = generate_grammar(model, &params)?;
@@ -123,13 +123,7 @@ fn generates(model: &Model) -> Result<(), RpcError> {
     .with_hint("use it with the method `embed`"))
 }
 
-fn request(
-    model: &Model,
-    id: u64,
-    owner: u32,
-    seed: u64,
-    options: &Options,
-) -> Result<Request, RpcError> {
+fn request(id: u64, owner: u32, seed: u64, options: &Options) -> Result<Request, RpcError> {
     Ok(Request {
         id,
         owner,
@@ -140,7 +134,6 @@ fn request(
         grammar: None,
         spelled: Vec::new(),
     })
-    .inspect(|_| debug_assert!(model.info().can_generate, "checked by the caller"))
 }
 
 fn sampling(options: &Options, seed: u64) -> Result<Sampling, RpcError> {
