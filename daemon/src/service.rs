@@ -12,8 +12,11 @@ use jsonrpsee::server::stop_channel;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long clients get to read what they were sent before the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs the daemon until a signal ends it.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
@@ -88,7 +91,10 @@ async fn serve(
         worker.unload().await;
     }
     let _ = stop_handle.stop();
-    stop_handle.stopped().await;
+    // A client that does not read keeps its connection's last words from going out, and nothing else.
+    if tokio::time::timeout(LAST_WORDS, stop_handle.stopped()).await.is_err() {
+        tracing::warn!("Ending with clients that did not read their replies");
+    }
     listening.await?;
     Ok(())
 }

@@ -13,6 +13,7 @@ mod overload;
 mod privacy;
 mod service;
 mod stopping;
+mod stuck;
 mod users;
 mod websocket;
 mod wire;

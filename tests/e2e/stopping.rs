@@ -1,1 +1,79 @@
-//! x
+//! Stopping: running answers may end, a second signal does not wait for them.
+
+use hearth_protocol::{ErrorKind, Event, Generate};
+use hearth_tests::{Raw, TestDaemon, eventually_is, generate, is_alive};
+use rustix::process::Signal;
+use serde_json::json;
+
+fn start_with_a_slow_model(n_ms_per_token: u64) -> TestDaemon {
+    let daemon = TestDaemon::start();
+    let slow = (n_ms_per_token * 1000).into();
+    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", slow)]);
+    daemon
+}
+
+#[test]
+fn an_idle_daemon_stops_with_success_and_takes_its_socket_away() {
+    TestDaemon::start().stop_cleanly();
+}
+
+#[test]
+fn sigterm_lets_a_running_answer_end_and_refuses_new_ones() {
+    let daemon = start_with_a_slow_model(20);
+    let mut client = daemon.client();
+    let mut late = daemon.raw();
+    let mut params = generate("slow", "once");
+    params.options.max_tokens = Some(30);
+    let mut stream = client.stream::<Generate>(&params).unwrap();
+    while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
+    daemon.signal(Signal::TERM);
+    eventually_is("the socket to go", || !daemon.socket().exists());
+    let refused = late.call("generate", &json!({ "model": "slow", "prompt": "more" }));
+    assert_eq!(refused["error"]["data"]["kind"], "shutting_down", "{refused}");
+    assert!(refused["error"]["data"]["hint"].is_string());
+    let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
+    let Some(Event::Done { reply }) = last else { panic!("{last:?}") };
+    assert_eq!(reply.usage.completion_tokens, 30);
+    let mut daemon = daemon;
+    assert!(daemon.await_end().success());
+}
+
+#[test]
+fn a_second_sigterm_ends_everything_at_once() {
+    let mut daemon = start_with_a_slow_model(20);
+    let mut client = daemon.client();
+    let mut stream = client.stream::<Generate>(&generate("slow", "once")).unwrap();
+    while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
+    let worker = daemon.worker_pid();
+    daemon.signal(Signal::TERM);
+    eventually_is("the socket to go", || !daemon.socket().exists());
+    daemon.signal(Signal::TERM);
+    let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
+    let Some(Event::Error { error }) = last else { panic!("{last:?}") };
+    assert_eq!(error.kind(), Some(ErrorKind::WorkerDied), "{error:?}");
+    assert!(daemon.await_end().success());
+    eventually_is("the end of the worker", || !is_alive(worker));
+}
+
+#[test]
+fn a_drain_that_takes_too_long_is_ended() {
+    let mut daemon = TestDaemon::builder().config("drain_seconds = 0").start();
+    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 20_000.into())]);
+    let raw: Raw = daemon.raw();
+    raw.send_call(1, "generate.stream", &json!({ "model": "slow", "prompt": "once" }));
+    eventually_is("the request to run", || daemon.status().active_requests == 1);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.await_end().success());
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_is_refused_with_a_hint() {
+    let daemon = TestDaemon::start();
+    let mut command = daemon.command(hearth_tests::hearthd_path());
+    command.arg("--socket").arg(daemon.socket()).arg("--models").arg(daemon.dir().join("m"));
+    let second = hearth_tests::run(&mut command, "");
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains("another hearthd listens on"), "{second:?}");
+    assert!(second.stderr.contains("hint: "), "{second:?}");
+    daemon.status();
+}

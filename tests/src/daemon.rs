@@ -72,10 +72,14 @@ impl Builder {
         self
     }
 
-    /// The command that `start` runs.
+    /// The command that `run` runs.
     pub fn command(&self) -> Command {
+        self.command_with(&self.config)
+    }
+
+    fn command_with(&self, config: &str) -> Command {
         let dir = self.dir.path();
-        std::fs::write(dir.join("hearth.toml"), &self.config).unwrap();
+        std::fs::write(dir.join("hearth.toml"), config).unwrap();
         let program = hearthd_path().into_os_string();
         let words: Vec<&OsStr> =
             self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
@@ -120,7 +124,10 @@ impl Builder {
 
 fn spawn(builder: &Builder) -> Child {
     let log = File::options().create(true).append(true).open(builder.dir().join("log")).unwrap();
-    builder.command().stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    // Before the rest, which may end in a table.
+    let level = if builder.config.contains("log = ") { "" } else { "log = \"debug\"\n" };
+    let config = format!("{level}{}", builder.config);
+    builder.command_with(&config).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 /// A running daemon. Dropping it kills it, and prints its log if the test has failed.
@@ -148,7 +155,7 @@ impl TestDaemon {
     pub fn builder_with(backends: PathBuf) -> Builder {
         // The kernel's limit for a socket's path is 108 bytes, and `$TMPDIR` may be long.
         let dir = tempfile::Builder::new().prefix("hearth").tempdir_in("/tmp").unwrap();
-        let config = "log = \"debug\"\n".into();
+        let config = String::new();
         Builder { dir, config, backends, args: Vec::new(), env: Vec::new(), wrapper: Vec::new() }
     }
 

@@ -91,7 +91,9 @@ fn failed(error: PluginError) -> RpcError {
         Status::OutOfMemory => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
             "unload another model with `ctl stop`, or lower `engine.context` in the configuration",
         ),
-        _ => RpcError::new(ErrorKind::LoadFailed, error.message),
+        _ => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
+            "the log has what the backend said before: `journalctl -u hearth`, or hearthd's standard error",
+        ),
     }
 }
 
