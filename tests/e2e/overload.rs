@@ -4,6 +4,7 @@ use hearth_protocol::{DaemonStatus, Empty, Event, Generate};
 use hearth_tests::{TestDaemon, eventually_is, follow_generate, generate, peak_rss_bytes};
 use serde_json::{Value, json};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 
@@ -81,6 +82,29 @@ fn a_client_that_vanishes_ends_its_requests() {
         assert!(daemon.status().active_requests > 0);
         drop(raw);
         daemon.await_idle();
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_while_nothing_is_sent_to_it_ends_its_call() {
+    let daemon = TestDaemon::start();
+    daemon.model("slow", &[("slow_us_per_decode", 20_000.into()), ("eos_one_in", 0.into())]);
+    let params = json!({ "model": "slow", "prompt": "once" });
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "generate", "params": params });
+    let body = call.to_string();
+    let length = body.len();
+    let post = format!(
+        "POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    for said in [body, post] {
+        let raw = daemon.raw();
+        raw.write(said);
+        eventually_is("the call to run", || daemon.status().active_requests == 1);
+        drop(raw);
+        let since = Instant::now();
+        daemon.await_idle();
+        // The whole answer takes 80 s.
+        assert!(since.elapsed() < Duration::from_secs(20), "noticed after {:?}", since.elapsed());
     }
 }
 

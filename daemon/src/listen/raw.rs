@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -84,7 +85,7 @@ async fn write(mut messages: mpsc::Receiver<Box<RawValue>>, mut writer: OwnedWri
     loop {
         let message = tokio::select! {
             message = messages.recv() => message,
-            // Both directions closed: nobody reads any more. A client that only stopped writing does not look like this.
+            // Nobody reads any more.
             () = hung_up(&writer) => return,
         };
         let Some(message) = message else { return };
@@ -103,12 +104,24 @@ async fn write(mut messages: mpsc::Receiver<Box<RawValue>>, mut writer: OwnedWri
     }
 }
 
+/// Waits until both directions are closed. A client that only stopped writing still reads.
 async fn hung_up(writer: &OwnedWriteHalf) {
-    while let Ok(ready) = writer.ready(Interest::ERROR).await {
-        if ready.is_write_closed() || ready.is_error() {
-            return;
+    // Linux says so when the client stops writing, which comes first, and costs nothing to wait for.
+    #[cfg(target_os = "linux")]
+    let _ = writer.ready(Interest::PRIORITY).await;
+    // A registration of its own: what is cleared here, a write must not miss.
+    let own = writer.as_ref().as_fd().try_clone_to_owned();
+    if let Ok(own) = own.and_then(|own| UnixStream::from_std(own.into())) {
+        while let Ok(ready) = own.ready(Interest::WRITABLE).await {
+            if ready.is_write_closed() {
+                return;
+            }
+            let _ = own.try_io(Interest::WRITABLE, || {
+                Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
+            });
         }
     }
+    std::future::pending().await
 }
 
 /// The line that tells an error of no request in particular.
