@@ -29,6 +29,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         Some(Forked::Child(parent)) => Some(parent),
         None => None,
     };
+    let result = run_here(config, parent, started);
+    // A number left behind may soon be another process's.
+    if let Some(path) = args.pid_file {
+        let _ = std::fs::remove_file(path);
+    }
+    result
+}
+
+fn run_here(config: Config, parent: Option<Parent>, started: Instant) -> anyhow::Result<()> {
     logging::init(&config.log)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()

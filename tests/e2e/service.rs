@@ -2,7 +2,7 @@
 
 use hearth_protocol::{Client, DaemonStatus, Empty};
 use hearth_tests::{
-    TestDaemon, eventually, eventually_is, hearthd_path, is_alive, run, signal_process,
+    Guard, TestDaemon, eventually, eventually_is, hearthd_path, is_alive, run, signal_process,
 };
 use rustix::process::Signal;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -16,6 +16,7 @@ fn the_service_manager_hears_ready_only_when_the_socket_takes_connections() {
     socket.set_read_timeout(Some(hearth_tests::DEADLINE)).unwrap();
     let builder = TestDaemon::builder().env("NOTIFY_SOCKET", path.display().to_string());
     let listens_at = builder.dir().join("sock");
+    let (ready, is_ready) = std::sync::mpsc::channel();
     let hearing = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         let mut heard = Vec::new();
@@ -23,7 +24,7 @@ fn the_service_manager_hears_ready_only_when_the_socket_takes_connections() {
             let n = socket.recv(&mut buffer).unwrap();
             let text = String::from_utf8(buffer[..n].to_vec()).unwrap();
             if text.contains("READY=1") {
-                UnixStream::connect(&listens_at).unwrap();
+                ready.send(UnixStream::connect(&listens_at).is_ok()).unwrap();
             }
             let stopping = text.contains("STOPPING=1");
             heard.push(text);
@@ -33,7 +34,7 @@ fn the_service_manager_hears_ready_only_when_the_socket_takes_connections() {
         }
     });
     let daemon = builder.start();
-    daemon.status();
+    assert!(is_ready.recv().unwrap(), "ready, and nothing listens");
     daemon.stop_cleanly();
     let heard = hearing.join().unwrap();
     assert!(heard[0].contains("READY=1") && heard[0].contains("STATUS=Listening on"), "{heard:?}");
@@ -59,10 +60,12 @@ fn daemonize_leaves_with_success_once_the_socket_listens() {
     let status = client.call::<DaemonStatus>(&Empty {}).unwrap();
     let pid: u32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
     assert_eq!(status.pid, pid);
+    let _guard = Guard::new(pid);
     eventually_is("the log", || std::fs::read_to_string(&log).unwrap().contains("Listening"));
     signal_process(pid, Signal::TERM);
     eventually_is("its end", || !is_alive(pid));
     assert!(!socket.exists());
+    assert!(!pid_file.exists(), "the number may soon be another process's");
 }
 
 #[test]
