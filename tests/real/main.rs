@@ -83,13 +83,12 @@ fn a_seed_repeats_a_choice_and_another_one_does_not() {
     params.options.temperature = Some(1.5);
     // Asked once before, so that each of the next finds the same tokens in memory and computes the same batches.
     follow(&mut client, &params);
-    let mut texts = [1, 1, 2].map(|seed| {
+    let texts = [1, 1, 2].map(|seed| {
         params.options.seed = Some(seed);
         follow(&mut client, &params).text
     });
     assert_eq!(texts[0], texts[1]);
     assert_ne!(texts[1], texts[2]);
-    texts.sort();
 }
 
 #[test]
