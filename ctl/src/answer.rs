@@ -128,6 +128,17 @@ fn costs(reply: &ChatReply) -> String {
     parts.join(" · ")
 }
 
+fn queued(place: u32, wait_ms: Option<u64>) -> String {
+    let place = match place {
+        0 | 1 => "next in the queue".into(),
+        n => format!("place {n} in the queue"),
+    };
+    match wait_ms {
+        Some(wait_ms) if wait_ms >= 1000 => format!("{place}, about {} s", wait_ms.div_ceil(1000)),
+        _ => place,
+    }
+}
+
 fn tokens(n: u32) -> String {
     format!("{n} token{}", if n == 1 { "" } else { "s" })
 }
@@ -161,11 +172,7 @@ impl<'a> View<'a> {
             Event::Loading { fraction } => {
                 self.status.set(format!("loading the model, {}", percent(*fraction)));
             }
-            Event::Queued { place } => self.status.set(match place {
-                0 => "next in the queue".into(),
-                1 => "1 request before this one".into(),
-                n => format!("{n} requests before this one"),
-            }),
+            Event::Queued { place, wait_ms } => self.status.set(queued(*place, *wait_ms)),
             Event::Prefill { done, total } => {
                 self.status.set(format!("reading the prompt, {done} of {total} tokens"));
             }
@@ -249,7 +256,12 @@ mod tests {
             request: "r".into(),
             message: Message::text(Role::Assistant, ""),
             finish: FinishReason::End,
-            usage: Usage { prompt_tokens: 30, cached_tokens: 20, completion_tokens: 43 },
+            usage: Usage {
+                prompt_tokens: 30,
+                cached_tokens: 20,
+                completion_tokens: 43,
+                guessed_tokens: 0,
+            },
             timings: Timings {
                 load_us: 210_000,
                 queue_us: 9_000,
@@ -261,7 +273,7 @@ mod tests {
             costs(&reply),
             "43 tokens in 0.81 s · 51.9 tokens/s · prompt 30 tokens (20 reused) in 0.05 s · loading 0.21 s"
         );
-        reply.usage = Usage { prompt_tokens: 1, cached_tokens: 0, completion_tokens: 0 };
+        reply.usage = Usage { prompt_tokens: 1, ..Usage::default() };
         reply.timings = Timings::default();
         assert_eq!(costs(&reply), "0 tokens in 0.00 s · prompt 1 token in 0.00 s");
     }

@@ -38,6 +38,9 @@ struct FileEngine {
     batch: Option<u32>,
     queue: Option<usize>,
     threads: Option<u32>,
+    step_ms: Option<u64>,
+    archive_mib: Option<usize>,
+    speculate: Option<bool>,
 }
 
 /// What the daemon runs with.
@@ -68,6 +71,9 @@ pub(crate) struct EngineSizes {
     pub(crate) batch: u32,
     pub(crate) queue: usize,
     pub(crate) threads: u32,
+    pub(crate) step_ms: u64,
+    pub(crate) archive_mib: usize,
+    pub(crate) speculate: bool,
 }
 
 impl Config {
@@ -89,6 +95,9 @@ impl Config {
             batch: at_least("engine.batch", engine.batch.unwrap_or(512), 32)?,
             queue: engine.queue.unwrap_or(256),
             threads: engine.threads.unwrap_or(0),
+            step_ms: engine.step_ms.unwrap_or(100),
+            archive_mib: engine.archive_mib.unwrap_or(1024),
+            speculate: engine.speculate.unwrap_or(true),
         };
         let keep_alive =
             file.keep_alive.or_else(|| env("OLLAMA_KEEP_ALIVE")).unwrap_or_else(|| "5m".into());

@@ -207,7 +207,7 @@ fn who_waits_is_told_the_place_in_the_queue() {
     while !matches!(running.next_event().unwrap(), Some(Event::Delta { .. })) {}
     let told = follow_generate(&mut daemon.client(), &params);
     assert!(
-        told.events.iter().any(|event| matches!(event, Event::Queued { place: 1 })),
+        told.events.iter().any(|event| matches!(event, Event::Queued { place: 1, .. })),
         "{:?}",
         told.events
     );

@@ -25,6 +25,8 @@ pub struct Settings {
     pub eos_one_in: u64,
     /// When not empty, what every answer of a chat says, before `<|end|>`.
     pub script: String,
+    /// Seven of eight tokens repeat the one that stood so many places before, at most 16; 0: none do.
+    pub echo_period: u32,
     /// Bytes it says its weights have.
     pub size_bytes: u64,
     /// `seq_remove` can cut the end off a sequence. False is like recurrent or sliding-window memory.
@@ -77,6 +79,7 @@ impl Default for Settings {
             seed: 0,
             eos_one_in: 64,
             script: String::new(),
+            echo_period: 0,
             size_bytes: 4096,
             roll_back: true,
             can_shift: true,
@@ -100,6 +103,9 @@ impl Default for Settings {
         }
     }
 }
+
+/// Longest `echo_period`.
+const MAX_ECHO_PERIOD: u32 = 16;
 
 impl Settings {
     /// Reads pairs as [`write_model`](crate::write_model) takes them. Keys of other prefixes are passed over.
@@ -129,6 +135,7 @@ impl Settings {
                 "seed" => settings.seed = number()?,
                 "eos_one_in" => settings.eos_one_in = number()?,
                 "script" => text()?.clone_into(&mut settings.script),
+                "echo_period" => settings.echo_period = small()?.min(MAX_ECHO_PERIOD),
                 "size_bytes" => settings.size_bytes = number()?,
                 "roll_back" => settings.roll_back = flag()?,
                 "can_shift" => settings.can_shift = flag()?,

@@ -34,23 +34,37 @@ pub(crate) fn unit(hash: u64) -> f32 {
     (hash >> 40) as f32 / (1_u64 << 24) as f32
 }
 
+/// Longest `echo_period`.
+const MAX_ECHO: usize = 16;
+
 /// All that the next token depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
     hash: u64,
     last: Option<Token>,
+    /// The last tokens, by number modulo the length.
+    recent: [Token; MAX_ECHO],
+    n_tokens: usize,
     /// Tokens after the last ASSISTANT, if there is one.
     answered: Option<usize>,
 }
 
 impl View {
     pub(crate) fn new(seed: u64, entries: impl Iterator<Item = Entry>) -> Self {
-        let mut view = Self { hash: mix(seed), last: None, answered: None };
+        let mut view = Self {
+            hash: mix(seed),
+            last: None,
+            recent: [0; MAX_ECHO],
+            n_tokens: 0,
+            answered: None,
+        };
         for entry in entries {
             let place = (u64::from(entry.pos.cast_unsigned()) << 32)
                 | u64::from(entry.token.cast_unsigned());
             view.hash = mix(view.hash ^ mix(place) ^ entry.salt);
             view.last = Some(entry.token);
+            view.recent[view.n_tokens % MAX_ECHO] = entry.token;
+            view.n_tokens += 1;
             view.answered = match view.answered {
                 _ if entry.token == ASSISTANT => Some(0),
                 answered => answered.map(|n| n + 1),
@@ -72,8 +86,12 @@ impl View {
         }
         let last = self.last.and_then(|token| u8::try_from(token).ok());
         let ends = settings.eos_one_in > 0 && self.hash.is_multiple_of(settings.eos_one_in);
+        let period = settings.echo_period as usize;
         match last {
             Some(_) if ends => end,
+            _ if (1..=self.n_tokens).contains(&period) && !(self.hash >> 20).is_multiple_of(8) => {
+                self.recent[(self.n_tokens - period) % MAX_ECHO]
+            }
             Some(last) if CONSONANTS.contains(&last) => self.pick(VOWELS),
             Some(last) if VOWELS.contains(&last) && self.hash >> 61 < 3 => Token::from(b' '),
             _ => self.pick(CONSONANTS),

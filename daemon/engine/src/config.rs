@@ -1,5 +1,7 @@
 //! Sizes of one engine.
 
+use std::time::Duration;
+
 /// Sizes of one engine, fixed for its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -7,14 +9,18 @@ pub struct EngineConfig {
     pub n_ctx: u32,
     /// Most tokens in one step.
     pub n_batch: u32,
-    /// Most tokens of prompts in a step that also continues running answers, so that a long prompt does not stall them.
-    pub n_prefill_beside: u32,
+    /// How long a step may take that also continues running answers: the gap in a stream while others send prompts.
+    pub step_target: Duration,
     /// Sequences that run at once.
     pub n_parallel: u32,
     /// Finished sequences whose memory may be kept for reuse, beside the running ones.
     pub n_kept: u32,
-    /// Requests that may wait; one more is refused.
+    /// Bytes of main memory for sequences that left the KV memory; 0: none are saved.
+    pub archive_bytes: usize,
+    /// Requests of one owner that may wait; one more is refused.
     pub max_waiting: usize,
+    /// Texts that repeat themselves may be guessed.
+    pub speculate: bool,
     /// While decoding single tokens; 0: the plugin chooses.
     pub n_threads: u32,
     /// While decoding prompts; 0: the plugin chooses.
@@ -26,10 +32,12 @@ impl Default for EngineConfig {
         Self {
             n_ctx: 8192,
             n_batch: 512,
-            n_prefill_beside: 128,
+            step_target: Duration::from_millis(100),
             n_parallel: 8,
             n_kept: 8,
+            archive_bytes: 1 << 30,
             max_waiting: 256,
+            speculate: true,
             n_threads: 0,
             n_threads_batch: 0,
         }

@@ -13,6 +13,9 @@ mod cache;
 mod config;
 mod embedder;
 mod engine;
+mod ledger;
+mod lookup;
+mod pace;
 mod runner;
 mod sampler;
 mod scheduler;
@@ -21,6 +24,6 @@ mod text;
 
 pub use config::EngineConfig;
 pub use embedder::Embedder;
-pub use engine::{Engine, Fatal, Sink};
+pub use engine::{Engine, Fatal, MemoryUse, Sink};
 pub use sampler::Sampling;
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};

@@ -43,6 +43,18 @@ impl Runner {
         last
     }
 
+    /// Adds guessed tokens, each with an output.
+    pub(crate) fn add_draft(&mut self, slot: usize, n_before: usize, tokens: &[Token]) {
+        for (offset, token) in tokens.iter().enumerate() {
+            self.add(slot, n_before + offset, &[*token], true);
+        }
+    }
+
+    /// Tokens in the batch.
+    pub(crate) fn len(&self) -> usize {
+        self.batch.len()
+    }
+
     pub(crate) fn run(&mut self) -> Result<(), PluginError> {
         self.context.decode(&self.batch)
     }

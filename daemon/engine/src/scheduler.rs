@@ -1,17 +1,17 @@
 //! Which tokens the next step computes.
 //!
-//! Every running answer gets its one token; then prompts are filled in, oldest first, as far as the step's budget goes.
-//! While answers run, prompts get at most `n_prefill_beside` tokens of a step, so that a long prompt stalls nobody.
-
-use crate::config::EngineConfig;
+//! Every running answer gets its one token; then prompts are filled in, in the order given, as far as the step's budget
+//! goes.
 
 /// What the scheduler knows of one running sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pending {
-    /// Index in the list of running sequences, which is oldest first.
+    /// Index in the list of running sequences.
     pub(crate) idx: usize,
-    /// Tokens not yet in memory, at least one.
+    /// Tokens not yet in memory, at least one. One: an answer that goes on.
     pub(crate) n_pending: usize,
+    /// Of these, as many as may be computed now.
+    pub(crate) n_most: usize,
 }
 
 /// How many tokens of one sequence go into the step.
@@ -21,29 +21,42 @@ pub(crate) struct Share {
     pub(crate) n_tokens: usize,
     /// They are all it has pending, so a token is sampled after them.
     pub(crate) completes: bool,
+    /// Guessed tokens behind them.
+    pub(crate) n_drafted: usize,
 }
 
-/// Fills `shares` for one step.
-pub(crate) fn plan(config: &EngineConfig, pending: &[Pending], shares: &mut Vec<Share>) {
+/// Fills `shares` for one step of at most `n_batch` tokens. `prompt_budget` tells how many tokens of prompts go beside so
+/// many answers.
+pub(crate) fn plan(
+    n_batch: usize,
+    prompt_budget: impl FnOnce(usize, usize) -> usize,
+    pending: &[Pending],
+    shares: &mut Vec<Share>,
+) {
     shares.clear();
-    let n_batch = config.n_batch as usize;
-    let single = pending.iter().filter(|sequence| sequence.n_pending == 1).take(n_batch);
-    shares.extend(single.map(|sequence| Share { idx: sequence.idx, n_tokens: 1, completes: true }));
-    let mut budget = n_batch - shares.len();
-    if !shares.is_empty() {
-        budget = budget.min(config.n_prefill_beside as usize);
+    let answers = pending.iter().filter(|sequence| sequence.n_pending == 1).take(n_batch);
+    shares.extend(answers.map(|sequence| Share {
+        idx: sequence.idx,
+        n_tokens: 1,
+        completes: true,
+        n_drafted: 0,
+    }));
+    let left = n_batch - shares.len();
+    let prompts = || pending.iter().filter(|sequence| sequence.n_pending > 1);
+    if left == 0 || prompts().next().is_none() {
+        return;
     }
-    for sequence in pending.iter().filter(|sequence| sequence.n_pending > 1) {
+    let mut budget = prompt_budget(shares.len(), left).min(left);
+    for sequence in prompts() {
         if budget == 0 {
             break;
         }
-        let n_tokens = sequence.n_pending.min(budget);
-        budget -= n_tokens;
-        shares.push(Share {
-            idx: sequence.idx,
-            n_tokens,
-            completes: n_tokens == sequence.n_pending,
-        });
+        let n_tokens = sequence.n_most.min(budget);
+        if n_tokens > 0 {
+            budget -= n_tokens;
+            let completes = n_tokens == sequence.n_pending;
+            shares.push(Share { idx: sequence.idx, n_tokens, completes, n_drafted: 0 });
+        }
     }
 }
 
@@ -56,15 +69,15 @@ mod tests {
         #[test]
         fn every_answer_advances_and_the_budget_holds(
             lens in prop::collection::vec(1_usize..2000, 1..20),
-            n_batch in 32_u32..600,
-            n_prefill_beside in 1_u32..200,
+            n_batch in 32_usize..600,
+            n_budget in 1_usize..200,
         ) {
-            let config = EngineConfig { n_batch, n_prefill_beside, ..EngineConfig::default() };
-            let pending: Vec<_> = lens.iter().enumerate().map(|(idx, n)| Pending { idx, n_pending: *n }).collect();
+            let pending: Vec<_> = lens.iter().enumerate().map(|(idx, n)| Pending { idx, n_pending: *n, n_most: *n }).collect();
             let mut shares = Vec::new();
-            plan(&config, &pending, &mut shares);
+            plan(n_batch, |_, _| n_budget, &pending, &mut shares);
             let total: usize = shares.iter().map(|share| share.n_tokens).sum();
-            prop_assert!(total >= 1 && total <= n_batch as usize);
+            let n_answers = lens.iter().filter(|n| **n == 1).count();
+            prop_assert!(total >= 1 && total <= n_batch && total <= n_answers + n_budget);
             for (idx, n) in lens.iter().enumerate() {
                 let share = shares.iter().find(|share| share.idx == idx);
                 if *n == 1 {
@@ -75,7 +88,7 @@ mod tests {
                     prop_assert_eq!(share.completes, share.n_tokens == *n);
                 }
             }
-            // Prompts are served oldest first: only the last one served may be cut.
+            // Prompts are served in order: only the last one served may be cut.
             let prompts: Vec<_> = shares.iter().filter(|share| lens[share.idx] > 1).collect();
             prop_assert!(prompts.windows(2).all(|pair| pair[0].idx < pair[1].idx && pair[0].completes));
         }

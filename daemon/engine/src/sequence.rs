@@ -1,20 +1,25 @@
 //! One request's tokens and everything that belongs to them but the KV memory.
 
+use crate::lookup::Lookup;
 use crate::sampler::{Sampler, Sampling};
 use crate::text::TextOut;
 use hearth_abi::host::Grammar;
 use hearth_abi::raw::Token;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What to compute.
 #[derive(Debug)]
 pub struct Request {
     /// Unique among the engine's living requests.
     pub id: u64,
-    /// Whose it is. Memory of one owner is never reused for another.
+    /// Whose it is. Memory of one owner is reused for another only where it is public.
     pub owner: u32,
     /// The prompt, at least one token.
     pub prompt: Vec<Token>,
+    /// Tokens at its start that are the same for everybody, such as the model's own system prompt.
+    pub n_public: u32,
+    /// Most tokens of prompt and answer together; `None`: what the engine has.
+    pub max_context: Option<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Texts that end the answer.
@@ -32,8 +37,10 @@ pub struct Request {
 pub enum Event<'a> {
     /// It waits behind `place` others.
     Queued {
-        /// How many are before it.
+        /// Its place, from 1.
         place: u32,
+        /// How long that will be about; `None` while nothing is known.
+        wait: Option<Duration>,
     },
     /// Its prompt is being computed.
     Prefill {
@@ -61,6 +68,10 @@ pub struct Finish {
     pub n_cached: u32,
     /// Tokens chosen, the ending one included.
     pub n_generated: u32,
+    /// Tokens that were guessed before they were chosen, and put to the test.
+    pub n_drafted: u32,
+    /// Of these, how many were chosen.
+    pub n_accepted: u32,
     /// Microseconds from submission to a place.
     pub queue_us: u64,
     /// From there to the first token.
@@ -128,35 +139,52 @@ pub(crate) struct Sequence {
     /// The prompt, then what was generated.
     pub(crate) tokens: Vec<Token>,
     pub(crate) n_prompt: usize,
+    pub(crate) n_public: usize,
     pub(crate) n_cached: usize,
+    pub(crate) n_drafted: usize,
+    pub(crate) n_accepted: usize,
+    /// Most tokens in all.
+    pub(crate) n_ctx: usize,
     /// Its place in the cache while it runs.
     pub(crate) slot: Option<usize>,
     pub(crate) sampler: Sampler,
+    pub(crate) lookup: Lookup,
     pub(crate) text: TextOut,
     pub(crate) max_tokens: usize,
     pub(crate) grammar: Option<Grammar>,
     pub(crate) spelled: Vec<Token>,
     /// The place last told to the caller.
     pub(crate) told_place: Option<u32>,
+    /// While it waits: for another's prompt that it shares.
+    pub(crate) is_held_back: bool,
+    /// While its prompt runs: where others can take a copy.
+    pub(crate) stop_at: Option<usize>,
     pub(crate) submitted: Instant,
     pub(crate) admitted: Option<Instant>,
     pub(crate) first_token: Option<Instant>,
 }
 
 impl Sequence {
-    pub(crate) fn new(request: Request) -> Self {
+    pub(crate) fn new(request: Request, n_ctx: usize) -> Self {
         Self {
             id: request.id,
             owner: request.owner,
             n_prompt: request.prompt.len(),
+            n_public: request.n_public as usize,
             n_cached: 0,
+            n_drafted: 0,
+            n_accepted: 0,
+            n_ctx,
             slot: None,
             sampler: Sampler::new(request.sampling, &request.prompt),
+            lookup: Lookup::new(),
             text: TextOut::new(request.stops),
             max_tokens: request.max_tokens.map_or(usize::MAX, |max| max as usize),
             grammar: request.grammar,
             spelled: request.spelled,
             told_place: None,
+            is_held_back: false,
+            stop_at: None,
             submitted: Instant::now(),
             admitted: None,
             first_token: None,
@@ -168,6 +196,12 @@ impl Sequence {
         self.tokens.len() - self.n_prompt
     }
 
+    /// Tokens that the answer may still get.
+    pub(crate) fn n_left(&self) -> usize {
+        let by_count = self.max_tokens.saturating_sub(self.n_generated());
+        by_count.min(self.n_ctx.saturating_sub(self.tokens.len()))
+    }
+
     pub(crate) fn finish(&self, reason: FinishReason) -> Finish {
         let now = Instant::now();
         let admitted = self.admitted.unwrap_or(now);
@@ -177,6 +211,8 @@ impl Sequence {
             n_prompt: to_u32(self.n_prompt),
             n_cached: to_u32(self.n_cached),
             n_generated: to_u32(self.n_generated()),
+            n_drafted: to_u32(self.n_drafted),
+            n_accepted: to_u32(self.n_accepted),
             queue_us: micros(self.submitted, admitted),
             prefill_us: micros(admitted, first_token),
             decode_us: micros(first_token, now),

@@ -161,6 +161,9 @@ pub struct Options {
     /// Most tokens in the answer. Default: as many as the context holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    /// Most tokens of prompt and answer together. Default: as many as the model and its memory hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
 }
 
 /// Parameters of `chat.send`.
@@ -250,6 +253,9 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Tokens generated.
     pub completion_tokens: u32,
+    /// Of these, guessed right beforehand, which made the answer faster and nothing else.
+    #[serde(default)]
+    pub guessed_tokens: u32,
 }
 
 /// Where the time went, in microseconds.
@@ -318,8 +324,11 @@ pub enum Event<R> {
     },
     /// The request waits for a place.
     Queued {
-        /// Requests before this one.
+        /// Its place in the queue, from 1.
         place: u32,
+        /// How long that will take about, in milliseconds; absent while nothing is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait_ms: Option<u64>,
     },
     /// The prompt is being computed.
     Prefill {

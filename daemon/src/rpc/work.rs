@@ -151,7 +151,7 @@ impl Work {
                 Err(error) => Event::Error { error },
             },
             Step::Failed(error) => Event::Error { error },
-            Step::News(WorkerEvent::Queued { place }) => Event::Queued { place },
+            Step::News(WorkerEvent::Queued { place, wait_ms }) => Event::Queued { place, wait_ms },
             Step::News(WorkerEvent::Prefill { done, total }) => Event::Prefill { done, total },
             Step::News(WorkerEvent::Reasoning(text)) => Event::Reasoning { text },
             Step::News(WorkerEvent::Delta(text)) => Event::Delta { text },

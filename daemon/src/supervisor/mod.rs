@@ -124,6 +124,9 @@ impl Supervisor {
             n_kept: engine.kept,
             max_waiting: engine.queue,
             n_threads: engine.threads,
+            step_ms: engine.step_ms,
+            archive_bytes: engine.archive_mib.saturating_mul(1 << 20),
+            speculate: engine.speculate,
         }
     }
 

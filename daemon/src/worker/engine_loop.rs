@@ -13,7 +13,11 @@ use hearth_engine::{Embedder, Event, Failure, Fatal, Request, Sink};
 use hearth_protocol::{EmbedReply, ErrorKind, RpcError, Usage};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// So long without a command, and the next is not expected any moment.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Work for the engine, in order.
 pub(super) enum Command {
@@ -71,10 +75,14 @@ fn serve(
         let is_idle =
             embeds.is_empty() && loaded.engine.as_ref().is_none_or(|engine| engine.is_idle());
         // Sleeps when there is nothing to compute; between steps only takes what is there already.
-        let mut next = if is_idle { commands.recv().ok() } else { commands.try_recv().ok() };
-        if next.is_none() && is_idle {
-            return Ok(());
-        }
+        let mut next = if is_idle {
+            match wait(loaded, commands)? {
+                Some(command) => Some(command),
+                None => return Ok(()),
+            }
+        } else {
+            commands.try_recv().ok()
+        };
         while let Some(command) = next {
             take(command, loaded, &mut embeds, sink);
             next = commands.try_recv().ok();
@@ -88,6 +96,24 @@ fn serve(
             embeds.pop_front();
         }
     }
+}
+
+/// The next command; `None` if none will come. After a quiet time finished sequences are saved, one by one, and then it
+/// sleeps for good.
+fn wait(loaded: &mut Loaded, commands: &Receiver<Command>) -> Result<Option<Command>, Fatal> {
+    if let Some(engine) = &mut loaded.engine {
+        match commands.recv_timeout(QUIET) {
+            Ok(command) => return Ok(Some(command)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        while engine.tidy()? {
+            if let Ok(command) = commands.try_recv() {
+                return Ok(Some(command));
+            }
+        }
+    }
+    Ok(commands.recv().ok())
 }
 
 fn take(
@@ -168,7 +194,7 @@ impl Sink for Forward<'_> {
     fn event(&mut self, id: u64, event: Event<'_>) {
         let event = match event {
             Event::Text(text) => Present::Text { id, text: text.into() },
-            Event::Queued { place } => Present::Queued { id, place },
+            Event::Queued { place, wait } => Present::Queued { id, place, wait },
             Event::Prefill { done, total } => Present::Prefill { id, done, total },
             Event::Done(finish) => Present::Done { id, finish },
             Event::Failed(failure) => Present::Failed { id, error: failed(&failure) },

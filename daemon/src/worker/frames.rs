@@ -28,6 +28,9 @@ pub(crate) struct LoadSpec {
     pub(crate) n_kept: u32,
     pub(crate) max_waiting: usize,
     pub(crate) n_threads: u32,
+    pub(crate) step_ms: u64,
+    pub(crate) archive_bytes: usize,
+    pub(crate) speculate: bool,
 }
 
 /// One request's work. Texts of people pass here, so it is never printed.
@@ -107,7 +110,7 @@ pub(crate) struct LoadedInfo {
 /// Something that happened to a request; `Done` and `Failed` are its last.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum WorkerEvent {
-    Queued { place: u32 },
+    Queued { place: u32, wait_ms: Option<u64> },
     Prefill { done: u32, total: u32 },
     Reasoning(String),
     Delta(String),

@@ -9,6 +9,7 @@ use hearth_engine::{Embedder, Engine, EngineConfig};
 use hearth_protocol::{ErrorKind, RpcError};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 /// A model and what computes with it.
 pub(super) struct Loaded {
@@ -42,10 +43,6 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
     };
     let params = OpenParams::new(&spec.model);
     let model = Model::open(&plugin, &params, &mut progress).map_err(failed)?;
-    let n_ctx = match model.info().n_ctx_train {
-        0 => spec.n_ctx,
-        n_ctx_train => spec.n_ctx.min(n_ctx_train),
-    };
     if !model.info().can_generate {
         let embedder = embedder(&model, spec)?;
         return Ok(Loaded {
@@ -55,8 +52,8 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
             embedder: Some(embedder),
         });
     }
-    let engine = engine(&model, spec, n_ctx).map_err(failed)?;
-    let n_ctx = engine.context().info().n_ctx;
+    let engine = engine(&model, spec).map_err(failed)?;
+    let n_ctx = engine.max_tokens();
     Ok(Loaded { model, engine: Some(engine), embedder: None, n_ctx })
 }
 
@@ -64,14 +61,16 @@ pub(super) fn embedder(model: &Arc<Model>, spec: &LoadSpec) -> Result<Embedder, 
     Embedder::new(model, spec.n_ctx, spec.n_threads).map_err(failed)
 }
 
-fn engine(model: &Arc<Model>, spec: &LoadSpec, n_ctx: u32) -> Result<Engine, PluginError> {
+fn engine(model: &Arc<Model>, spec: &LoadSpec) -> Result<Engine, PluginError> {
     let config = EngineConfig {
-        n_ctx,
+        n_ctx: spec.n_ctx,
         n_batch: spec.n_batch,
-        n_prefill_beside: spec.n_batch / 4,
+        step_target: Duration::from_millis(spec.step_ms),
         n_parallel: spec.n_parallel,
         n_kept: spec.n_kept,
+        archive_bytes: spec.archive_bytes,
         max_waiting: spec.max_waiting,
+        speculate: spec.speculate,
         n_threads: spec.n_threads,
         n_threads_batch: spec.n_threads,
     };

@@ -10,6 +10,7 @@ pub(crate) mod frames;
 mod load;
 mod prepare;
 mod present;
+mod public;
 
 use frames::{FromWorker, ToWorker};
 use std::io::{self, BufReader, Write};

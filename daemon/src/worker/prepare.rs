@@ -4,6 +4,7 @@
 use super::engine_loop::{Command, EmbedJob};
 use super::frames::{Job, Reply, ToWorker};
 use super::present::{Answer, Parsing, Present};
+use super::public::PublicPrefix;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
@@ -23,10 +24,11 @@ pub(super) fn run(
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
+    let mut public = PublicPrefix::default();
     while let Ok(frame) = frames.recv() {
         let sent = match frame {
             ToWorker::Submit { id, owner, seed, job } => {
-                match prepare(model, id, owner, seed, job, present) {
+                match prepare(model, &mut public, id, owner, seed, job, present) {
                     Ok(Some(command)) => engine.send(command).is_ok(),
                     Ok(None) => true,
                     Err(error) => present.send(Present::Failed { id, error }).is_ok(),
@@ -44,6 +46,7 @@ pub(super) fn run(
 /// Answers work for the engine, unless the job is done already.
 fn prepare(
     model: &Arc<Model>,
+    public: &mut PublicPrefix,
     id: u64,
     owner: u32,
     seed: u64,
@@ -66,6 +69,7 @@ fn prepare(
             }
             let mut request = request(id, owner, seed, &params.options)?;
             request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
+            request.n_public = public.of(model, params.think.unwrap_or(true), &request.prompt);
             request.stops.extend(rendered.stops);
             request.spelled =
                 rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
@@ -128,6 +132,8 @@ fn request(id: u64, owner: u32, seed: u64, options: &Options) -> Result<Request,
         id,
         owner,
         prompt: Vec::new(),
+        n_public: 0,
+        max_context: options.context,
         sampling: sampling(options, seed)?,
         stops: options.stop.clone(),
         max_tokens: options.max_tokens,

@@ -14,6 +14,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 /// Something to tell the daemon. `Begin` comes before anything else of an answer.
 pub(super) enum Present {
@@ -24,6 +25,7 @@ pub(super) enum Present {
     Queued {
         id: u64,
         place: u32,
+        wait: Option<Duration>,
     },
     Prefill {
         id: u64,
@@ -83,8 +85,9 @@ pub(super) fn run(events: &Receiver<Present>, mut stream: UnixStream) {
 fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnMut(&FromWorker)) {
     match event {
         Present::Begin { id, answer } => drop(answers.insert(id, answer)),
-        Present::Queued { id, place } => {
-            out(&FromWorker::Event { id, event: WorkerEvent::Queued { place } })
+        Present::Queued { id, place, wait } => {
+            let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            out(&FromWorker::Event { id, event: WorkerEvent::Queued { place, wait_ms } })
         }
         Present::Prefill { id, done, total } => {
             out(&FromWorker::Event { id, event: WorkerEvent::Prefill { done, total } });
@@ -140,6 +143,7 @@ impl Answer {
             prompt_tokens: finish.n_prompt,
             cached_tokens: finish.n_cached,
             completion_tokens: finish.n_generated,
+            guessed_tokens: finish.n_accepted,
         };
         let timings = Timings {
             load_us: 0,

@@ -113,7 +113,8 @@ pub(super) struct Settings {
 }
 
 /// Options as the wire names them, and what each takes.
-const OPTIONS: [(&str, &str); 11] = [
+const OPTIONS: [(&str, &str); 12] = [
+    ("context", "a whole number"),
     ("frequency_penalty", "a number"),
     ("max_tokens", "a whole number"),
     ("min_p", "a number"),
@@ -262,6 +263,7 @@ mod tests {
             seed: Some(_),
             stop: _,
             max_tokens: Some(_),
+            context: Some(_),
         } = settings.options
         else {
             panic!("an option of the wire is missing in OPTIONS")

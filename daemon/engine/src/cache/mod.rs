@@ -1,0 +1,544 @@
+//! Which tokens lie in which sequence of the KV memory, whose they are, and who may use them.
+//!
+//! Every sequence number of the context is a slot: free, kept (finished or preempted, its memory may be reused), or
+//! running. A new prompt takes over the longest prefix that its owner has somewhere: in a kept slot, in a slot that
+//! still runs, or in the [archive]. From another owner it takes over no more than its public prefix, which is
+//! the same for everybody, so that the time an answer takes tells nobody what others wrote.
+//!
+//! **Invariant.** A free slot has no tokens and no owner; a running slot has reserved at least its tokens; the
+//! tokens of a slot are exactly what the context holds for it; the cells promised never exceed the context's.
+
+mod archive;
+mod cells;
+
+use archive::Archive;
+use cells::Cells;
+use hearth_abi::host::Context;
+use hearth_abi::raw::{Pos, Seq, Token};
+use hearth_abi::{ContextInfo, PluginError, Status};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotState {
+    Free,
+    Kept,
+    Running,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) state: SlotState,
+    pub(crate) tokens: Vec<Token>,
+    owner: u32,
+    /// Cells promised to a running sequence, those it holds included.
+    reserved: usize,
+    last_used: u64,
+}
+
+/// A prompt, and what its owner may find of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entitled<'a> {
+    pub(crate) owner: u32,
+    pub(crate) prompt: &'a [Token],
+    /// Tokens at the start that are the same for everybody, such as the model's own system prompt.
+    pub(crate) n_public: usize,
+}
+
+impl Entitled<'_> {
+    /// How much of these tokens of `owner` may be reused. One token at least has to be computed, for its logits.
+    pub(crate) fn prefix_of(&self, owner: u32, tokens: &[Token]) -> usize {
+        let mut most = self.prompt.len().saturating_sub(1);
+        if owner != self.owner {
+            most = most.min(self.n_public);
+        }
+        tokens.iter().zip(&self.prompt[..most]).take_while(|(a, b)| a == b).count()
+    }
+}
+
+/// Where a prompt would go, and how much of it is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// An empty slot.
+    Fresh { slot: usize },
+    /// A kept slot, cut back to `keep` tokens.
+    Reuse { slot: usize, keep: usize },
+    /// An empty slot that begins as a copy.
+    Copy { from: usize, to: usize, len: usize },
+    /// An empty slot that is filled from the archive, then cut back to `len` tokens.
+    Restore { entry: usize, to: usize, len: usize },
+}
+
+impl Placement {
+    fn len(self) -> usize {
+        match self {
+            Self::Fresh { .. } => 0,
+            Self::Reuse { keep, .. } => keep,
+            Self::Copy { len, .. } | Self::Restore { len, .. } => len,
+        }
+    }
+}
+
+/// What bounds the cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// For saved sequences; 0: none are saved.
+    pub(crate) archive_bytes: usize,
+    /// The longest that saving one sequence may hold up the others.
+    pub(crate) save_time: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cache {
+    slots: Vec<Slot>,
+    cells: Cells,
+    archive: Archive,
+    n_cells: usize,
+    clock: u64,
+    can_roll_back: bool,
+    can_copy_part: bool,
+    can_save: bool,
+    save_time: Duration,
+    /// Learned from sequences that were saved.
+    save_time_per_token: Duration,
+    bytes_per_token: usize,
+}
+
+/// A shared prefix shorter than this is not worth a slot, or waiting for.
+pub(crate) const MIN_SHARED: usize = 8;
+/// A shorter sequence is computed again rather than saved.
+const MIN_SAVED: usize = 32;
+/// Kept sequences that nobody used for so many steps leave the KV memory: every cell there slows every step.
+const KEPT_STEPS: u64 = 64;
+
+impl Cache {
+    pub(crate) fn new(info: &ContextInfo, bounds: Bounds) -> Self {
+        let slot = || Slot {
+            state: SlotState::Free,
+            tokens: Vec::new(),
+            owner: 0,
+            reserved: 0,
+            last_used: 0,
+        };
+        let n_slots = info.n_seq_max as usize;
+        Self {
+            slots: (0..n_slots).map(|_| slot()).collect(),
+            cells: Cells::new(n_slots),
+            archive: Archive::new(if info.can_save { bounds.archive_bytes } else { 0 }),
+            n_cells: info.n_ctx as usize,
+            clock: 0,
+            can_roll_back: info.can_roll_back,
+            can_copy_part: info.can_copy_part,
+            can_save: info.can_save,
+            save_time: bounds.save_time,
+            save_time_per_token: Duration::from_micros(20),
+            bytes_per_token: 0,
+        }
+    }
+
+    pub(crate) fn slot(&self, slot: usize) -> &Slot {
+        &self.slots[slot]
+    }
+
+    pub(crate) fn len_of(&self, slot: usize) -> usize {
+        self.slots[slot].tokens.len()
+    }
+
+    /// A finished sequence can only go on where it ended.
+    pub(crate) fn needs_checkpoints(&self) -> bool {
+        !self.can_roll_back && self.can_save && !self.archive.is_off()
+    }
+
+    pub(crate) fn can_roll_back(&self) -> bool {
+        self.can_roll_back
+    }
+
+    pub(crate) fn can_copy_part(&self) -> bool {
+        self.can_copy_part
+    }
+
+    /// Bytes of saved sequences.
+    pub(crate) fn n_archived_bytes(&self) -> usize {
+        self.archive.n_bytes()
+    }
+
+    /// Tells the cache that a step was made.
+    pub(crate) fn tick(&mut self) {
+        self.clock += 1;
+    }
+
+    /// Cells in use and promised.
+    fn used(&self) -> usize {
+        self.cells.n_used() + self.promised()
+    }
+
+    /// Cells that running sequences will fill.
+    fn promised(&self) -> usize {
+        self.slots.iter().map(|slot| slot.reserved.saturating_sub(slot.tokens.len())).sum()
+    }
+
+    fn is_running(&self, slot: usize) -> bool {
+        self.slots[slot].state == SlotState::Running
+    }
+
+    /// The best place for a prompt, with room for `n_cells` in all, if there is one now.
+    pub(crate) fn find_place(&self, entitled: &Entitled<'_>, n_cells: usize) -> Option<Placement> {
+        let placement = self.best_place(entitled)?;
+        let n_running = self.cells.n_used_by(|slot| self.is_running(slot)) + self.promised();
+        let needed = match placement {
+            // Its cells are counted already.
+            Placement::Copy { from, len, .. } if self.is_running(from) => n_cells - len,
+            // It is all there for a moment.
+            Placement::Restore { entry, .. } => n_cells.max(self.archive.len_of(entry)),
+            _ => n_cells,
+        };
+        (n_running + needed <= self.n_cells).then_some(placement)
+    }
+
+    fn best_place(&self, entitled: &Entitled<'_>) -> Option<Placement> {
+        let in_memory = self.best_prefix(entitled);
+        let len = in_memory.map_or(0, Placement::len);
+        if let Some((entry, saved)) = self.archive.best(entitled, !self.can_roll_back)
+            && saved > len
+            && saved >= MIN_SHARED
+            && let Some(to) = self.empty_slot()
+        {
+            return Some(Placement::Restore { entry, to, len: saved });
+        }
+        in_memory.or_else(|| self.empty_slot().map(|slot| Placement::Fresh { slot }))
+    }
+
+    /// How much of a prompt is here already, in either tier.
+    pub(crate) fn best_held(&self, entitled: &Entitled<'_>) -> usize {
+        self.best_place(entitled).map_or(0, Placement::len)
+    }
+
+    fn best_prefix(&self, entitled: &Entitled<'_>) -> Option<Placement> {
+        let most = entitled.prompt.len().saturating_sub(1);
+        let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free);
+        let usable = taken.filter_map(|(idx, slot)| {
+            let len = entitled.prefix_of(slot.owner, &slot.tokens);
+            let whole = len == slot.tokens.len();
+            let mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
+            let possible =
+                len > 0 && ((mine && (whole || self.can_roll_back)) || self.can_copy(slot, len));
+            // The same conversation goes on, or is asked again: nobody misses what stands behind the prefix.
+            let same = mine && (whole || (len == most && self.can_roll_back));
+            possible.then_some((len, same, slot.last_used, idx))
+        });
+        let (len, same, _, idx) = usable.max()?;
+        if same {
+            return Some(Placement::Reuse { slot: idx, keep: len });
+        }
+        let slot = &self.slots[idx];
+        let can_copy = self.can_copy(slot, len);
+        let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
+        let is_mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
+        match free {
+            Some(to) if can_copy => Some(Placement::Copy { from: idx, to, len }),
+            _ if is_mine && self.can_roll_back => Some(Placement::Reuse { slot: idx, keep: len }),
+            // No slot is free: another one that is kept can be emptied.
+            _ if can_copy => {
+                let to = self.least_recently_kept(Some(idx))?;
+                Some(Placement::Copy { from: idx, to, len })
+            }
+            _ => None,
+        }
+    }
+
+    fn can_copy(&self, slot: &Slot, len: usize) -> bool {
+        len >= MIN_SHARED && (self.can_copy_part || len == slot.tokens.len())
+    }
+
+    fn empty_slot(&self) -> Option<usize> {
+        let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
+        free.or_else(|| self.least_recently_kept(None))
+    }
+
+    fn least_recently_kept(&self, except: Option<usize>) -> Option<usize> {
+        let kept = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(idx, slot)| slot.state == SlotState::Kept && Some(*idx) != except);
+        kept.min_by_key(|(_, slot)| slot.last_used).map(|(idx, _)| idx)
+    }
+
+    /// Does what `find_place` proposed. Answers the slot and how many tokens of the prompt it holds.
+    pub(crate) fn place(
+        &mut self,
+        context: &mut Context,
+        placement: Placement,
+        owner: u32,
+        n_cells: usize,
+    ) -> Result<(usize, usize), PluginError> {
+        let (slot, held) = match placement {
+            Placement::Fresh { slot } => {
+                self.evict(context, slot)?;
+                (slot, 0)
+            }
+            Placement::Reuse { slot, keep } => (slot, self.cut(context, slot, keep)?),
+            Placement::Copy { from, to, len } => {
+                self.evict(context, to)?;
+                let part = (len < self.len_of(from)).then(|| pos_of(len));
+                context.seq_copy(seq_of(from), seq_of(to), part)?;
+                self.cells.share(from, to, len);
+                self.slots[to].tokens = self.slots[from].tokens[..len].to_vec();
+                (to, len)
+            }
+            Placement::Restore { entry, to, len } => (to, self.restore(context, entry, to, len)?),
+        };
+        let taken = &mut self.slots[slot];
+        taken.state = SlotState::Running;
+        taken.owner = owner;
+        taken.reserved = n_cells.max(taken.tokens.len());
+        self.touch(slot);
+        self.make_room(context, 0)?;
+        Ok((slot, held))
+    }
+
+    fn restore(
+        &mut self,
+        context: &mut Context,
+        entry: usize,
+        to: usize,
+        len: usize,
+    ) -> Result<usize, PluginError> {
+        // Making room archives others, which moves entries: what is restored is taken out until it is in memory.
+        let saved = self.archive.take(entry);
+        self.evict(context, to)?;
+        if !self.make_room(context, saved.tokens.len())? {
+            return Ok(0);
+        }
+        match context.seq_load(seq_of(to), &saved.data) {
+            Ok(()) => {}
+            // Damaged bytes, or less room than was counted: it is computed instead.
+            Err(error) if error.status != Status::Failed => return Ok(0),
+            Err(error) => return Err(error),
+        }
+        self.cells.append(to, saved.tokens.len());
+        self.slots[to].tokens.clone_from(&saved.tokens);
+        self.archive.put_back(saved);
+        self.cut(context, to, len)
+    }
+
+    /// Cuts a slot back to its first `keep` tokens, or empties it where the memory cannot be cut.
+    pub(crate) fn cut(
+        &mut self,
+        context: &mut Context,
+        slot: usize,
+        keep: usize,
+    ) -> Result<usize, PluginError> {
+        if keep == self.slots[slot].tokens.len() {
+            return Ok(keep);
+        }
+        match context.seq_remove(seq_of(slot), pos_of(keep), None) {
+            Ok(()) => {
+                self.slots[slot].tokens.truncate(keep);
+                self.cells.cut(slot, keep);
+                Ok(keep)
+            }
+            Err(error) if error.status == Status::Unsupported => {
+                self.clear(context, slot)?;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives up kept slots, the longest unused first, until `n_more` cells are free. False if that is not enough.
+    pub(crate) fn make_room(
+        &mut self,
+        context: &mut Context,
+        n_more: usize,
+    ) -> Result<bool, PluginError> {
+        while self.used() + n_more > self.n_cells {
+            let Some(slot) = self.least_recently_kept(None) else { return Ok(false) };
+            self.evict(context, slot)?;
+        }
+        Ok(true)
+    }
+
+    /// Gives up all kept slots. False if there were none.
+    pub(crate) fn give_up_kept(&mut self, context: &mut Context) -> Result<bool, PluginError> {
+        let mut any = false;
+        while let Some(slot) = self.least_recently_kept(None) {
+            self.evict(context, slot)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Empties a slot, after a copy to the archive if that is quickly done.
+    fn evict(&mut self, context: &mut Context, slot: usize) -> Result<(), PluginError> {
+        if self.slots[slot].state == SlotState::Kept && self.is_quickly_saved(slot) {
+            self.save(context, slot)?;
+        }
+        self.clear(context, slot)
+    }
+
+    fn is_quickly_saved(&self, slot: usize) -> bool {
+        let n_tokens = u32::try_from(self.len_of(slot)).unwrap_or(u32::MAX);
+        self.save_time_per_token.saturating_mul(n_tokens) <= self.save_time
+    }
+
+    /// Copies a slot to the archive, unless it is too short or there already. Answers whether it was copied.
+    fn save(&mut self, context: &mut Context, slot: usize) -> Result<bool, PluginError> {
+        if self.is_archived(slot) || self.archive.is_off() {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        let data = match context.seq_save(seq_of(slot)) {
+            Ok(data) => data,
+            Err(error) if error.status == Status::Failed => return Err(error),
+            // What cannot be saved once cannot be saved the next time.
+            Err(_) => {
+                self.archive = Archive::new(0);
+                return Ok(false);
+            }
+        };
+        let tokens = self.slots[slot].tokens.clone();
+        let per_token = start.elapsed() / u32::try_from(tokens.len()).unwrap_or(u32::MAX).max(1);
+        self.save_time_per_token = (self.save_time_per_token + per_token) / 2;
+        self.bytes_per_token = data.len() / tokens.len().max(1);
+        self.archive.put(self.slots[slot].owner, tokens, data, self.can_roll_back);
+        Ok(true)
+    }
+
+    /// There is nothing to gain from saving it.
+    fn is_archived(&self, slot: usize) -> bool {
+        let Slot { owner, tokens, .. } = &self.slots[slot];
+        tokens.len() < MIN_SAVED
+            || tokens.len() * self.bytes_per_token > self.archive.max_bytes()
+            || self.archive.has(*owner, tokens, !self.can_roll_back)
+    }
+
+    /// Saves a running slot as it is now, because its memory cannot be cut back to here later.
+    pub(crate) fn checkpoint(
+        &mut self,
+        context: &mut Context,
+        slot: usize,
+    ) -> Result<(), PluginError> {
+        self.save(context, slot).map(drop)
+    }
+
+    /// While there is nothing else to do: copies one kept slot to the archive. False if there is none to copy.
+    pub(crate) fn save_one(&mut self, context: &mut Context) -> Result<bool, PluginError> {
+        if self.archive.is_off() {
+            return Ok(false);
+        }
+        let kept = |slot: &usize| self.slots[*slot].state == SlotState::Kept;
+        let unsaved = (0..self.slots.len()).filter(kept).find(|slot| !self.is_archived(*slot));
+        match unsaved {
+            Some(slot) => self.save(context, slot),
+            None => Ok(false),
+        }
+    }
+
+    /// Between two steps: takes one kept slot out of the KV memory that was not used for long, if a copy is there or quickly
+    /// made.
+    pub(crate) fn retire(&mut self, context: &mut Context) -> Result<(), PluginError> {
+        if self.archive.is_off() {
+            return Ok(());
+        }
+        match self.least_recently_kept(None) {
+            Some(slot)
+                if self.slots[slot].last_used + KEPT_STEPS < self.clock
+                    && (self.is_archived(slot) || self.is_quickly_saved(slot)) =>
+            {
+                self.evict(context, slot)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Empties a slot, whatever it was.
+    pub(crate) fn clear(&mut self, context: &mut Context, slot: usize) -> Result<(), PluginError> {
+        if !self.slots[slot].tokens.is_empty() {
+            context.seq_remove(seq_of(slot), 0, None)?;
+        }
+        self.cells.cut(slot, 0);
+        self.forget(slot);
+        Ok(())
+    }
+
+    fn forget(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.state = SlotState::Free;
+        slot.tokens.clear();
+        slot.owner = 0;
+        slot.reserved = 0;
+    }
+
+    /// Ends a running slot and keeps its memory for reuse.
+    pub(crate) fn keep(&mut self, slot: usize) {
+        if self.slots[slot].tokens.is_empty() {
+            return self.forget(slot);
+        }
+        self.slots[slot].state = SlotState::Kept;
+        self.slots[slot].reserved = 0;
+        self.touch(slot);
+    }
+
+    /// Notes tokens that a decode appended.
+    pub(crate) fn append(&mut self, slot: usize, tokens: &[Token]) {
+        self.slots[slot].tokens.extend_from_slice(tokens);
+        self.cells.append(slot, tokens.len());
+    }
+
+    /// Cells that a running slot needs beyond what it has reserved, to hold `n_more` tokens more.
+    pub(crate) fn lacks(&self, slot: usize, n_more: usize) -> usize {
+        let slot = &self.slots[slot];
+        (slot.tokens.len() + n_more).saturating_sub(slot.reserved)
+    }
+
+    /// Reserves cells for `n_more` tokens of a running slot. `make_room` has found them.
+    pub(crate) fn reserve(&mut self, slot: usize, n_more: usize) {
+        let slot = &mut self.slots[slot];
+        slot.reserved = slot.reserved.max(slot.tokens.len() + n_more);
+    }
+
+    fn touch(&mut self, slot: usize) {
+        self.clock += 1;
+        self.slots[slot].last_used = self.clock;
+    }
+
+    /// Panics if the invariant at the head of this file does not hold. `running` are the slots of running sequences.
+    pub(crate) fn verify_invariants(&self, running: &[usize]) {
+        for (idx, slot) in self.slots.iter().enumerate() {
+            assert_eq!(
+                slot.state == SlotState::Running,
+                running.contains(&idx),
+                "slot {idx} runs for nobody"
+            );
+            match slot.state {
+                SlotState::Free => assert!(
+                    slot.tokens.is_empty() && slot.reserved == 0,
+                    "free slot {idx} holds something"
+                ),
+                SlotState::Kept => {
+                    assert!(!slot.tokens.is_empty() && slot.reserved == 0, "kept slot {idx}")
+                }
+                SlotState::Running => assert!(
+                    slot.reserved >= slot.tokens.len(),
+                    "slot {idx} holds more than reserved"
+                ),
+            }
+        }
+        self.cells.verify_invariants(|slot| self.slots[slot].tokens.len());
+        self.archive.verify_invariants();
+        assert!(
+            self.used() <= self.n_cells,
+            "{} cells promised, {} there",
+            self.used(),
+            self.n_cells
+        );
+    }
+}
+
+pub(crate) fn seq_of(slot: usize) -> Seq {
+    Seq::try_from(slot).unwrap_or(Seq::MAX)
+}
+
+pub(crate) fn pos_of(n: usize) -> Pos {
+    Pos::try_from(n).unwrap_or(Pos::MAX)
+}

@@ -1,0 +1,136 @@
+//! From logits to text: what a step's outputs mean for the answers.
+
+use super::{Engine, Output, Sink};
+use crate::sequence::{Event, FinishReason, Sequence};
+use hearth_abi::PluginError;
+use hearth_abi::raw::Token;
+use std::time::Instant;
+
+impl Engine {
+    /// Chooses and emits a token for every output, and further ones for as long as what was drafted is what is chosen.
+    pub(super) fn answer(&mut self, sink: &mut dyn Sink) -> Result<(), PluginError> {
+        let outputs = std::mem::take(&mut self.outputs);
+        for output in &outputs {
+            self.answer_one(*output, sink)?;
+        }
+        self.outputs = outputs;
+        Ok(())
+    }
+
+    fn answer_one(&mut self, output: Output, sink: &mut dyn Sink) -> Result<(), PluginError> {
+        let Some(at) = self.running.iter().position(|sequence| sequence.id == output.id) else {
+            return Ok(());
+        };
+        let mut n_right = 0;
+        let end = loop {
+            let picked = self.pick(at, output.index + n_right)?;
+            let end = match picked {
+                Some(token) => self.emit(at, token, sink)?,
+                // The grammar allows nothing more, or the logits are no numbers.
+                None => Some(FinishReason::End),
+            };
+            if end.is_some() || n_right == output.n_drafted || !self.was_drafted(at) {
+                break end;
+            }
+            n_right += 1;
+        };
+        let sequence = &mut self.running[at];
+        if let (Some(slot), true) = (sequence.slot, n_right < output.n_drafted) {
+            let keep = self.cache.len_of(slot) - output.n_drafted + n_right;
+            self.cache.cut(&mut self.runner.context, slot, keep)?;
+        }
+        sequence.n_accepted += n_right;
+        match end {
+            Some(reason) => {
+                let sequence = self.running.remove(at);
+                self.finish(sequence, reason, sink);
+            }
+            None if self.config.speculate => sequence.lookup.follow(&sequence.tokens),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The token emitted last is the one that lies in memory in its place.
+    fn was_drafted(&self, at: usize) -> bool {
+        let sequence = &self.running[at];
+        let last = sequence.tokens.len() - 1;
+        let held = sequence.slot.map(|slot| &self.cache.slot(slot).tokens);
+        held.and_then(|held| held.get(last)) == sequence.tokens.last()
+    }
+
+    fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, PluginError> {
+        let sequence = &mut self.running[at];
+        let logits = self.runner.context.logits(output)?;
+        sequence.sampler.penalize(logits);
+        let picked = sequence.sampler.pick(logits);
+        let (Some(grammar), Some(token)) = (&mut sequence.grammar, picked) else {
+            return Ok(picked);
+        };
+        // Most of the time the free choice is allowed, and asking about one token is cheap.
+        let mut asked = [0.0];
+        grammar.mask(&[token], &mut asked)?;
+        if asked[0] > f32::NEG_INFINITY {
+            return Ok(picked);
+        }
+        if self.vocabulary.len() != logits.len() {
+            self.vocabulary = (0..).take(logits.len()).collect();
+        }
+        grammar.mask(&self.vocabulary, logits)?;
+        Ok(sequence.sampler.pick(logits))
+    }
+
+    /// Takes a chosen token. Answers why the sequence ends, if it does.
+    fn emit(
+        &mut self,
+        at: usize,
+        token: Token,
+        sink: &mut dyn Sink,
+    ) -> Result<Option<FinishReason>, PluginError> {
+        let sequence = &mut self.running[at];
+        sequence.first_token.get_or_insert_with(Instant::now);
+        sequence.tokens.push(token);
+        sequence.sampler.accept(token);
+        if self.model.token_is_end(token) {
+            return Ok(Some(FinishReason::End));
+        }
+        if let Some(grammar) = &mut sequence.grammar {
+            grammar.accept(token)?;
+        }
+        let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
+        let (text, stopped) = sequence.text.push(&piece);
+        if !text.is_empty() {
+            sink.event(sequence.id, Event::Text(text));
+        }
+        if stopped {
+            return Ok(Some(FinishReason::Stop));
+        }
+        if sequence.n_generated() >= sequence.max_tokens {
+            return Ok(Some(FinishReason::MaxTokens));
+        }
+        Ok((sequence.tokens.len() >= sequence.n_ctx).then_some(FinishReason::ContextFull))
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        mut sequence: Sequence,
+        reason: FinishReason,
+        sink: &mut dyn Sink,
+    ) {
+        if reason != FinishReason::Stop {
+            let rest = sequence.text.finish();
+            if !rest.is_empty() {
+                sink.event(sequence.id, Event::Text(rest));
+            }
+        }
+        sink.event(sequence.id, Event::Done(sequence.finish(reason)));
+        self.ledger.leave(sequence.owner);
+        if let Some(admitted) = sequence.admitted {
+            self.ledger.served(admitted.elapsed());
+        }
+        if let Some(slot) = sequence.slot.take() {
+            self.cache.keep(slot);
+        }
+        self.n_places = self.config.n_parallel as usize;
+    }
+}

@@ -1,0 +1,406 @@
+//! The loop's body and the list of requests.
+//!
+//! Each step is schedule → run → sample → emit. When memory runs out, kept slots go first, then the youngest running
+//! sequence goes back to the queue with its tokens, and goes on later: nothing that was emitted is lost or repeated. A
+//! sequence that runs alone and finds no cell ends with `ContextFull`.
+
+mod admission;
+mod answers;
+
+use crate::cache::{Bounds, Cache};
+use crate::config::EngineConfig;
+use crate::ledger::Ledger;
+use crate::lookup::{MAX_DRAFT, draft_len};
+use crate::pace::Pace;
+use crate::runner::Runner;
+use crate::scheduler::{Pending, Share, plan};
+use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
+use hearth_abi::host::{Adapter, Context, Model};
+use hearth_abi::raw::Token;
+use hearth_abi::{ContextConfig, KvType, PluginError, Status};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Takes what happens. Called from inside [`Engine::step`], [`Engine::submit`] and [`Engine::cancel`].
+pub trait Sink {
+    /// Something happened to the request `id`.
+    fn event(&mut self, id: u64, event: Event<'_>);
+}
+
+/// The context is lost; the engine can do nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the backend failed: {0}")]
+pub struct Fatal(pub PluginError);
+
+/// What a model's memory takes now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// The context: KV cells and buffers, as far as the plugin tells. It may be taken only as it is used.
+    pub context_bytes: u64,
+    /// Saved sequences.
+    pub archive_bytes: u64,
+}
+
+/// One model's serving loop.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    model: Arc<Model>,
+    runner: Runner,
+    cache: Cache,
+    pace: Pace,
+    ledger: Ledger,
+    /// In order of arrival.
+    waiting: Vec<Sequence>,
+    /// In order of admission.
+    running: Vec<Sequence>,
+    /// Sequences that may run now. Less than `n_parallel` while the plugin has less room than it said.
+    n_places: usize,
+    /// All tokens in order, for masking a whole vocabulary by a grammar.
+    vocabulary: Vec<Token>,
+    pending: Vec<Pending>,
+    shares: Vec<Share>,
+    outputs: Vec<Output>,
+}
+
+/// Where a sequence's logits are: after its last token, then after each drafted one.
+#[derive(Debug, Clone, Copy)]
+struct Output {
+    id: u64,
+    index: usize,
+    n_drafted: usize,
+}
+
+impl Engine {
+    /// Creates the KV memory.
+    pub fn new(model: &Arc<Model>, mut config: EngineConfig) -> Result<Self, PluginError> {
+        config.n_batch = config.n_batch.clamp(1, config.n_ctx);
+        config.n_parallel = config.n_parallel.clamp(1, config.n_batch);
+        let context = model.context(&ContextConfig {
+            n_ctx: config.n_ctx,
+            n_batch: config.n_batch,
+            n_ubatch: config.n_batch,
+            n_seq_max: config.n_parallel + config.n_kept,
+            n_threads: config.n_threads,
+            n_threads_batch: config.n_threads_batch,
+            embeddings: None,
+            kv_type: KvType::F16,
+        })?;
+        let info = context.info();
+        config.n_batch = info.n_batch;
+        let bounds =
+            Bounds { archive_bytes: config.archive_bytes, save_time: config.step_target / 4 };
+        Ok(Self {
+            cache: Cache::new(info, bounds),
+            pace: Pace::new(config.step_target),
+            ledger: Ledger::default(),
+            n_places: config.n_parallel as usize,
+            config,
+            model: Arc::clone(model),
+            runner: Runner::new(context),
+            waiting: Vec::new(),
+            running: Vec::new(),
+            vocabulary: Vec::new(),
+            pending: Vec::new(),
+            shares: Vec::new(),
+            outputs: Vec::new(),
+        })
+    }
+
+    /// The context's facts.
+    pub fn context(&self) -> &Context {
+        &self.runner.context
+    }
+
+    /// Applies adapters from now on. Called before the first request.
+    pub fn attach(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<(), PluginError> {
+        self.runner.context.attach(adapters)
+    }
+
+    /// Nothing runs and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// What its memory takes.
+    pub fn memory_use(&self) -> MemoryUse {
+        MemoryUse {
+            context_bytes: self.runner.context.info().memory_bytes,
+            archive_bytes: self.cache.n_archived_bytes() as u64,
+        }
+    }
+
+    /// Most tokens that one sequence may have, prompt and answer together.
+    pub fn max_tokens(&self) -> u32 {
+        let n_ctx = self.runner.context.info().n_ctx_seq;
+        match self.model.info().n_ctx_train {
+            0 => n_ctx,
+            n_ctx_train => n_ctx.min(n_ctx_train),
+        }
+    }
+
+    /// Takes a request, or refuses it with a `Failed` event.
+    pub fn submit(&mut self, request: Request, sink: &mut dyn Sink) {
+        let n_ctx = self.max_tokens().min(request.max_context.unwrap_or(u32::MAX));
+        let n_prompt = to_u32(request.prompt.len());
+        let n_waiting = self.waiting.iter().filter(|other| other.owner == request.owner).count();
+        let refusal = if n_prompt == 0 {
+            Some(Failure::EmptyPrompt)
+        } else if n_prompt >= n_ctx {
+            Some(Failure::ContextOverflow { n_prompt, n_ctx })
+        } else if n_waiting >= self.config.max_waiting
+            || self.waiting.len() >= self.config.max_waiting * OWNERS_WAITING
+        {
+            Some(Failure::Overloaded { n_waiting: to_u32(n_waiting) })
+        } else {
+            None
+        };
+        match refusal {
+            Some(failure) => sink.event(request.id, Event::Failed(failure)),
+            None => {
+                self.ledger.enter(request.owner);
+                self.waiting.push(Sequence::new(request, n_ctx as usize));
+            }
+        }
+    }
+
+    /// Ends a request with `Failed(Cancelled)`. One that ended already is left alone.
+    pub fn cancel(&mut self, id: u64, sink: &mut dyn Sink) {
+        let sequence = if let Some(at) = self.waiting.iter().position(|other| other.id == id) {
+            self.waiting.remove(at)
+        } else if let Some(at) = self.running.iter().position(|other| other.id == id) {
+            self.running.remove(at)
+        } else {
+            return;
+        };
+        self.ledger.leave(sequence.owner);
+        // What is in memory of it stays for reuse.
+        if let Some(slot) = sequence.slot {
+            self.cache.keep(slot);
+        }
+        sink.event(id, Event::Failed(Failure::Cancelled));
+    }
+
+    /// Schedule, run, sample, emit. Does nothing when idle.
+    pub fn step(&mut self, sink: &mut dyn Sink) -> Result<(), Fatal> {
+        self.admit(sink).map_err(Fatal)?;
+        self.find_cells(sink).map_err(Fatal)?;
+        self.schedule().map_err(Fatal)?;
+        if self.shares.is_empty() {
+            return Ok(());
+        }
+        match self.run() {
+            Ok(()) => {
+                self.tell_prefill(sink);
+                self.make_checkpoints().and_then(|()| self.answer(sink))
+            }
+            Err(error) if error.status == Status::NoKvSpace => self.retreat(sink),
+            Err(error) => Err(error),
+        }
+        .and_then(|()| {
+            self.cache.tick();
+            self.cache.retire(&mut self.runner.context)
+        })
+        .map_err(Fatal)
+    }
+
+    /// Work for a time without requests: saves one finished sequence. False when there is nothing left to do.
+    pub fn tidy(&mut self) -> Result<bool, Fatal> {
+        self.cache.save_one(&mut self.runner.context).map_err(Fatal)
+    }
+
+    /// Makes sure that every running answer has a cell for its next token.
+    fn find_cells(&mut self, sink: &mut dyn Sink) -> Result<(), PluginError> {
+        let mut idx = 0;
+        while idx < self.running.len() {
+            let Some(slot) = self.running[idx].slot else { break };
+            // The tokens it knows are reserved since it was admitted; only answers outgrow that.
+            let lacks = self.cache.lacks(slot, 1);
+            if self.running[idx].tokens.len() - self.cache.len_of(slot) != 1 || lacks == 0 {
+                idx += 1;
+            } else if self.cache.make_room(&mut self.runner.context, lacks)? {
+                self.cache.reserve(slot, 1);
+                idx += 1;
+            } else if self.running.len() > 1 {
+                self.preempt(self.running.len() - 1);
+            } else {
+                let sequence = self.running.remove(idx);
+                self.finish(sequence, FinishReason::ContextFull, sink);
+            }
+        }
+        Ok(())
+    }
+
+    fn schedule(&mut self) -> Result<(), PluginError> {
+        self.pending.clear();
+        for (idx, sequence) in self.running.iter().enumerate() {
+            let Some(slot) = sequence.slot else { continue };
+            let held = self.cache.len_of(slot);
+            let n_pending = sequence.tokens.len() - held;
+            let stop = sequence.stop_at.into_iter().chain(self.checkpoint_of(sequence, held));
+            let n_most = stop.map(|stop| stop - held).fold(n_pending, usize::min);
+            self.pending.push(Pending { idx, n_pending, n_most });
+        }
+        // Prompts of those who got least come first, and of one owner the oldest.
+        let (running, ledger) = (&self.running, &self.ledger);
+        self.pending.sort_by_key(|pending| ledger.got(running[pending.idx].owner));
+        let pace = &self.pace;
+        let budget = |n_answers, most| pace.prompt_tokens(n_answers, most);
+        plan(self.config.n_batch as usize, budget, &self.pending, &mut self.shares);
+        self.draft()
+    }
+
+    /// Where a prompt's memory is saved because it cannot be cut back to there later: before its last token, so that the
+    /// same prompt and the next message of the conversation both find it.
+    fn checkpoint_of(&self, sequence: &Sequence, held: usize) -> Option<usize> {
+        let at = sequence.n_prompt - 1;
+        (held < at && self.cache.needs_checkpoints()).then_some(at)
+    }
+
+    /// Adds guessed tokens to the shares of answers, as far as they pay.
+    fn draft(&mut self) -> Result<(), PluginError> {
+        if !self.config.speculate || !self.cache.can_roll_back() {
+            return Ok(());
+        }
+        let mut n_tokens: usize = self.shares.iter().map(|share| share.n_tokens).sum();
+        let n_completed = self.shares.iter().filter(|share| share.completes).count();
+        let mut n_yield = f64::from(to_u32(n_completed));
+        for share in &mut self.shares {
+            let sequence = &self.running[share.idx];
+            let Some(slot) = sequence.slot else { continue };
+            if share.n_tokens > 1 || !share.completes || sequence.n_generated() == 0 {
+                continue;
+            }
+            let left = sequence.n_left().saturating_sub(1);
+            let room = (self.config.n_batch as usize - n_tokens).min(left);
+            let n_guessed = sequence.lookup.guess(&sequence.tokens).len().min(room);
+            let time = |n_tokens| self.pace.predict(n_tokens);
+            let (n_drafted, yields) = draft_len(
+                sequence.lookup.rate(),
+                n_guessed.min(MAX_DRAFT),
+                n_tokens,
+                n_yield,
+                time,
+            );
+            let lacks = self.cache.lacks(slot, 1 + n_drafted);
+            if n_drafted > 0 && self.cache.make_room(&mut self.runner.context, lacks)? {
+                self.cache.reserve(slot, 1 + n_drafted);
+                share.n_drafted = n_drafted;
+                n_tokens += n_drafted;
+                n_yield = yields;
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes the shares and notes where their logits are.
+    fn run(&mut self) -> Result<(), PluginError> {
+        self.runner.begin();
+        self.outputs.clear();
+        for share in &self.shares {
+            let sequence = &self.running[share.idx];
+            let Some(slot) = sequence.slot else { continue };
+            let from = self.cache.len_of(slot);
+            let tokens = &sequence.tokens[from..from + share.n_tokens];
+            let index = self.runner.add(slot, from, tokens, share.completes);
+            if share.completes {
+                let draft = &sequence.lookup.guess(&sequence.tokens)[..share.n_drafted];
+                self.runner.add_draft(slot, from + tokens.len(), draft);
+                self.outputs.push(Output { id: sequence.id, index, n_drafted: draft.len() });
+            }
+        }
+        let start = Instant::now();
+        self.runner.run()?;
+        self.pace.observe(self.runner.len(), start.elapsed());
+        for share in &self.shares {
+            let sequence = &mut self.running[share.idx];
+            let Some(slot) = sequence.slot else { continue };
+            let from = self.cache.len_of(slot);
+            self.cache.append(slot, &sequence.tokens[from..from + share.n_tokens]);
+            let draft = &sequence.lookup.guess(&sequence.tokens)[..share.n_drafted];
+            self.cache.append(slot, draft);
+            sequence.n_drafted += share.n_drafted;
+            self.ledger.charge(sequence.owner, share.n_tokens + share.n_drafted);
+        }
+        Ok(())
+    }
+
+    fn tell_prefill(&self, sink: &mut dyn Sink) {
+        for share in self.shares.iter().filter(|share| share.n_tokens > 1 || !share.completes) {
+            let sequence = &self.running[share.idx];
+            if let (Some(slot), 0) = (sequence.slot, sequence.n_generated()) {
+                let done = to_u32(self.cache.len_of(slot));
+                sink.event(sequence.id, Event::Prefill { done, total: to_u32(sequence.n_prompt) });
+            }
+        }
+    }
+
+    fn make_checkpoints(&mut self) -> Result<(), PluginError> {
+        if !self.cache.needs_checkpoints() {
+            return Ok(());
+        }
+        for share in self.shares.iter().filter(|share| !share.completes) {
+            let sequence = &self.running[share.idx];
+            if let Some(slot) = sequence.slot
+                && self.cache.len_of(slot) + 1 == sequence.n_prompt
+            {
+                self.cache.checkpoint(&mut self.runner.context, slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The plugin found less room than was counted: first all kept memory goes, then the youngest sequence, and until one
+    /// has ended no other takes its place.
+    fn retreat(&mut self, sink: &mut dyn Sink) -> Result<(), PluginError> {
+        if self.cache.give_up_kept(&mut self.runner.context)? {
+            return Ok(());
+        }
+        if self.running.len() > 1 {
+            self.preempt(self.running.len() - 1);
+            self.n_places = self.running.len();
+            self.cache.give_up_kept(&mut self.runner.context)?;
+        } else if let Some(sequence) = self.running.pop() {
+            self.finish(sequence, FinishReason::ContextFull, sink);
+        }
+        Ok(())
+    }
+
+    /// Panics if the engine's books do not agree with each other.
+    pub fn verify_invariants(&self) {
+        assert!(
+            self.running.len() <= self.config.n_parallel as usize,
+            "more sequences run than may"
+        );
+        let running: Vec<usize> =
+            self.running.iter().filter_map(|sequence| sequence.slot).collect();
+        assert_eq!(running.len(), self.running.len(), "a running sequence has no slot");
+        for sequence in &self.running {
+            let Some(slot) = sequence.slot else { continue };
+            let held = &self.cache.slot(slot).tokens;
+            assert!(
+                sequence.tokens.starts_with(held),
+                "slot {slot} holds other tokens than its sequence"
+            );
+            assert!(
+                held.len() < sequence.tokens.len(),
+                "a running sequence has nothing to compute"
+            );
+            assert_eq!(
+                running.iter().filter(|other| **other == slot).count(),
+                1,
+                "two sequences share slot {slot}"
+            );
+        }
+        assert!(
+            self.waiting.iter().all(|sequence| sequence.slot.is_none()),
+            "a waiting sequence has a slot"
+        );
+        let living = self.waiting.iter().chain(&self.running);
+        self.ledger.verify_invariants(living.map(|sequence| sequence.owner));
+        self.cache.verify_invariants(&running);
+    }
+}
+
+/// Requests of all owners together that may wait, as a multiple of what one owner may have.
+const OWNERS_WAITING: usize = 4;

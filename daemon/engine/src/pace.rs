@@ -1,0 +1,175 @@
+//! How long steps take, learned from those that were made, and what fits into the time that one may take.
+//!
+//! Steps are sorted by their number of tokens into classes of doubling size, because a small step costs what reading the
+//! model costs and a large one what computing costs, and no straight line fits both. Each class remembers a running mean;
+//! between two classes the time is interpolated. All of it is learned while running, so a busy neighbour, a longer
+//! context or fewer threads are seen within a few steps.
+
+use std::time::Duration;
+
+/// 1, 2, 3-4, 5-8, ... tokens.
+const N_CLASSES: usize = 16;
+/// Weight of the newest step in its class.
+const NEWEST: f64 = 0.25;
+/// Prompts get at least this share of the time while answers run, however slow a step is.
+const PROMPT_SHARE: f64 = 0.25;
+/// While no answer runs, a step may take so many times the target: the next request can wait that long for its turn.
+const ALONE: f64 = 3.0;
+/// Tokens of a prompt in a step while nothing is known.
+const FIRST_PROMPT: usize = 32;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Class {
+    n_tokens: f64,
+    seconds: f64,
+    is_known: bool,
+}
+
+/// Times of steps by their size.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    target: f64,
+    classes: [Class; N_CLASSES],
+}
+
+impl Pace {
+    pub(crate) fn new(target: Duration) -> Self {
+        Self { target: target.as_secs_f64(), classes: [Class::default(); N_CLASSES] }
+    }
+
+    /// Learns from a step.
+    pub(crate) fn observe(&mut self, n_tokens: usize, took: Duration) {
+        let Some(class) = self.classes.get_mut(class_of(n_tokens)) else { return };
+        let (n_tokens, seconds) = (float(n_tokens), took.as_secs_f64());
+        if !class.is_known {
+            *class = Class { n_tokens, seconds, is_known: true };
+            return;
+        }
+        // One step that a neighbour held up says little about the next.
+        let seconds = seconds.min(class.seconds * 4.0);
+        class.n_tokens += NEWEST * (n_tokens - class.n_tokens);
+        class.seconds += NEWEST * (seconds - class.seconds);
+    }
+
+    /// Seconds that a step of so many tokens will take; `None` while nothing is known.
+    pub(crate) fn predict(&self, n_tokens: usize) -> Option<f64> {
+        let wanted = float(n_tokens);
+        let known = || self.classes.iter().filter(|class| class.is_known);
+        let below = known().rfind(|class| class.n_tokens <= wanted);
+        let above = known().find(|class| class.n_tokens > wanted);
+        match (below, above) {
+            (Some(below), Some(above)) => {
+                let part = (wanted - below.n_tokens) / (above.n_tokens - below.n_tokens);
+                Some(below.seconds + part * (above.seconds - below.seconds))
+            }
+            // Outside of what is known it costs per token what it cost there.
+            (Some(known), None) | (None, Some(known)) => {
+                Some(known.seconds * wanted / known.n_tokens)
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// How many tokens of prompts go into a step beside `n_answers` tokens of answers, at most `most`.
+    pub(crate) fn prompt_tokens(&self, n_answers: usize, most: usize) -> usize {
+        let Some(answers) = self.predict(n_answers.max(1)) else { return most.min(FIRST_PROMPT) };
+        let seconds = if n_answers == 0 {
+            self.target * ALONE
+        } else {
+            self.target.max(answers / (1.0 - PROMPT_SHARE))
+        };
+        let fits = |n: usize| self.predict(n_answers + n).is_none_or(|time| time <= seconds);
+        // Times rise with sizes, but for noise: the first size that does not fit ends the search.
+        let (mut low, mut high) = (1, most.max(1));
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if fits(middle) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        // Kernels take rows by the dozen; an odd rest costs as much as a whole one.
+        if low > 16 { low - (n_answers + low) % 8 } else { low.min(most) }
+    }
+}
+
+fn class_of(n_tokens: usize) -> usize {
+    n_tokens.max(1).next_power_of_two().trailing_zeros() as usize
+}
+
+#[allow(clippy::cast_precision_loss)] // Numbers of tokens are small.
+fn float(n: usize) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn machine(fixed_ms: f64, per_token_ms: f64) -> impl Fn(usize) -> Duration {
+        move |n| Duration::from_secs_f64((fixed_ms + per_token_ms * float(n)) / 1000.0)
+    }
+
+    #[test]
+    fn a_step_beside_answers_stays_inside_the_target() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        let time = machine(7.0, 2.0);
+        let mut n_tokens = 0;
+        for _ in 0..30 {
+            n_tokens = pace.prompt_tokens(3, 512);
+            pace.observe(3 + n_tokens, time(3 + n_tokens));
+            pace.observe(3, time(3));
+        }
+        let took = time(3 + n_tokens);
+        assert!((80..=100).contains(&took.as_millis()), "{n_tokens} tokens took {took:?}");
+    }
+
+    #[test]
+    fn prompts_advance_beside_answers_that_are_slower_than_the_target() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        let time = machine(400.0, 10.0);
+        for n in [1, 2, 4, 8, 16, 32, 64] {
+            pace.observe(n, time(n));
+        }
+        let n_tokens = pace.prompt_tokens(4, 512);
+        let (with, without) = (time(4 + n_tokens), time(4));
+        let share = 1.0 - without.as_secs_f64() / with.as_secs_f64();
+        assert!((0.2..0.3).contains(&share), "{n_tokens} tokens, {share} of the time");
+    }
+
+    #[test]
+    fn a_machine_that_becomes_slow_is_noticed_within_a_few_steps() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        let (fast, slow) = (machine(7.0, 2.0), machine(70.0, 20.0));
+        for _ in 0..20 {
+            let n_tokens = pace.prompt_tokens(1, 512);
+            pace.observe(1 + n_tokens, fast(1 + n_tokens));
+        }
+        for step in 0.. {
+            let n_tokens = pace.prompt_tokens(1, 512);
+            if slow(1 + n_tokens) <= Duration::from_millis(150) {
+                break;
+            }
+            assert!(step < 20, "still {n_tokens} tokens");
+            pace.observe(1 + n_tokens, slow(1 + n_tokens));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_always_one_token_and_never_more_than_fit(
+            steps in prop::collection::vec((1_usize..600, 0_u64..1_000_000), 0..40),
+            n_answers in 0_usize..64,
+            most in 1_usize..600,
+        ) {
+            let mut pace = Pace::new(Duration::from_millis(100));
+            for (n_tokens, micros) in steps {
+                pace.observe(n_tokens, Duration::from_micros(micros));
+            }
+            let n_tokens = pace.prompt_tokens(n_answers, most);
+            prop_assert!((1..=most).contains(&n_tokens));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The engine on the reference plugin, whose text depends on every token of its memory.
+
+mod caching;
+mod fairness;
+mod guessing;
+mod randomized;
+mod scheduling;
+mod support;
