@@ -41,8 +41,8 @@ impl Others {
         let end = Instant::now() + patience;
         while Instant::now() < end {
             let others = Self::watch(pids.to_vec())?;
-            // The counters tick a hundred times a second.
-            std::thread::sleep(Duration::from_millis(300));
+            // A shorter look may fall into a pause between two compilers.
+            std::thread::sleep(Duration::from_secs(1));
             if others.cores()? <= QUIET {
                 break;
             }
@@ -54,7 +54,8 @@ impl Others {
     pub(crate) fn cores(&self) -> Result<f64> {
         let ticks = count(ticks_of_others(&self.pids)?.saturating_sub(self.ticks));
         let per_second = count(rustix::param::clock_ticks_per_second());
-        Ok(ticks / per_second / self.started.elapsed().as_secs_f64())
+        // One tick of somebody's says nothing about a few milliseconds.
+        Ok(ticks / per_second / self.started.elapsed().as_secs_f64().max(0.3))
     }
 }
 

@@ -8,6 +8,7 @@ mod args;
 mod hearth;
 mod llama_server;
 mod machine;
+mod plot;
 mod process;
 mod report;
 mod rounds;

@@ -1,6 +1,7 @@
 //! The figures as a table for documents and as JSON for programs.
 
 use crate::Result;
+use crate::plot::svg;
 use crate::scenarios::{Goal, Peer, Row};
 use crate::stats::{Spread, spread};
 use serde_json::{Value, json};
@@ -125,10 +126,15 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Writes `report.md` and `results.json`.
+    /// Writes `report.md`, `results.json` and a picture for each model.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("report.md"), self.markdown()?)?;
+        for model in self.models() {
+            let rows: Vec<_> = self.measured.iter().filter(|row| row.model == model).collect();
+            let picture = svg(&format!("Hearth beside llama-server, {model}"), &rows)?;
+            std::fs::write(folder.join(format!("{model}.svg")), picture)?;
+        }
         let results: Vec<_> = self.measured.iter().map(Measured::json).collect();
         let facts: serde_json::Map<_, _> =
             self.facts.iter().map(|(name, value)| ((*name).into(), value.clone().into())).collect();
@@ -137,18 +143,22 @@ impl Report {
         Ok(())
     }
 
+    fn models(&self) -> Vec<&str> {
+        let mut models: Vec<_> = self.measured.iter().map(|row| row.model.as_str()).collect();
+        models.dedup();
+        models
+    }
+
     fn markdown(&self) -> Result<String> {
         let mut text = String::new();
         for (name, value) in &self.facts {
             writeln!(text, "* {name}: {value}")?;
         }
-        let mut models: Vec<_> = self.measured.iter().map(|row| &row.model).collect();
-        models.dedup();
-        for model in models {
+        for model in self.models() {
             writeln!(text, "\n### {model}\n")?;
             writeln!(text, "| what | Hearth | llama-server | ratio | to reach | others |")?;
             writeln!(text, "| --- | ---: | ---: | --- | --- | ---: |")?;
-            let rows = self.measured.iter().filter(|row| row.model == *model);
+            let rows = self.measured.iter().filter(|row| row.model == model);
             for line in rows.filter_map(Measured::table_line) {
                 writeln!(text, "{line}")?;
             }
