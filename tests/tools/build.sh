@@ -60,6 +60,8 @@ build_plugins() {
     engine=$(sed -n \
         's/^{"reason":"build-script-executed","package_id":"[^"]*#llama-cpp-sys-2@.*"out_dir":"\([^"]*\)".*/\1/p' <<<"$messages")
     [ -d "$engine/backends" ] || die "cargo did not say where it built llama.cpp (\`$engine\`)"
+    mkdir -p target/dev
+    printf '%s\n' "$engine" >target/dev/engine
 
     modules=("$engine"/backends/libggml-*.so)
     mapfile -t libraries < <(engine_libraries "$engine/lib" target/release/libhearth_cpu.so "${modules[@]}" | sort -u)
