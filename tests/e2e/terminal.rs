@@ -182,6 +182,12 @@ fn a_dumb_terminal_gets_no_escape_sequence() {
     terminal.press(CTRL_C);
     terminal.await_text("[stopped]");
     terminal.await_prompt(PROMPT);
+    // At the prompt the kernel forgets the line and shows no new prompt.
+    terminal.press("half a line");
+    terminal.await_prompt(">>> half a line");
+    terminal.press(CTRL_C);
+    terminal.await_prompt(">>> half a line^C");
+    ask(&terminal, "/model", "^C/model\nslow:latest\n>>>");
     let bytes = terminal.bytes();
     assert!(!bytes.contains(&0x1b), "{:?}", String::from_utf8_lossy(&bytes));
     leave(terminal);
