@@ -2,7 +2,7 @@
 //!
 //! For a person the text goes to stdout piece by piece; what a reasoning model thinks is dim, and absent where stdout is no
 //! terminal. With `--json` each event is one line, as it came. Nothing of the answer is changed, except that a terminal gets
-//! no control characters.
+//! no control characters, and lines that end between words.
 
 use crate::error::CtlError;
 use crate::format::{percent, seconds};
@@ -10,6 +10,7 @@ use crate::output::{Out, printable};
 use crate::session::Session;
 use crate::status_line::{DELAY, StatusLine};
 use crate::wire::chat_event;
+use crate::wrap::Wrap;
 use hearth_protocol::{ChatParams, ChatReply, ChatSend, ErrorKind, Event, FinishReason, RpcError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -151,6 +152,7 @@ struct View<'a> {
     part: Part,
     /// Whether the cursor is at the start of a line.
     at_line_start: bool,
+    wrap: Wrap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +165,7 @@ enum Part {
 impl<'a> View<'a> {
     fn new(out: &'a Out) -> Self {
         let status = StatusLine::start(out, DELAY, "waiting for the daemon");
-        Self { out, status, part: Part::Waiting, at_line_start: true }
+        Self { out, status, part: Part::Waiting, at_line_start: true, wrap: Wrap::default() }
     }
 
     fn show(&mut self, event: &Event<ChatReply>) -> Result<(), CtlError> {
@@ -220,16 +222,22 @@ impl<'a> View<'a> {
         if let Some(last) = text.chars().last() {
             self.at_line_start = last == '\n';
         }
-        if self.out.stdout_is_terminal() {
-            self.out.write(&printable(text))
-        } else {
-            self.out.write(text)
+        if !self.out.stdout_is_terminal() {
+            return self.out.write(text);
+        }
+        let text = printable(text);
+        match crossterm::terminal::size() {
+            Ok((columns @ 1.., _)) if !self.out.is_dumb() => {
+                self.out.write(&self.wrap.push(&text, usize::from(columns)))
+            }
+            _ => self.out.write(&text),
         }
     }
 
     fn new_line(&mut self) -> Result<(), CtlError> {
         if !self.at_line_start {
             self.at_line_start = true;
+            self.wrap = Wrap::default();
             self.out.write("\n")?;
         }
         Ok(())

@@ -15,6 +15,7 @@ mod output;
 mod session;
 mod status_line;
 mod wire;
+mod wrap;
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! Everything `ctl` prints goes through here.
 //!
 //! Answers and tables go to stdout, all else to stderr. Colour only where the stream is a terminal, `NO_COLOR` is unset and
-//! `TERM` is not `dumb`. Text that a model or a file's author wrote never reaches a terminal with control characters
+//! `TERM` names a terminal that is not `dumb`; a dumb one gets no escape sequence at all. Text that a model or a file's author wrote never reaches a terminal with control characters
 //! in it: an escape sequence could rewrite the screen or the clipboard.
 
 use crate::error::CtlError;
@@ -14,18 +14,20 @@ pub(crate) struct Out {
     json: bool,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
+    is_dumb: bool,
     colour: bool,
 }
 
 impl Out {
     pub(crate) fn new(json: bool) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
             json,
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
-            colour: !set("NO_COLOR") && !dumb,
+            is_dumb,
+            colour: !set("NO_COLOR") && !is_dumb,
         }
     }
 
@@ -39,7 +41,12 @@ impl Out {
 
     /// Whether stderr can show a line that is erased later.
     pub(crate) fn can_show_status(&self) -> bool {
-        self.stderr_is_terminal && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+        self.stderr_is_terminal && !self.is_dumb
+    }
+
+    /// Whether the terminal knows no escape sequences.
+    pub(crate) fn is_dumb(&self) -> bool {
+        self.is_dumb
     }
 
     pub(crate) fn colour_on_stdout(&self) -> bool {

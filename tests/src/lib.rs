@@ -1,6 +1,6 @@
 //! The harness: a real `hearthd` in a folder of its own, the real `ctl` beside it, and clients to talk to both.
 //!
-//! The suites are `e2e/` (with the reference plugin), `real/` (llama.cpp and real models) and `docs/`. Nothing here
+//! The suites are `e2e/` (with the reference plugin), `real/` (llama.cpp and real models), `systemd/` and `docs/`. Nothing here
 //! sleeps to wait for something: [`eventually`] polls a condition up to a deadline that only a fault reaches, so a loaded
 //! machine makes a test slower and never red.
 //!
@@ -14,14 +14,16 @@ mod http;
 mod process;
 mod programs;
 mod raw;
+mod terminal;
 mod wait;
 
 pub use chats::{Told, chat, error_of, follow, follow_generate, generate, message, refused};
 pub use daemon::{Builder, TestDaemon, signal_process};
-pub use gguf::{GgufText, reference_model};
+pub use gguf::{GgufText, Tensor, reference_model};
 pub use guard::Guard;
 pub use http::{HttpReply, http};
 pub use process::{Ran, is_alive, peak_rss_bytes, run};
 pub use programs::{ctl_path, env_path, hearthd_path, reference_plugins, repository};
 pub use raw::Raw;
+pub use terminal::{ARROW_UP, CTRL_C, CTRL_D, ENTER, Terminal};
 pub use wait::{DEADLINE, eventually, eventually_is};

@@ -1,4 +1,4 @@
-//! Reading a line, with editing, history and Tab, through reedline.
+//! Reading a line, with editing, history and Tab, through reedline; on a dumb terminal a plain line, as the kernel edits it.
 //!
 //! The history file holds what the person wrote, so only they may read it. Where it cannot be used the chat goes on
 //! without one.
@@ -21,9 +21,12 @@ use std::path::{Path, PathBuf};
 const HISTORY_LINES: usize = 2000;
 const QUOTES: &str = "\"\"\"";
 const MENU: &str = "commands";
+const PROMPT: &str = ">>> ";
+const PROMPT_WITHIN_QUOTES: &str = "... ";
 
-pub(super) struct Editor {
-    reedline: Reedline,
+pub(super) enum Editor {
+    Full(Box<Reedline>),
+    Plain,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,9 @@ pub(super) enum Input {
 
 impl Editor {
     pub(super) fn new(out: &Out) -> Self {
+        if out.is_dumb() {
+            return Self::Plain;
+        }
         let mut keys = default_emacs_keybindings();
         let tab = ReedlineEvent::UntilFound(vec![
             ReedlineEvent::Menu(MENU.into()),
@@ -50,7 +56,7 @@ impl Editor {
             .with_quick_completions(true)
             .with_partial_completions(true)
             .with_menu(ReedlineMenu::EngineCompleter(Box::new(
-                ColumnarMenu::default().with_name(MENU).with_marker(">>> "),
+                ColumnarMenu::default().with_name(MENU).with_marker(PROMPT),
             )))
             .with_edit_mode(Box::new(Emacs::new(keys)));
         match history() {
@@ -58,26 +64,53 @@ impl Editor {
             Ok(None) => {}
             Err(error) => out.complain("warning", &format!("no history in this chat: {error}")),
         }
-        Self { reedline }
+        Self::Full(Box::new(reedline))
     }
 
-    pub(super) fn read(&mut self) -> Result<Input, CtlError> {
-        let signal = self.reedline.read_line(&Arrows).map_err(|error| {
+    pub(super) fn read(&mut self, out: &Out) -> Result<Input, CtlError> {
+        let input = match self {
+            Self::Full(reedline) => edited(reedline),
+            Self::Plain => plain(out)?,
+        };
+        let input = input.map_err(|error| {
             CtlError::failed(
                 format!("cannot read from the terminal: {error}"),
                 "`ctl run MODEL PROMPT` needs no terminal",
             )
         })?;
-        Ok(match signal {
-            Signal::Success(text) if text.trim().is_empty() => Input::Nothing,
-            Signal::Success(text) => {
-                // Now, so that a chat that is killed loses no history. A full disk must not end the chat.
-                let _ = self.reedline.sync_history();
-                Input::Text(text)
-            }
-            Signal::CtrlD => Input::Leave,
-            _ => Input::Nothing,
+        Ok(match input {
+            Input::Text(text) if text.trim().is_empty() => Input::Nothing,
+            input => input,
         })
+    }
+}
+
+fn edited(reedline: &mut Reedline) -> io::Result<Input> {
+    Ok(match reedline.read_line(&Arrows)? {
+        Signal::Success(text) => {
+            // Now, so that a chat that is killed loses no history. A full disk must not end the chat.
+            let _ = reedline.sync_history();
+            Input::Text(text)
+        }
+        Signal::CtrlD => Input::Leave,
+        _ => Input::Nothing,
+    })
+}
+
+/// The outer error is that of writing the prompt.
+fn plain(out: &Out) -> Result<io::Result<Input>, CtlError> {
+    let mut text = String::new();
+    out.write(PROMPT)?;
+    loop {
+        match io::stdin().read_line(&mut text) {
+            Ok(0) => {
+                out.write("\n")?;
+                return Ok(Ok(Input::Leave));
+            }
+            Ok(_) if is_open(&text) => out.write(PROMPT_WITHIN_QUOTES)?,
+            Ok(_) => return Ok(Ok(Input::Text(text.trim_end_matches('\n').to_owned()))),
+            Err(error) => return Ok(Err(error)),
+        }
     }
 }
 
@@ -171,11 +204,11 @@ impl Prompt for Arrows {
     }
 
     fn render_prompt_indicator(&self, _: PromptEditMode) -> Cow<'_, str> {
-        ">>> ".into()
+        PROMPT.into()
     }
 
     fn render_prompt_multiline_indicator(&self) -> Cow<'_, str> {
-        "... ".into()
+        PROMPT_WITHIN_QUOTES.into()
     }
 
     fn render_prompt_history_search_indicator(&self, search: PromptHistorySearch) -> Cow<'_, str> {

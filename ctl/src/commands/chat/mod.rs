@@ -124,7 +124,7 @@ impl Chat<'_> {
     fn talk(&mut self) -> Result<(), CtlError> {
         let mut editor = Editor::new(&self.context.out);
         loop {
-            let text = match editor.read()? {
+            let text = match editor.read(&self.context.out)? {
                 Input::Text(text) => text,
                 Input::Nothing => continue,
                 Input::Leave => return Ok(()),
