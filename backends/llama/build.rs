@@ -36,9 +36,13 @@ fn source_of(cache: &Path) -> PathBuf {
 
 fn compile_shim(source: &Path) {
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++17").pic(true).files(["src/shim/chat.cpp", "src/shim/engine.cpp"]);
+    build.cpp(true).std("c++17").pic(true).files([
+        "src/shim/buffers.cpp",
+        "src/shim/chat.cpp",
+        "src/shim/engine.cpp",
+    ]);
     // `.` comes first, so that `common/chat.h` cannot be mistaken for the shim's own `chat.h`.
-    for folder in [".", "include", "ggml/include", "src", "common", "vendor"] {
+    for folder in [".", "include", "ggml/include", "ggml/src", "src", "common", "vendor"] {
         // As system headers, so that warnings are about our lines alone.
         build.flag("-isystem").flag(source.join(folder));
     }

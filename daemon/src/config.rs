@@ -89,7 +89,7 @@ impl Config {
     fn settle(args: &RunArgs, file: FileConfig) -> anyhow::Result<Self> {
         let engine = &file.engine;
         let engine = EngineSizes {
-            context: at_least("engine.context", engine.context.unwrap_or(8192), 64)?,
+            context: at_least("engine.context", engine.context.unwrap_or(32_768), 64)?,
             parallel: at_least("engine.parallel", engine.parallel.unwrap_or(8), 1)?,
             kept: engine.kept.unwrap_or(8),
             batch: at_least("engine.batch", engine.batch.unwrap_or(512), 32)?,

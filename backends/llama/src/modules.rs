@@ -8,7 +8,7 @@
 //! this machine, and the best is loaded. Loading happens once per process, at the first call that needs a device, and is
 //! never undone, because ggml cannot.
 
-use crate::shim::{c_string, error};
+use crate::shim::{c_string, error, hearth_shim_map_buffers};
 use crate::{build_id, log};
 use hearth_abi::{DeviceInfo, DeviceKind, LogLevel, Result, Status};
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -145,6 +145,8 @@ fn load(family: &'static str) -> Result<Loaded> {
     }
     let backend =
         LlamaBackend::init().map_err(|problem| error(Status::Failed, problem.to_string()))?;
+    // SAFETY: no buffer exists yet, and no other thread knows of ggml: this runs once, inside `OnceLock`.
+    unsafe { hearth_shim_map_buffers() };
     Ok(Loaded { devices, _backend: backend })
 }
 

@@ -33,6 +33,7 @@ unsafe extern "C" {
     pub(crate) fn hearth_shim_grammar_apply(grammar: *mut sys::llama_sampler, tokens: *mut sys::llama_token_data_array, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_accept(grammar: *mut sys::llama_sampler, token: sys::llama_token, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_silence_common();
+    pub(crate) fn hearth_shim_map_buffers();
 
     pub(crate) fn hearth_shim_chat_new(model: *const sys::llama_model) -> *mut ChatHandle;
     pub(crate) fn hearth_shim_chat_free(chat: *mut ChatHandle);

@@ -21,6 +21,7 @@ mod sampler;
 mod scheduler;
 mod sequence;
 mod text;
+mod threads;
 
 pub use config::EngineConfig;
 pub use embedder::Embedder;

@@ -57,6 +57,9 @@ bool hearth_shim_grammar_accept(llama_sampler * grammar, llama_token token, char
 
 // llama.cpp's common library has a log of its own, on stdout and stderr, which may quote messages and answers.
 void hearth_shim_silence_common(void);
+
+// Lets ggml take main memory as it is used. Called before anything is allocated; a second call does nothing.
+void hearth_shim_map_buffers(void);
 }
 
 // Copies an exception's text, cut to size, each run of white space as one space.

@@ -15,6 +15,7 @@ use crate::pace::Pace;
 use crate::runner::Runner;
 use crate::scheduler::{Pending, Share, plan};
 use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
+use crate::threads::Threads;
 use hearth_abi::host::{Adapter, Context, Model};
 use hearth_abi::raw::Token;
 use hearth_abi::{ContextConfig, KvType, PluginError, Status};
@@ -49,6 +50,7 @@ pub struct Engine {
     runner: Runner,
     cache: Cache,
     pace: Pace,
+    threads: Threads,
     ledger: Ledger,
     /// In order of arrival.
     waiting: Vec<Sequence>,
@@ -93,6 +95,7 @@ impl Engine {
         Ok(Self {
             cache: Cache::new(info, bounds),
             pace: Pace::new(config.step_target),
+            threads: Threads::new(info.n_threads),
             ledger: Ledger::default(),
             n_places: config.n_parallel as usize,
             config,
@@ -311,7 +314,11 @@ impl Engine {
         }
         let start = Instant::now();
         self.runner.run()?;
-        self.pace.observe(self.runner.len(), start.elapsed());
+        let (n_tokens, took) = (self.runner.len(), start.elapsed());
+        self.pace.observe(n_tokens, took);
+        if let Some(n_threads) = self.threads.observe(n_tokens, took) {
+            self.runner.context.set_threads(n_threads, n_threads)?;
+        }
         for share in &self.shares {
             let sequence = &mut self.running[share.idx];
             let Some(slot) = sequence.slot else { continue };
