@@ -14,6 +14,7 @@ pub fn chat(model: &str, text: &str) -> ChatParams {
         tool_choice: ToolChoice::Auto,
         format: None,
         think: Some(false),
+        think_tokens: None,
         options: greedy(),
         keep_alive: None,
         request: None,

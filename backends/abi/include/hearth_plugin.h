@@ -404,6 +404,8 @@ typedef struct hearth_chat {
    *   triggers      array of {type: "word"|"pattern"|"pattern_full"|"token", value: string, token: int}
    *   preserved     array of strings, control tokens that token_piece must spell out for parse to work
    *   thinks        bool: the answer may begin with reasoning
+   *   think_start   string, the text before the reasoning; empty: the prompt ends with it, or `thinks` is false
+   *   think_ends    array of strings, each of which ends the reasoning; the first is the usual one
    *   tools         bool: the prompt offers the tools; false when none were given or the template knows none
    * A template that refuses the messages answers INVALID_ARGUMENT with the template's reason.
    * [any-thread] */

@@ -51,6 +51,8 @@ impl ChatModel for ReferenceModel {
             "triggers": [],
             "preserved": [],
             "thinks": thinks,
+            "think_start": "<think>",
+            "think_ends": ["</think>"],
             "tools": tools.is_some(),
         })
         .to_string())

@@ -40,6 +40,7 @@ pub(super) fn answer_once(
         tool_choice: ToolChoice::Auto,
         format: None,
         think: args.think(),
+        think_tokens: None,
         options: args.options(),
         keep_alive: args.keep_alive.keep_alive,
         request: Some(request_name()),

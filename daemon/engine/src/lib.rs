@@ -21,6 +21,7 @@ mod sampler;
 mod scheduler;
 mod sequence;
 mod text;
+mod thoughts;
 mod threads;
 
 pub use config::EngineConfig;
@@ -28,3 +29,4 @@ pub use embedder::Embedder;
 pub use engine::{Engine, Fatal, MemoryUse, Sink};
 pub use sampler::Sampling;
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};
+pub use thoughts::Thinking;

@@ -3,6 +3,7 @@
 use crate::lookup::Lookup;
 use crate::sampler::{Sampler, Sampling};
 use crate::text::TextOut;
+use crate::thoughts::{Thinking, Thoughts};
 use hearth_abi::host::Grammar;
 use hearth_abi::raw::Token;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub struct Request {
     pub max_tokens: Option<u32>,
     /// What the answer must look like.
     pub grammar: Option<Grammar>,
+    /// How the model reasons before it answers.
+    pub thinking: Option<Thinking>,
     /// Control tokens that are spelled out in the answer instead of left out.
     pub spelled: Vec<Token>,
 }
@@ -152,6 +155,7 @@ pub(crate) struct Sequence {
     pub(crate) text: TextOut,
     pub(crate) max_tokens: usize,
     pub(crate) grammar: Option<Grammar>,
+    pub(crate) thoughts: Option<Thoughts>,
     pub(crate) spelled: Vec<Token>,
     /// The place last told to the caller.
     pub(crate) told_place: Option<u32>,
@@ -181,6 +185,7 @@ impl Sequence {
             text: TextOut::new(request.stops),
             max_tokens: request.max_tokens.map_or(usize::MAX, |max| max as usize),
             grammar: request.grammar,
+            thoughts: request.thinking.map(Thoughts::new),
             spelled: request.spelled,
             told_place: None,
             is_held_back: false,

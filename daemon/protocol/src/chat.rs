@@ -186,6 +186,9 @@ pub struct ChatParams {
     /// False asks a reasoning model not to think. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think: Option<bool>,
+    /// Most tokens of reasoning; then the model has to answer. Default: as many as it likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub think_tokens: Option<u32>,
     /// How tokens are chosen.
     #[serde(default)]
     pub options: Options,

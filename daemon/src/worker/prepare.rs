@@ -8,7 +8,7 @@ use super::public::PublicPrefix;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
-use hearth_engine::{Request, Sampling};
+use hearth_engine::{Request, Sampling, Thinking};
 use hearth_protocol::{
     ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Format,
     GenerateParams, Message, Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
@@ -71,6 +71,7 @@ fn prepare(
             request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
             request.n_public = public.of(model, params.think.unwrap_or(true), &request.prompt);
             request.stops.extend(rendered.stops);
+            request.thinking = thinking(model, &rendered, params.think_tokens)?;
             request.spelled =
                 rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
             request.grammar = match (&params.format, rendered.grammar.as_str()) {
@@ -138,6 +139,7 @@ fn request(id: u64, owner: u32, seed: u64, options: &Options) -> Result<Request,
         stops: options.stop.clone(),
         max_tokens: options.max_tokens,
         grammar: None,
+        thinking: None,
         spelled: Vec::new(),
     })
 }
@@ -194,7 +196,30 @@ struct Rendered {
     #[serde(default)]
     preserved: Vec<String>,
     #[serde(default)]
+    thinks: bool,
+    #[serde(default)]
+    think_start: String,
+    #[serde(default)]
+    think_ends: Vec<String>,
+    #[serde(default)]
     tools: bool,
+}
+
+fn thinking(
+    model: &Model,
+    rendered: &Rendered,
+    max_tokens: Option<u32>,
+) -> Result<Option<Thinking>, RpcError> {
+    let Some(end) = rendered.think_ends.first().filter(|_| rendered.thinks) else {
+        return Ok(None);
+    };
+    let closing = model.tokenize(&format!("\n{end}\n"), false, true).map_err(refused)?;
+    Ok(Some(Thinking {
+        start: rendered.think_start.clone(),
+        ends: rendered.think_ends.clone(),
+        closing,
+        max_tokens,
+    }))
 }
 
 fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {

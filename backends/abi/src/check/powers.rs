@@ -128,10 +128,10 @@ pub(super) fn chat_render(bench: &mut Bench) -> Step {
     let model = bench.model()?;
     for request in [plain_request(), tools_request()] {
         let Some(answer) = render(&model, &request)? else { continue };
-        for key in ["prompt", "parser", "grammar"] {
+        for key in ["prompt", "parser", "grammar", "think_start"] {
             ensure!(answer[key].is_string(), "`{key}` of render's answer is not a string");
         }
-        for key in ["stops", "triggers", "preserved"] {
+        for key in ["stops", "triggers", "preserved", "think_ends"] {
             ensure!(answer[key].is_array(), "`{key}` of render's answer is not an array");
         }
         for key in ["plain", "grammar_lazy", "thinks"] {

@@ -183,6 +183,8 @@ static std::string render(hearth_shim_chat * chat, const std::string & text) {
         triggers.push_back(trigger_json(vocab, params, trigger));
     }
     const bool plain = inputs.tools.empty() && !params.supports_thinking && is_plain(*parser_for(chat, parser));
+    const bool thinks  = params.supports_thinking && inputs.enable_thinking && !params.thinking_end_tags.empty();
+    const bool is_open = ends_inside(params.prompt, params.thinking_start_tag, params.thinking_end_tags);
     return common_json::object({
                { "prompt", with_bos(vocab, params.prompt) },
                { "stops", params.additional_stops },
@@ -192,9 +194,19 @@ static std::string render(hearth_shim_chat * chat, const std::string & text) {
                { "grammar_lazy", params.grammar_lazy },
                { "triggers", triggers },
                { "preserved", params.preserved_tokens },
-               { "thinks", params.supports_thinking && inputs.enable_thinking },
+               { "thinks", thinks },
+               { "think_start", is_open ? "" : params.thinking_start_tag },
+               { "think_ends", params.thinking_end_tags },
                { "tools", offers_tools(templates.get(), inputs, params) },
            }).dump_safe();
+}
+
+// Some templates begin the reasoning themselves, and others begin and end it when none is wanted.
+static bool ends_inside(const std::string & prompt, const std::string & start, const std::vector<std::string> & ends) {
+    const size_t begun = start.empty() ? std::string::npos : prompt.rfind(start);
+    return begun != std::string::npos && std::none_of(ends.begin(), ends.end(), [&](const std::string & end) {
+        return prompt.find(end, begun) != std::string::npos;
+    });
 }
 
 static std::string parse(hearth_shim_chat * chat, const std::string & parser, const std::string & text, bool partial) {

@@ -232,6 +232,7 @@ impl Chat<'_> {
             tool_choice: ToolChoice::Auto,
             format: None,
             think: self.settings.think,
+            think_tokens: None,
             options: self.settings.options.clone(),
             keep_alive: self.args.keep_alive.keep_alive,
             request: Some(request_name()),

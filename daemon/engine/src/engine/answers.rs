@@ -2,6 +2,7 @@
 
 use super::{Engine, Output, Sink};
 use crate::sequence::{Event, FinishReason, Sequence};
+use crate::thoughts::Thoughts;
 use hearth_abi::PluginError;
 use hearth_abi::raw::Token;
 use std::time::Instant;
@@ -61,6 +62,9 @@ impl Engine {
 
     fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, PluginError> {
         let sequence = &mut self.running[at];
+        if let Some(token) = sequence.thoughts.as_ref().and_then(Thoughts::forced) {
+            return Ok(Some(token));
+        }
         let logits = self.runner.context.logits(output)?;
         sequence.sampler.penalize(logits);
         let picked = sequence.sampler.pick(logits);
@@ -98,6 +102,9 @@ impl Engine {
             grammar.accept(token)?;
         }
         let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
+        if let Some(thoughts) = &mut sequence.thoughts {
+            thoughts.take(token, &piece);
+        }
         let (text, stopped) = sequence.text.push(&piece);
         if !text.is_empty() {
             sink.event(sequence.id, Event::Text(text));

@@ -61,6 +61,7 @@ pub(crate) fn request(id: u64, owner: u32, prompt: Vec<Token>, max_tokens: u32) 
         stops: Vec::new(),
         max_tokens: Some(max_tokens),
         grammar: None,
+        thinking: None,
         spelled: Vec::new(),
     }
 }
