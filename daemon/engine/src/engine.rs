@@ -291,7 +291,7 @@ impl Engine {
     fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, PluginError> {
         let sequence = &mut self.running[at];
         let logits = self.runner.context.logits(output)?;
-        sequence.sampler.penalize(logits);
+        sequence.sampler.prepare(logits);
         let picked = sequence.sampler.pick(logits);
         let (Some(grammar), Some(token)) = (&mut sequence.grammar, picked) else {
             return Ok(picked);

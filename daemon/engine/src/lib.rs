@@ -22,5 +22,5 @@ mod text;
 pub use config::EngineConfig;
 pub use embedder::Embedder;
 pub use engine::{Engine, Fatal, Sink};
-pub use sampler::Sampling;
+pub use sampler::{Breakers, Dry, Logprobs, Mirostat, MirostatVersion, Sampler, Sampling};
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};
