@@ -6,6 +6,7 @@
 
 use crate::cache::Cache;
 use crate::config::EngineConfig;
+use crate::constraint::ConstraintError;
 use crate::runner::Runner;
 use crate::scheduler::{Pending, Share, plan};
 use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
@@ -27,6 +28,25 @@ pub trait Sink {
 #[error("the backend failed: {0}")]
 pub struct Fatal(pub PluginError);
 
+/// What a token could not be chosen or taken for.
+#[derive(Debug)]
+enum Trouble {
+    Engine(PluginError),
+    Request(Failure),
+}
+
+impl From<PluginError> for Trouble {
+    fn from(error: PluginError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<ConstraintError> for Trouble {
+    fn from(error: ConstraintError) -> Self {
+        Self::Request(Failure::Constraint(error.0))
+    }
+}
+
 /// One model's serving loop.
 #[derive(Debug)]
 pub struct Engine {
@@ -36,8 +56,6 @@ pub struct Engine {
     cache: Cache,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
-    /// All tokens in order, for masking a whole vocabulary by a grammar.
-    vocabulary: Vec<Token>,
     pending: Vec<Pending>,
     shares: Vec<Share>,
 }
@@ -72,7 +90,6 @@ impl Engine {
             cache,
             waiting: VecDeque::new(),
             running: Vec::new(),
-            vocabulary: Vec::new(),
             pending: Vec::new(),
             shares: Vec::new(),
         })
@@ -274,39 +291,48 @@ impl Engine {
             let Some(at) = self.running.iter().position(|sequence| sequence.id == *id) else {
                 continue;
             };
-            let picked = self.pick(at, *output)?;
-            let end = match picked {
-                Some(token) => self.emit(at, token, sink)?,
-                // The grammar allows nothing more, or the logits are no numbers.
-                None => Some(FinishReason::End),
+            let end = match self.pick(at, *output) {
+                Ok(Some(token)) => self.emit(at, token, sink),
+                // The logits are no numbers.
+                Ok(None) => Ok(Some(FinishReason::End)),
+                Err(error) => Err(error),
             };
-            if let Some(reason) = end {
-                let sequence = self.running.remove(at);
-                self.finish(sequence, reason, sink);
+            match end {
+                Ok(None) => {}
+                Ok(Some(reason)) => {
+                    let sequence = self.running.remove(at);
+                    self.finish(sequence, reason, sink);
+                }
+                Err(Trouble::Request(failure)) => {
+                    let mut sequence = self.running.remove(at);
+                    sink.event(sequence.id, Event::Failed(failure));
+                    if let Some(slot) = sequence.slot.take() {
+                        self.cache.keep(slot);
+                    }
+                }
+                Err(Trouble::Engine(error)) => return Err(error),
             }
         }
         Ok(())
     }
 
-    fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, PluginError> {
+    fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, Trouble> {
         let sequence = &mut self.running[at];
         let logits = self.runner.context.logits(output)?;
         sequence.sampler.prepare(logits);
         let picked = sequence.sampler.pick(logits);
-        let (Some(grammar), Some(token)) = (&mut sequence.grammar, picked) else {
+        let (Some(constraint), Some(token)) = (&mut sequence.constraint, picked) else {
             return Ok(picked);
         };
         // Most of the time the free choice is allowed, and asking about one token is cheap.
-        let mut asked = [0.0];
-        grammar.mask(&[token], &mut asked)?;
-        if asked[0] > f32::NEG_INFINITY {
+        if constraint.allows(token)? {
             return Ok(picked);
         }
-        if self.vocabulary.len() != logits.len() {
-            self.vocabulary = (0..).take(logits.len()).collect();
-        }
-        grammar.mask(&self.vocabulary, logits)?;
-        Ok(sequence.sampler.pick(logits))
+        constraint.mask(logits)?;
+        let picked = sequence.sampler.pick(logits);
+        picked.map(Some).ok_or_else(|| {
+            ConstraintError("no token that may come has a probability".into()).into()
+        })
     }
 
     /// Takes a chosen token. Answers why the sequence ends, if it does.
@@ -315,7 +341,7 @@ impl Engine {
         at: usize,
         token: Token,
         sink: &mut dyn Sink,
-    ) -> Result<Option<FinishReason>, PluginError> {
+    ) -> Result<Option<FinishReason>, Trouble> {
         let sequence = &mut self.running[at];
         sequence.first_token.get_or_insert_with(Instant::now);
         sequence.tokens.push(token);
@@ -323,8 +349,11 @@ impl Engine {
         if self.model.token_is_end(token) {
             return Ok(Some(FinishReason::End));
         }
-        if let Some(grammar) = &mut sequence.grammar {
-            grammar.accept(token)?;
+        if let Some(constraint) = &mut sequence.constraint {
+            constraint.accept(token)?;
+        }
+        if let Some(logprobs) = sequence.sampler.logprobs(token) {
+            sink.event(sequence.id, Event::Logprobs(logprobs));
         }
         let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
         let (text, stopped) = sequence.text.push(&piece);

@@ -1,8 +1,8 @@
 //! One request's tokens and everything that belongs to them but the KV memory.
 
-use crate::sampler::{Sampler, Sampling};
+use crate::constraint::Constraint;
+use crate::sampler::{Logprobs, Sampler, Sampling};
 use crate::text::TextOut;
-use hearth_abi::host::Grammar;
 use hearth_abi::raw::Token;
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ pub struct Request {
     /// Most tokens in the answer.
     pub max_tokens: Option<u32>,
     /// What the answer must look like.
-    pub grammar: Option<Grammar>,
+    pub constraint: Option<Constraint>,
     /// Control tokens that are spelled out in the answer instead of left out.
     pub spelled: Vec<Token>,
 }
@@ -42,6 +42,8 @@ pub enum Event<'a> {
         /// Tokens of the prompt.
         total: u32,
     },
+    /// A token was chosen, if its sampling asks for this. Before the token's text.
+    Logprobs(Logprobs),
     /// Text to emit: whole characters, possibly of several tokens, never empty.
     Text(&'a str),
     /// The answer is complete.
@@ -115,6 +117,9 @@ pub enum Failure {
     /// The prompt is empty.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// What the answer must look like cannot be followed further, as when a grammar branches without end.
+    #[error("the answer's constraint cannot be followed: {0}")]
+    Constraint(String),
     /// The plugin failed.
     #[error("the backend failed: {0}")]
     Backend(String),
@@ -134,7 +139,7 @@ pub(crate) struct Sequence {
     pub(crate) sampler: Sampler,
     pub(crate) text: TextOut,
     pub(crate) max_tokens: usize,
-    pub(crate) grammar: Option<Grammar>,
+    pub(crate) constraint: Option<Constraint>,
     pub(crate) spelled: Vec<Token>,
     /// The place last told to the caller.
     pub(crate) told_place: Option<u32>,
@@ -154,7 +159,7 @@ impl Sequence {
             sampler: Sampler::new(request.sampling, &request.prompt),
             text: TextOut::new(request.stops),
             max_tokens: request.max_tokens.map_or(usize::MAX, |max| max as usize),
-            grammar: request.grammar,
+            constraint: request.constraint,
             spelled: request.spelled,
             told_place: None,
             submitted: Instant::now(),

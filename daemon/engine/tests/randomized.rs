@@ -50,6 +50,7 @@ impl Sink for Collected {
                 self.prefilled.insert(id, done);
             }
             Event::Queued { place } => assert!(place >= 1),
+            Event::Logprobs(logprobs) => panic!("nobody asked for {logprobs:?}"),
         }
     }
 }
@@ -62,7 +63,7 @@ fn request(id: u64, owner: u32, prompt: Vec<Token>, max_tokens: u32) -> Request 
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stops: Vec::new(),
         max_tokens: Some(max_tokens),
-        grammar: None,
+        constraint: None,
         spelled: Vec::new(),
     }
 }

@@ -6,10 +6,12 @@
 //! the middle of a decode: a worker never outlives its daemon.
 
 mod engine_loop;
+mod formats;
 pub(crate) mod frames;
 mod load;
 mod prepare;
 mod present;
+mod sampling;
 
 use frames::{FromWorker, ToWorker};
 use std::io::{self, BufReader, Write};

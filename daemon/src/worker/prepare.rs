@@ -2,15 +2,17 @@
 //! thread, so that a long prompt is read while the engine computes others.
 
 use super::engine_loop::{Command, EmbedJob};
+use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
 use super::present::{Answer, Parsing, Present};
+use super::sampling::sampling;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
-use hearth_engine::{Request, Sampling};
+use hearth_engine::Request;
 use hearth_protocol::{
-    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Format,
-    GenerateParams, Message, Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
+    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Message,
+    Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -23,10 +25,11 @@ pub(super) fn run(
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
+    let mut formats = Formats::new(model);
     while let Ok(frame) = frames.recv() {
         let sent = match frame {
             ToWorker::Submit { id, owner, seed, job } => {
-                match prepare(model, id, owner, seed, job, present) {
+                match prepare(model, &mut formats, id, owner, seed, job, present) {
                     Ok(Some(command)) => engine.send(command).is_ok(),
                     Ok(None) => true,
                     Err(error) => present.send(Present::Failed { id, error }).is_ok(),
@@ -44,6 +47,7 @@ pub(super) fn run(
 /// Answers work for the engine, unless the job is done already.
 fn prepare(
     model: &Arc<Model>,
+    formats: &mut Formats<'_>,
     id: u64,
     owner: u32,
     seed: u64,
@@ -64,32 +68,36 @@ fn prepare(
                     "send the request without tools, or use a model that was made for them",
                 ));
             }
-            let mut request = request(id, owner, seed, &params.options)?;
+            let mut request = request(model, id, owner, seed, &params.options)?;
             request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
             request.stops.extend(rendered.stops);
             request.spelled =
                 rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
-            request.grammar = match (&params.format, rendered.grammar.as_str()) {
-                (Some(Format::Gbnf(grammar)), _) => {
-                    Some(model.grammar(grammar, "root").map_err(refused)?)
+            request.constraint = match &params.format {
+                Some(_) if params.tool_choice == ToolChoice::Required => {
+                    return Err(RpcError::new(
+                        ErrorKind::InvalidParams,
+                        "a `format` and a required tool call exclude each other",
+                    )
+                    .with_hint("leave out one of them"));
                 }
-                (_, grammar) if !grammar.is_empty() && !rendered.grammar_lazy => {
-                    Some(model.grammar(grammar, "root").map_err(refused)?)
-                }
-                _ => None,
+                Some(format) => Some(formats.constraint(format)?),
+                None if rendered.grammar.is_empty() || rendered.grammar_lazy => None,
+                None => Some(formats.grammar(&rendered.grammar)?.into()),
             };
             let parsing =
                 (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser));
-            let _ = present.send(Present::Begin { id, answer: Answer::chat(parsing) });
+            let _ = present.send(Present::Begin { id, answer: Answer::chat(model, parsing) });
             Ok(Some(Command::Submit(Box::new(request))))
         }
         Job::Generate(params) => {
             generates(model)?;
-            let mut request = request(id, owner, seed, &params.options)?;
+            let mut request = request(model, id, owner, seed, &params.options)?;
             request.prompt =
                 model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
-            request.grammar = generate_grammar(model, &params)?;
-            let _ = present.send(Present::Begin { id, answer: Answer::generate() });
+            request.constraint =
+                params.format.as_ref().map(|format| formats.constraint(format)).transpose()?;
+            let _ = present.send(Present::Begin { id, answer: Answer::generate(model) });
             Ok(Some(Command::Submit(Box::new(request))))
         }
         Job::Embed(params) => embed(model, id, params).map(Some),
@@ -123,51 +131,22 @@ fn generates(model: &Model) -> Result<(), RpcError> {
     .with_hint("use it with the method `embed`"))
 }
 
-fn request(id: u64, owner: u32, seed: u64, options: &Options) -> Result<Request, RpcError> {
+fn request(
+    model: &Arc<Model>,
+    id: u64,
+    owner: u32,
+    seed: u64,
+    options: &Options,
+) -> Result<Request, RpcError> {
     Ok(Request {
         id,
         owner,
         prompt: Vec::new(),
-        sampling: sampling(options, seed)?,
+        sampling: sampling(model, options, seed)?,
         stops: options.stop.clone(),
         max_tokens: options.max_tokens,
-        grammar: None,
+        constraint: None,
         spelled: Vec::new(),
-    })
-}
-
-fn sampling(options: &Options, seed: u64) -> Result<Sampling, RpcError> {
-    let default = Sampling::default();
-    let number = |name: &str, value: Option<f32>, default: f32, min: f32, max: f32| match value {
-        None => Ok(default),
-        Some(value) if value >= min && value <= max => Ok(value),
-        Some(value) => Err(RpcError::new(
-            ErrorKind::InvalidParams,
-            format!("`{name}` is {value}, and must be from {min} to {max}"),
-        )),
-    };
-    Ok(Sampling {
-        temperature: number("temperature", options.temperature, default.temperature, 0.0, 100.0)?,
-        top_k: options.top_k.unwrap_or(default.top_k),
-        top_p: number("top_p", options.top_p, default.top_p, 0.0, 1.0)?,
-        min_p: number("min_p", options.min_p, default.min_p, 0.0, 1.0)?,
-        repeat_penalty: number(
-            "repeat_penalty",
-            options.repeat_penalty,
-            default.repeat_penalty,
-            0.01,
-            100.0,
-        )?,
-        repeat_last_n: options.repeat_last_n.unwrap_or(default.repeat_last_n),
-        presence_penalty: number("presence_penalty", options.presence_penalty, 0.0, -100.0, 100.0)?,
-        frequency_penalty: number(
-            "frequency_penalty",
-            options.frequency_penalty,
-            0.0,
-            -100.0,
-            100.0,
-        )?,
-        seed: options.seed.unwrap_or(seed),
     })
 }
 
@@ -203,10 +182,9 @@ fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {
         };
         request.insert("tool_choice".into(), choice.into());
     }
-    request.insert("thinking".into(), params.think.unwrap_or(true).into());
-    if let Some(Format::JsonSchema(schema)) = &params.format {
-        request.insert("json_schema".into(), schema.clone());
-    }
+    // A format holds from the first token on.
+    let thinks = params.think.unwrap_or(true) && params.format.is_none();
+    request.insert("thinking".into(), thinks.into());
     let answer = model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
     serde_json::from_str(&answer).map_err(|error| {
         RpcError::new(ErrorKind::Internal, format!("the backend answered no chat prompt: {error}"))
@@ -247,26 +225,6 @@ fn tool(tool: &Tool) -> Value {
     })
 }
 
-fn generate_grammar(
-    model: &Arc<Model>,
-    params: &GenerateParams,
-) -> Result<Option<hearth_abi::host::Grammar>, RpcError> {
-    let grammar = match &params.format {
-        None => return Ok(None),
-        Some(Format::Gbnf(grammar)) => grammar.clone(),
-        // The chat renderer turns a schema into a grammar; the conversation given here is thrown away.
-        Some(Format::JsonSchema(schema)) => {
-            let request =
-                json!({ "messages": [{ "role": "user", "content": "" }], "json_schema": schema });
-            let answer = model.chat_render(&request.to_string()).map_err(refused)?;
-            serde_json::from_str::<Rendered>(&answer)
-                .map(|rendered| rendered.grammar)
-                .unwrap_or_default()
-        }
-    };
-    model.grammar(&grammar, "root").map(Some).map_err(refused)
-}
-
 fn single_token(model: &Model, text: &str) -> Option<Token> {
     match model.tokenize(text, false, true).as_deref() {
         Ok([token]) => Some(*token),
@@ -296,7 +254,7 @@ fn detokenize(model: &Model, params: &DetokenizeParams) -> Result<String, RpcErr
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-fn refused(error: PluginError) -> RpcError {
+pub(super) fn refused(error: PluginError) -> RpcError {
     let kind = match error.status {
         Status::InvalidArgument => ErrorKind::InvalidParams,
         Status::Unsupported => ErrorKind::Unsupported,
