@@ -63,7 +63,7 @@ pub(crate) fn ask(
         }
         match event {
             Event::Accepted { .. } => watch.accepted(),
-            Event::Delta { text: piece } => text.push_str(&piece),
+            Event::Delta { text: piece, .. } => text.push_str(&piece),
             Event::Done { reply } => ending = Some(Ending::Done(Box::new(reply))),
             Event::Error { error } => ending = Some(Ending::Failed(error)),
             _ => {}
@@ -178,7 +178,7 @@ impl<'a> View<'a> {
             Event::Prefill { done, total } => {
                 self.status.set(format!("reading the prompt, {done} of {total} tokens"));
             }
-            Event::Reasoning { text } => {
+            Event::Reasoning { text, .. } => {
                 if self.out.stdout_is_terminal() {
                     self.enter(Part::Reasoning)?;
                     self.print(text)?;
@@ -186,7 +186,7 @@ impl<'a> View<'a> {
                     self.status.set("thinking");
                 }
             }
-            Event::Delta { text } => {
+            Event::Delta { text, .. } => {
                 self.enter(Part::Text)?;
                 self.print(text)?;
             }
@@ -276,6 +276,7 @@ mod tests {
                 prefill_us: 50_000,
                 decode_us: 810_000,
             },
+            logprobs: Vec::new(),
         };
         assert_eq!(
             costs(&reply),

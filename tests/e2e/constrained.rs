@@ -1,7 +1,11 @@
 //! Tool calls, reasoning, and answers that have to fit a grammar.
 
-use hearth_protocol::{ErrorKind, Event, FinishReason, Format, Generate, Role, Tool, ToolChoice};
-use hearth_tests::{TestDaemon, chat, error_of, follow, generate, message};
+use hearth_protocol::{
+    ChatSend, ErrorKind, Event, FinishReason, Format, Generate, Role, Tool, ToolChoice,
+};
+use hearth_tests::{
+    TestDaemon, chat, error_of, follow, follow_generate, generate, message, refused,
+};
 use serde_json::{Value, json};
 
 const CALL: &str = r#"Let me see. <tool>{"name": "weather", "arguments": {"city": "Oslo"}}</tool>"#;
@@ -96,6 +100,19 @@ fn what_a_model_thinks_is_told_apart_from_what_it_answers() {
 }
 
 #[test]
+fn thoughts_that_had_their_tokens_are_cut_short() {
+    let daemon = TestDaemon::start();
+    // The script goes on by its own count, behind what closes the thoughts.
+    daemon.model("thinks", &[("script", "<think>hm, well, on and on and on</think>Yes.".into())]);
+    let mut params = chat("thinks", "Is it?");
+    params.think = Some(true);
+    params.think_tokens = Some(8);
+    let told = follow(&mut daemon.client(), &params);
+    assert_eq!(told.reasoning.trim_end(), "hm, well");
+    assert_eq!(told.reply().message.content.trim_start(), "d on and on</think>Yes.");
+}
+
+#[test]
 fn a_grammar_is_kept_to() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[]);
@@ -119,12 +136,148 @@ fn a_grammar_that_is_none_is_refused() {
     }
 }
 
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "name": { "type": "string", "maxLength": 12 },
+            "age": { "type": "integer", "minimum": 0, "maximum": 120 },
+            "colour": { "enum": ["black", "white"] },
+        },
+        "required": ["name", "age", "colour"],
+        "additionalProperties": false,
+    })
+}
+
+#[track_caller]
+fn fits_the_schema(text: &str) {
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(value.as_object().unwrap().keys().collect::<Vec<_>>(), ["name", "age", "colour"]);
+    assert!(value["name"].as_str().is_some_and(|name| name.chars().count() <= 12), "{text}");
+    assert!(value["age"].as_f64().is_some_and(|age| (0.0..=120.0).contains(&age)), "{text}");
+    assert!(value["colour"] == "black" || value["colour"] == "white", "{text}");
+}
+
 #[test]
-fn a_schema_that_the_backend_cannot_hold_to_is_refused_and_not_ignored() {
+fn a_schema_is_held_to_with_its_keys_in_order() {
+    let daemon = TestDaemon::start();
+    daemon.model("tiny", &[]);
+    let mut params = generate("tiny", "Describe a cat: ");
+    params.format = Some(Format::JsonSchema(schema()));
+    for seed in 0..5 {
+        params.options.temperature = Some(2.0);
+        params.options.seed = Some(seed);
+        let told = follow_generate(&mut daemon.client(), &params);
+        fits_the_schema(&told.text);
+        assert_eq!(told.reply().finish, FinishReason::End);
+    }
+    // And in a chat, whatever the model would rather say, also if it would think first.
+    daemon.model("talks", &[("script", "<think>hm</think>I would rather talk.".into())]);
+    let mut params = chat("talks", "Describe a cat.");
+    params.format = Some(Format::JsonSchema(schema()));
+    params.think = None;
+    let told = follow(&mut daemon.client(), &params);
+    fits_the_schema(&told.text);
+    fits_the_schema(&told.reply().message.content);
+}
+
+#[test]
+fn json_regex_and_lark_are_held_to() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[]);
     let mut params = generate("tiny", "x");
-    params.format = Some(Format::JsonSchema(json!({ "type": "object" })));
-    let error = error_of(daemon.client().call::<Generate>(&params));
-    assert_eq!(error.kind(), Some(ErrorKind::Unsupported), "{error:?}");
+    params.options.max_tokens = Some(400);
+    let mut text = |format| {
+        params.format = Some(format);
+        daemon.client().call::<Generate>(&params).unwrap().text
+    };
+    let object = text(Format::Json);
+    assert!(object.starts_with('{'), "{object}");
+    let number = text(Format::Regex(r"\+?[0-9]{2}-[0-9]{3}".into()));
+    assert_eq!(number.trim_start_matches('+').len(), 6, "{number}");
+    let list = text(Format::Lark("start: item (\", \" item)~2\nitem: \"one\" | \"two\"".into()));
+    assert_eq!(list.split(", ").filter(|item| ["one", "two"].contains(item)).count(), 3, "{list}");
+}
+
+#[test]
+fn streams_of_many_formats_at_once_are_each_as_if_alone() {
+    let daemon = TestDaemon::start();
+    daemon.model("tiny", &[]);
+    let text = |n: u64| {
+        let mut params = generate("tiny", "x");
+        params.options.temperature = Some(1.5);
+        params.options.seed = Some(n);
+        params.format = match n % 4 {
+            0 => Some(Format::JsonSchema(schema())),
+            1 => Some(Format::Regex("([a-z]{1,6} ){3}end".into())),
+            2 => Some(Format::Gbnf(r#"root ::= ("yes" | "no") "!""#.into())),
+            _ => None,
+        };
+        follow_generate(&mut daemon.client(), &params).text
+    };
+    let alone: Vec<String> = (0..12).map(text).collect();
+    let together: Vec<String> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..12).map(|n| scope.spawn(move || text(n))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(together, alone);
+}
+
+#[test]
+fn a_format_that_cannot_be_held_to_is_refused_with_the_reason() {
+    let daemon = TestDaemon::start();
+    daemon.model("tiny", &[]);
+    let mut params = generate("tiny", "x");
+    for (format, why) in [
+        (Format::JsonSchema(json!({ "type": "nonsense" })), "nonsense"),
+        (Format::JsonSchema(json!({ "not": { "type": "string" } })), "not"),
+        (Format::JsonSchema(json!(7)), "schema"),
+        (Format::Regex("(".into()), "regex"),
+        (Format::Lark("start: missing".into()), "missing"),
+    ] {
+        params.format = Some(format.clone());
+        let error = refused(daemon.client().call::<Generate>(&params), ErrorKind::InvalidParams);
+        assert!(error.message.contains(why), "{format:?}: {error:?}");
+    }
+    let mut params = chat("tiny", "x");
+    params.tools = vec![weather()];
+    params.tool_choice = ToolChoice::Required;
+    params.format = Some(Format::Json);
+    refused(daemon.client().call::<ChatSend>(&params), ErrorKind::InvalidParams);
+}
+
+#[test]
+fn hostile_schemas_neither_stall_nor_end_a_worker() {
+    let daemon = TestDaemon::start();
+    daemon.model("tiny", &[]);
+    let nested = |depth: usize| {
+        let (open, close) = (r#"{"type":"array","items":"#, "}");
+        let text = open.repeat(depth) + "{}" + &close.repeat(depth);
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let names: Vec<String> = (0..5000).map(|n| format!("value {n}")).collect();
+    let mut params = generate("tiny", "x");
+    params.options.max_tokens = Some(20);
+    let before = daemon.client().call::<Generate>(&params).unwrap().text;
+    let worker = daemon.loaded()[0].pid;
+    for schema in [
+        nested(60),
+        nested(120),
+        json!({ "enum": names }),
+        json!({ "$ref": "#" }),
+        json!({ "type": "object", "properties": { "a": { "$ref": "#" } }, "required": ["a"] }),
+        json!({ "type": "string", "pattern": "(".repeat(5000) }),
+        json!({ "type": "string", "minLength": 1_000_000_000 }),
+        json!({ "type": "string", "pattern": "(((a{99}){99}){99}){99}" }),
+    ] {
+        params.format = Some(Format::JsonSchema(schema));
+        // An answer or a refusal; what counts is that there is one.
+        if let Err(error) = daemon.client().call::<Generate>(&params) {
+            let error = error_of::<()>(Err(error));
+            assert_eq!(error.kind(), Some(ErrorKind::InvalidParams), "{error:?}");
+        }
+    }
+    params.format = None;
+    assert_eq!(daemon.client().call::<Generate>(&params).unwrap().text, before);
+    assert_eq!(daemon.loaded()[0].pid, worker, "the worker is another");
 }

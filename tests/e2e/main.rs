@@ -11,6 +11,7 @@ mod files;
 mod hostile;
 mod overload;
 mod privacy;
+mod sampling;
 mod service;
 mod stopping;
 mod stuck;

@@ -115,8 +115,8 @@ where
     let mut told = Told { events: Vec::new(), text: String::new(), reasoning: String::new() };
     while let Some(event) = stream.next_event().unwrap() {
         match &event {
-            Event::Delta { text } => told.text.push_str(text),
-            Event::Reasoning { text } => told.reasoning.push_str(text),
+            Event::Delta { text, .. } => told.text.push_str(text),
+            Event::Reasoning { text, .. } => told.reasoning.push_str(text),
             _ => {}
         }
         told.events.push(event);

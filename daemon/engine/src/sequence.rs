@@ -1,10 +1,10 @@
 //! One request's tokens and everything that belongs to them but the KV memory.
 
+use crate::constraint::Constraint;
 use crate::lookup::Lookup;
-use crate::sampler::{Sampler, Sampling};
+use crate::sampler::{Logprobs, Sampler, Sampling};
 use crate::text::TextOut;
 use crate::thoughts::{Thinking, Thoughts};
-use hearth_abi::host::Grammar;
 use hearth_abi::raw::Token;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub struct Request {
     /// Most tokens in the answer.
     pub max_tokens: Option<u32>,
     /// What the answer must look like.
-    pub grammar: Option<Grammar>,
+    pub constraint: Option<Constraint>,
     /// How the model reasons before it answers.
     pub thinking: Option<Thinking>,
     /// Control tokens that are spelled out in the answer instead of left out.
@@ -52,6 +52,8 @@ pub enum Event<'a> {
         /// Tokens of the prompt.
         total: u32,
     },
+    /// A token was chosen, if its sampling asks for this. Before the token's text.
+    Logprobs(Logprobs),
     /// Text to emit: whole characters, possibly of several tokens, never empty.
     Text(&'a str),
     /// The answer is complete.
@@ -129,6 +131,9 @@ pub enum Failure {
     /// The prompt is empty.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// What the answer must look like cannot be followed further, as when a grammar branches without end.
+    #[error("the answer's constraint cannot be followed: {0}")]
+    Constraint(String),
     /// The plugin failed.
     #[error("the backend failed: {0}")]
     Backend(String),
@@ -154,7 +159,7 @@ pub(crate) struct Sequence {
     pub(crate) lookup: Lookup,
     pub(crate) text: TextOut,
     pub(crate) max_tokens: usize,
-    pub(crate) grammar: Option<Grammar>,
+    pub(crate) constraint: Option<Constraint>,
     pub(crate) thoughts: Option<Thoughts>,
     pub(crate) spelled: Vec<Token>,
     /// The place last told to the caller.
@@ -184,7 +189,7 @@ impl Sequence {
             lookup: Lookup::new(),
             text: TextOut::new(request.stops),
             max_tokens: request.max_tokens.map_or(usize::MAX, |max| max as usize),
-            grammar: request.grammar,
+            constraint: request.constraint,
             thoughts: request.thinking.map(Thoughts::new),
             spelled: request.spelled,
             told_place: None,

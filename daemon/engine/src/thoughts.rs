@@ -17,6 +17,8 @@ pub struct Thinking {
     pub closing: Vec<Token>,
     /// Most tokens of thoughts; `None`: as many as it likes.
     pub max_tokens: Option<u32>,
+    /// The request's constraint covers the thoughts as well; otherwise the answer alone.
+    pub is_constrained: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) struct Thoughts {
     /// The end of the text, as far as a border may lie in it.
     text: Vec<u8>,
     n_tokens: u32,
+    /// They have to end whatever they had.
+    is_closing: bool,
     /// Tokens of the closing text that were put in already.
     n_closed: usize,
 }
@@ -42,21 +46,41 @@ pub(crate) struct Thoughts {
 impl Thoughts {
     pub(crate) fn new(thinking: Thinking) -> Self {
         let stage = if thinking.start.is_empty() { Stage::Inside } else { Stage::Before };
-        Self { thinking, stage, text: Vec::new(), n_tokens: 0, n_closed: 0 }
+        Self { thinking, stage, text: Vec::new(), n_tokens: 0, is_closing: false, n_closed: 0 }
     }
 
-    /// The answer has begun, or nothing else than an answer can come.
-    pub(crate) fn are_over(&self) -> bool {
-        self.stage == Stage::Over
+    /// A token of this text would be one of the answer, to which the constraint holds.
+    pub(crate) fn would_answer(&self, piece: &[u8]) -> bool {
+        match self.stage {
+            _ if self.thinking.is_constrained => true,
+            Stage::Over => true,
+            Stage::Inside => false,
+            Stage::Before => {
+                let text = [self.text.as_slice(), piece].concat();
+                let written = text.trim_ascii_start();
+                let start = self.thinking.start.as_bytes();
+                !start.starts_with(written) && !written.starts_with(start)
+            }
+        }
     }
 
     /// The token that has to come next, if the thoughts have to end.
     pub(crate) fn forced(&self) -> Option<Token> {
-        let is_due = self.thinking.max_tokens.is_some_and(|max| self.n_tokens >= max);
-        if self.stage == Stage::Inside && is_due {
+        let had_all = self.thinking.max_tokens.is_some_and(|max| self.n_tokens >= max);
+        if self.stage == Stage::Inside && (had_all || self.is_closing) {
             return self.thinking.closing.get(self.n_closed).copied();
         }
         None
+    }
+
+    /// They have begun, and an answer is still to come.
+    pub(crate) fn are_open(&self) -> bool {
+        self.stage == Stage::Inside && !self.thinking.is_constrained
+    }
+
+    /// Ends them before their time.
+    pub(crate) fn close(&mut self) {
+        self.is_closing = true;
     }
 
     /// Takes the text of a token that was chosen.
@@ -106,7 +130,13 @@ mod tests {
 
     fn thoughts(start: &str, max_tokens: Option<u32>) -> Thoughts {
         let ends = vec!["</think>".to_string()];
-        Thoughts::new(Thinking { start: start.into(), ends, closing: vec![7, 8], max_tokens })
+        Thoughts::new(Thinking {
+            start: start.into(),
+            ends,
+            closing: vec![7, 8],
+            max_tokens,
+            is_constrained: false,
+        })
     }
 
     #[test]
@@ -114,18 +144,19 @@ mod tests {
         let mut thoughts = thoughts("<think>", None);
         for piece in ["\n", "<thi", "nk>a", "b</", "think"] {
             thoughts.take(1, piece.as_bytes());
-            assert!(!thoughts.are_over(), "{piece}");
+            assert!(!thoughts.would_answer(b"x") || thoughts.stage == Stage::Before, "{piece}");
         }
         thoughts.take(1, b">The answer");
-        assert!(thoughts.are_over());
+        assert!(thoughts.would_answer(b"x"));
     }
 
     #[test]
     fn an_answer_without_thoughts_is_one_from_the_start() {
         let mut thoughts = thoughts("<think>", Some(0));
         assert_eq!(thoughts.forced(), None);
+        assert!(thoughts.would_answer(b"<b>") && !thoughts.would_answer(b" <th"));
         thoughts.take(1, b"<b>");
-        assert!(thoughts.are_over());
+        assert!(thoughts.would_answer(b"<think>"));
         assert_eq!(thoughts.forced(), None);
     }
 
@@ -140,7 +171,7 @@ mod tests {
         thoughts.take(7, b"</");
         assert_eq!(thoughts.forced(), Some(8));
         thoughts.take(8, b"think>");
-        assert!(thoughts.are_over());
+        assert!(thoughts.would_answer(b"x"));
         assert_eq!(thoughts.forced(), None);
     }
 }

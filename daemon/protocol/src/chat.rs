@@ -1,6 +1,6 @@
-//! Conversations and completions: `chat.send` and `generate`, their events and their options.
+//! Conversations and completions: `chat.send` and `generate`, and their events.
 
-use crate::{KeepAlive, RpcError};
+use crate::{KeepAlive, Logprob, Options, RpcError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -109,8 +109,14 @@ pub enum ToolChoice {
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// JSON that fits this schema.
+    /// A JSON object, whatever is in it.
+    Json,
+    /// JSON that fits this schema. Keys come in the order in which the schema names them.
     JsonSchema(Value),
+    /// Text that fits this regular expression as a whole. Syntax of Rust's `regex`, without anchors and look-around.
+    Regex(String),
+    /// Text that fits this grammar in Lark's syntax, as llguidance extends it, from the rule `start`.
+    Lark(String),
     /// Text that fits this GBNF grammar, from the rule `root`.
     Gbnf(String),
 }
@@ -118,52 +124,13 @@ pub enum Format {
 impl std::fmt::Debug for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Json => "Json",
             Self::JsonSchema(_) => "JsonSchema",
+            Self::Regex(_) => "Regex",
+            Self::Lark(_) => "Lark",
             Self::Gbnf(_) => "Gbnf",
         })
     }
-}
-
-/// How tokens are chosen and when the answer ends. Absent fields take the model's own value, then the default named here.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Options {
-    /// 0 always takes the likeliest token. Default 0.8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f32>,
-    /// Only the likeliest `top_k` tokens; 0 means all. Default 40.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<u32>,
-    /// Only the likeliest tokens that together reach this probability. Default 0.9.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f32>,
-    /// Only tokens at least this likely, relative to the likeliest. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_p: Option<f32>,
-    /// Divides (or, below zero, multiplies) the logits of recent tokens. 1 does nothing. Default 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeat_penalty: Option<f32>,
-    /// How many recent tokens the penalties look at; 0 means none. Default 64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeat_last_n: Option<u32>,
-    /// Taken off the logit of every recent token. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub presence_penalty: Option<f32>,
-    /// Taken off the logit of a recent token, once for each time it occurred. Default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub frequency_penalty: Option<f32>,
-    /// Same seed, prompt and options: same choices from the same logits. Default: a new one each time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// The answer ends before the first of these. Default: none but the model's own.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub stop: Vec<String>,
-    /// Most tokens in the answer. Default: as many as the context holds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_tokens: Option<u32>,
-    /// Most tokens of prompt and answer together. Default: as many as the model and its memory hold.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub context: Option<u32>,
 }
 
 /// Parameters of `chat.send`.
@@ -183,7 +150,8 @@ pub struct ChatParams {
     /// What the answer must look like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// False asks a reasoning model not to think. Default true.
+    /// False asks a reasoning model not to think. Default true. A `format` holds for the answer
+    /// that follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think: Option<bool>,
     /// Most tokens of reasoning; then the model has to answer. Default: as many as it likes.
@@ -287,6 +255,9 @@ pub struct ChatReply {
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
+    /// One for each token of the answer, but not the one that ends it; only where asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<Logprob>,
 }
 
 /// Result of `generate`, and content of its `done` event.
@@ -302,6 +273,9 @@ pub struct GenerateReply {
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
+    /// One for each token of the answer, but not the one that ends it; only where asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<Logprob>,
 }
 
 impl std::fmt::Debug for GenerateReply {
@@ -344,11 +318,19 @@ pub enum Event<R> {
     Reasoning {
         /// Whole characters.
         text: String,
+        /// Of the tokens since the last piece, where asked for. Tokens that give no text here, such as those of a tool
+        /// call or a stop text, are in the reply only, unless a piece follows them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logprobs: Vec<Logprob>,
     },
     /// A piece of the answer.
     Delta {
         /// Whole characters.
         text: String,
+        /// Of the tokens since the last piece, where asked for. Tokens that give no text here, such as those of a tool
+        /// call or a stop text, are in the reply only, unless a piece follows them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logprobs: Vec<Logprob>,
     },
     /// A complete tool call.
     ToolCall {

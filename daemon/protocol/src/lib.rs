@@ -30,11 +30,12 @@ mod discover;
 mod error;
 mod method;
 mod model;
+mod options;
 mod tokens;
 
 pub use chat::{
     ChatParams, ChatReply, Event, FinishReason, Format, GenerateParams, GenerateReply, Message,
-    Options, Role, Timings, Tool, ToolCall, ToolChoice, Usage,
+    Role, Timings, Tool, ToolCall, ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use daemon::{
@@ -51,6 +52,7 @@ pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
     ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
 };
+pub use options::{Logprob, Options, TokenLogprob};
 pub use tokens::{
     DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
     TokenizeReply,

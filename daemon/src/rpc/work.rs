@@ -7,7 +7,7 @@ use super::requests::Registered;
 use super::{Daemon, blocking};
 use crate::listen::Caller;
 use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
-use crate::worker::frames::{Job, Reply, WorkerEvent};
+use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{ErrorKind, Event, KeepAlive, RpcError};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -153,8 +153,12 @@ impl Work {
             Step::Failed(error) => Event::Error { error },
             Step::News(WorkerEvent::Queued { place, wait_ms }) => Event::Queued { place, wait_ms },
             Step::News(WorkerEvent::Prefill { done, total }) => Event::Prefill { done, total },
-            Step::News(WorkerEvent::Reasoning(text)) => Event::Reasoning { text },
-            Step::News(WorkerEvent::Delta(text)) => Event::Delta { text },
+            Step::News(WorkerEvent::Reasoning(Piece { text, logprobs })) => {
+                Event::Reasoning { text, logprobs }
+            }
+            Step::News(WorkerEvent::Delta(Piece { text, logprobs })) => {
+                Event::Delta { text, logprobs }
+            }
             Step::News(WorkerEvent::ToolCall(call)) => Event::ToolCall { call },
             Step::News(WorkerEvent::Failed(error)) => Event::Error { error },
             Step::News(WorkerEvent::Done(_)) => Event::Error { error: unexpected() },

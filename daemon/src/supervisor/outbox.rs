@@ -30,9 +30,10 @@ impl Outbox {
         }
         state.ended = event.is_terminal();
         match (state.events.back_mut(), event) {
-            (Some(WorkerEvent::Delta(last)), WorkerEvent::Delta(text))
-            | (Some(WorkerEvent::Reasoning(last)), WorkerEvent::Reasoning(text)) => {
-                last.push_str(&text)
+            (Some(WorkerEvent::Delta(last)), WorkerEvent::Delta(piece))
+            | (Some(WorkerEvent::Reasoning(last)), WorkerEvent::Reasoning(piece)) => {
+                last.text.push_str(&piece.text);
+                last.logprobs.extend(piece.logprobs);
             }
             (Some(last @ WorkerEvent::Prefill { .. }), event @ WorkerEvent::Prefill { .. })
             | (Some(last @ WorkerEvent::Queued { .. }), event @ WorkerEvent::Queued { .. }) => {
@@ -64,6 +65,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::frames::Piece;
     use hearth_protocol::{ErrorKind, RpcError};
 
     #[tokio::test]
@@ -72,12 +74,12 @@ mod tests {
         outbox.push(WorkerEvent::Prefill { done: 1, total: 9 });
         outbox.push(WorkerEvent::Prefill { done: 9, total: 9 });
         for _ in 0..1000 {
-            outbox.push(WorkerEvent::Delta("ab".into()));
+            outbox.push(WorkerEvent::Delta(Piece::text("ab")));
         }
         outbox.push(WorkerEvent::Failed(RpcError::new(ErrorKind::Cancelled, "x")));
-        outbox.push(WorkerEvent::Delta("late".into()));
+        outbox.push(WorkerEvent::Delta(Piece::text("late")));
         assert!(outbox.next().await == WorkerEvent::Prefill { done: 9, total: 9 });
-        assert!(outbox.next().await == WorkerEvent::Delta("ab".repeat(1000)));
+        assert!(outbox.next().await == WorkerEvent::Delta(Piece::text("ab".repeat(1000))));
         assert!(outbox.next().await.is_terminal());
         assert!(outbox.state.lock().unwrap().events.is_empty());
     }

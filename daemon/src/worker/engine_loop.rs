@@ -189,6 +189,7 @@ struct Forward<'a> {
 impl Sink for Forward<'_> {
     fn event(&mut self, id: u64, event: Event<'_>) {
         let event = match event {
+            Event::Logprobs(logprobs) => Present::Logprobs { id, logprobs },
             Event::Text(text) => Present::Text { id, text: text.into() },
             Event::Queued { place, wait } => Present::Queued { id, place, wait },
             Event::Prefill { done, total } => Present::Prefill { id, done, total },
@@ -210,6 +211,8 @@ fn failed(failure: &Failure) -> RpcError {
             .with_hint("try again when some of them have ended"),
         Failure::Cancelled => RpcError::new(ErrorKind::Cancelled, message),
         Failure::EmptyPrompt => RpcError::new(ErrorKind::InvalidParams, message),
+        Failure::Constraint(_) => RpcError::new(ErrorKind::InvalidParams, message)
+            .with_hint("make the grammar or schema of `format` simpler"),
         Failure::Backend(_) => RpcError::new(ErrorKind::Internal, message),
     }
 }

@@ -6,7 +6,7 @@
 
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
-    GenerateParams, GenerateReply, RpcError, TokenizeParams, TokenizeReply, ToolCall,
+    GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -112,11 +112,25 @@ pub(crate) struct LoadedInfo {
 pub(crate) enum WorkerEvent {
     Queued { place: u32, wait_ms: Option<u64> },
     Prefill { done: u32, total: u32 },
-    Reasoning(String),
-    Delta(String),
+    Reasoning(Piece),
+    Delta(Piece),
     ToolCall(ToolCall),
     Done(Box<Reply>),
     Failed(RpcError),
+}
+
+/// Text, and what was asked about its tokens.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    pub(crate) text: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) logprobs: Vec<Logprob>,
+}
+
+impl Piece {
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), logprobs: Vec::new() }
+    }
 }
 
 impl WorkerEvent {

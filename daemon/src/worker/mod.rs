@@ -6,11 +6,13 @@
 //! the middle of a decode: a worker never outlives its daemon.
 
 mod engine_loop;
+mod formats;
 pub(crate) mod frames;
 mod load;
 mod prepare;
 mod present;
 mod public;
+mod sampling;
 
 use frames::{FromWorker, ToWorker};
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -2,16 +2,18 @@
 //! thread, so that a long prompt is read while the engine computes others.
 
 use super::engine_loop::{Command, EmbedJob};
+use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
 use super::present::{Answer, Parsing, Present};
 use super::public::PublicPrefix;
+use super::sampling::sampling;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
-use hearth_engine::{Request, Sampling, Thinking};
+use hearth_engine::{Request, Thinking};
 use hearth_protocol::{
-    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Format,
-    GenerateParams, Message, Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
+    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Message,
+    Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -24,11 +26,11 @@ pub(super) fn run(
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
-    let mut public = PublicPrefix::default();
+    let mut learned = Learned { formats: Formats::new(model), public: PublicPrefix::default() };
     while let Ok(frame) = frames.recv() {
         let sent = match frame {
             ToWorker::Submit { id, owner, seed, job } => {
-                match prepare(model, &mut public, id, owner, seed, job, present) {
+                match prepare(model, &mut learned, id, owner, seed, job, present) {
                     Ok(Some(command)) => engine.send(command).is_ok(),
                     Ok(None) => true,
                     Err(error) => present.send(Present::Failed { id, error }).is_ok(),
@@ -43,10 +45,16 @@ pub(super) fn run(
     }
 }
 
+/// What is made once for a model, when it is needed first.
+struct Learned<'a> {
+    formats: Formats<'a>,
+    public: PublicPrefix,
+}
+
 /// Answers work for the engine, unless the job is done already.
 fn prepare(
     model: &Arc<Model>,
-    public: &mut PublicPrefix,
+    learned: &mut Learned<'_>,
     id: u64,
     owner: u32,
     seed: u64,
@@ -67,34 +75,48 @@ fn prepare(
                     "send the request without tools, or use a model that was made for them",
                 ));
             }
-            let mut request = request(id, owner, seed, &params.options)?;
+            let mut request = request(model, id, owner, seed, &params.options)?;
             request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
-            request.n_public = public.of(model, params.think.unwrap_or(true), &request.prompt);
-            request.stops.extend(rendered.stops);
-            request.thinking = thinking(model, &rendered, params.think_tokens)?;
+            request.n_public =
+                learned.public.of(model, params.think.unwrap_or(true), &request.prompt);
+            request.stops.extend_from_slice(&rendered.stops);
+            request.thinking = thinking(
+                model,
+                &rendered,
+                params.think_tokens,
+                // The template's own grammar begins with the thoughts; a format is the answer's.
+                params.format.is_none(),
+            )?;
             request.spelled =
                 rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
-            request.grammar = match (&params.format, rendered.grammar.as_str()) {
-                (Some(Format::Gbnf(grammar)), _) => {
-                    Some(model.grammar(grammar, "root").map_err(refused)?)
+            request.constraint = match &params.format {
+                Some(_) if params.tool_choice == ToolChoice::Required => {
+                    return Err(RpcError::new(
+                        ErrorKind::InvalidParams,
+                        "a `format` and a required tool call exclude each other",
+                    )
+                    .with_hint("leave out one of them"));
                 }
-                (_, grammar) if !grammar.is_empty() && !rendered.grammar_lazy => {
-                    Some(model.grammar(grammar, "root").map_err(refused)?)
-                }
-                _ => None,
+                Some(format) => Some(learned.formats.constraint(format)?),
+                None if rendered.grammar.is_empty() || rendered.grammar_lazy => None,
+                None => Some(learned.formats.grammar(&rendered.grammar)?.into()),
             };
             let parsing =
                 (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser));
-            let _ = present.send(Present::Begin { id, answer: Answer::chat(parsing) });
+            let _ = present.send(Present::Begin { id, answer: Answer::chat(model, parsing) });
             Ok(Some(Command::Submit(Box::new(request))))
         }
         Job::Generate(params) => {
             generates(model)?;
-            let mut request = request(id, owner, seed, &params.options)?;
+            let mut request = request(model, id, owner, seed, &params.options)?;
             request.prompt =
                 model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
-            request.grammar = generate_grammar(model, &params)?;
-            let _ = present.send(Present::Begin { id, answer: Answer::generate() });
+            request.constraint = params
+                .format
+                .as_ref()
+                .map(|format| learned.formats.constraint(format))
+                .transpose()?;
+            let _ = present.send(Present::Begin { id, answer: Answer::generate(model) });
             Ok(Some(Command::Submit(Box::new(request))))
         }
         Job::Embed(params) => embed(model, id, params).map(Some),
@@ -128,54 +150,25 @@ fn generates(model: &Model) -> Result<(), RpcError> {
     .with_hint("use it with the method `embed`"))
 }
 
-fn request(id: u64, owner: u32, seed: u64, options: &Options) -> Result<Request, RpcError> {
+fn request(
+    model: &Arc<Model>,
+    id: u64,
+    owner: u32,
+    seed: u64,
+    options: &Options,
+) -> Result<Request, RpcError> {
     Ok(Request {
         id,
         owner,
         prompt: Vec::new(),
         n_public: 0,
         max_context: options.context,
-        sampling: sampling(options, seed)?,
+        sampling: sampling(model, options, seed)?,
         stops: options.stop.clone(),
         max_tokens: options.max_tokens,
-        grammar: None,
+        constraint: None,
         thinking: None,
         spelled: Vec::new(),
-    })
-}
-
-fn sampling(options: &Options, seed: u64) -> Result<Sampling, RpcError> {
-    let default = Sampling::default();
-    let number = |name: &str, value: Option<f32>, default: f32, min: f32, max: f32| match value {
-        None => Ok(default),
-        Some(value) if value >= min && value <= max => Ok(value),
-        Some(value) => Err(RpcError::new(
-            ErrorKind::InvalidParams,
-            format!("`{name}` is {value}, and must be from {min} to {max}"),
-        )),
-    };
-    Ok(Sampling {
-        temperature: number("temperature", options.temperature, default.temperature, 0.0, 100.0)?,
-        top_k: options.top_k.unwrap_or(default.top_k),
-        top_p: number("top_p", options.top_p, default.top_p, 0.0, 1.0)?,
-        min_p: number("min_p", options.min_p, default.min_p, 0.0, 1.0)?,
-        repeat_penalty: number(
-            "repeat_penalty",
-            options.repeat_penalty,
-            default.repeat_penalty,
-            0.01,
-            100.0,
-        )?,
-        repeat_last_n: options.repeat_last_n.unwrap_or(default.repeat_last_n),
-        presence_penalty: number("presence_penalty", options.presence_penalty, 0.0, -100.0, 100.0)?,
-        frequency_penalty: number(
-            "frequency_penalty",
-            options.frequency_penalty,
-            0.0,
-            -100.0,
-            100.0,
-        )?,
-        seed: options.seed.unwrap_or(seed),
     })
 }
 
@@ -209,6 +202,7 @@ fn thinking(
     model: &Model,
     rendered: &Rendered,
     max_tokens: Option<u32>,
+    is_constrained: bool,
 ) -> Result<Option<Thinking>, RpcError> {
     let Some(end) = rendered.think_ends.first().filter(|_| rendered.thinks) else {
         return Ok(None);
@@ -219,6 +213,7 @@ fn thinking(
         ends: rendered.think_ends.clone(),
         closing,
         max_tokens,
+        is_constrained,
     }))
 }
 
@@ -235,9 +230,6 @@ fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {
         request.insert("tool_choice".into(), choice.into());
     }
     request.insert("thinking".into(), params.think.unwrap_or(true).into());
-    if let Some(Format::JsonSchema(schema)) = &params.format {
-        request.insert("json_schema".into(), schema.clone());
-    }
     let answer = model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
     serde_json::from_str(&answer).map_err(|error| {
         RpcError::new(ErrorKind::Internal, format!("the backend answered no chat prompt: {error}"))
@@ -278,26 +270,6 @@ fn tool(tool: &Tool) -> Value {
     })
 }
 
-fn generate_grammar(
-    model: &Arc<Model>,
-    params: &GenerateParams,
-) -> Result<Option<hearth_abi::host::Grammar>, RpcError> {
-    let grammar = match &params.format {
-        None => return Ok(None),
-        Some(Format::Gbnf(grammar)) => grammar.clone(),
-        // The chat renderer turns a schema into a grammar; the conversation given here is thrown away.
-        Some(Format::JsonSchema(schema)) => {
-            let request =
-                json!({ "messages": [{ "role": "user", "content": "" }], "json_schema": schema });
-            let answer = model.chat_render(&request.to_string()).map_err(refused)?;
-            serde_json::from_str::<Rendered>(&answer)
-                .map(|rendered| rendered.grammar)
-                .unwrap_or_default()
-        }
-    };
-    model.grammar(&grammar, "root").map(Some).map_err(refused)
-}
-
 fn single_token(model: &Model, text: &str) -> Option<Token> {
     match model.tokenize(text, false, true).as_deref() {
         Ok([token]) => Some(*token),
@@ -327,7 +299,7 @@ fn detokenize(model: &Model, params: &DetokenizeParams) -> Result<String, RpcErr
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-fn refused(error: PluginError) -> RpcError {
+pub(super) fn refused(error: PluginError) -> RpcError {
     let kind = match error.status {
         Status::InvalidArgument => ErrorKind::InvalidParams,
         Status::Unsupported => ErrorKind::Unsupported,

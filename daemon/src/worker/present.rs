@@ -1,12 +1,14 @@
 //! From engine events to frames: collects each answer, separates reasoning and tool calls where the model's format has
 //! them, and writes. Frames that are ready at the same time go out in one write.
 
-use super::frames::{self, FromWorker, Reply, WorkerEvent};
+use super::frames::{self, FromWorker, Piece, Reply, WorkerEvent};
 use super::write_frame;
 use hearth_abi::host::Model;
-use hearth_engine::Finish;
+use hearth_abi::raw::Token;
+use hearth_engine::{Finish, Logprobs};
 use hearth_protocol::{
-    ChatReply, FinishReason, GenerateReply, Message, Role, RpcError, Timings, ToolCall, Usage,
+    ChatReply, FinishReason, GenerateReply, Logprob, Message, Role, RpcError, Timings,
+    TokenLogprob, ToolCall, Usage,
 };
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -31,6 +33,10 @@ pub(super) enum Present {
         id: u64,
         done: u32,
         total: u32,
+    },
+    Logprobs {
+        id: u64,
+        logprobs: Logprobs,
     },
     Text {
         id: u64,
@@ -92,6 +98,11 @@ fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnM
         Present::Prefill { id, done, total } => {
             out(&FromWorker::Event { id, event: WorkerEvent::Prefill { done, total } });
         }
+        Present::Logprobs { id, logprobs } => {
+            if let Some(answer) = answers.get_mut(&id) {
+                answer.take_logprobs(&logprobs);
+            }
+        }
         Present::Text { id, text } => {
             if let Some(answer) = answers.get_mut(&id) {
                 answer.take(&text, &mut |event| out(&FromWorker::Event { id, event }));
@@ -116,29 +127,54 @@ fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnM
 
 /// One answer while it grows.
 pub(super) struct Answer {
+    model: Arc<Model>,
     text: String,
     chat: bool,
     parsing: Option<Parsing>,
+    logprobs: Vec<Logprob>,
+    /// How many of them went out with a piece of text.
+    n_told: usize,
 }
 
 impl Answer {
-    pub(super) fn chat(parsing: Option<Parsing>) -> Self {
-        Self { text: String::new(), chat: true, parsing }
+    pub(super) fn chat(model: &Arc<Model>, parsing: Option<Parsing>) -> Self {
+        Self { chat: true, parsing, ..Self::generate(model) }
     }
 
-    pub(super) fn generate() -> Self {
-        Self { text: String::new(), chat: false, parsing: None }
+    pub(super) fn generate(model: &Arc<Model>) -> Self {
+        Self {
+            model: Arc::clone(model),
+            text: String::new(),
+            chat: false,
+            parsing: None,
+            logprobs: Vec::new(),
+            n_told: 0,
+        }
+    }
+
+    fn take_logprobs(&mut self, logprobs: &Logprobs) {
+        let told = |(token, logprob): (Token, f32)| {
+            let bytes = self.model.token_piece(token, true).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            TokenLogprob { id: token, token: text, bytes, logprob }
+        };
+        self.logprobs.push(Logprob {
+            chosen: told((logprobs.token, logprobs.logprob)),
+            top_logprobs: logprobs.likeliest.iter().copied().map(told).collect(),
+        });
     }
 
     fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
         self.text.push_str(text);
+        let Self { logprobs, n_told, .. } = self;
+        let mut out = |event| out(with_logprobs(event, logprobs, n_told));
         match &mut self.parsing {
-            None => out(WorkerEvent::Delta(text.into())),
-            Some(parsing) => parsing.take(&self.text, out),
+            None => out(WorkerEvent::Delta(Piece::text(text))),
+            Some(parsing) => parsing.take(&self.text, &mut out),
         }
     }
 
-    fn finish(self, finish: Finish, out: &mut dyn FnMut(WorkerEvent)) {
+    fn finish(mut self, finish: Finish, out: &mut dyn FnMut(WorkerEvent)) {
         let usage = Usage {
             prompt_tokens: finish.n_prompt,
             cached_tokens: finish.n_cached,
@@ -159,19 +195,33 @@ impl Answer {
         };
         let request = String::new();
         if !self.chat {
-            let reply = GenerateReply { request, text: self.text, finish: reason, usage, timings };
+            let logprobs = self.logprobs;
+            let text = self.text;
+            let reply = GenerateReply { request, text, finish: reason, usage, timings, logprobs };
             return out(WorkerEvent::Done(Box::new(Reply::Generate(reply))));
         }
         let message = match self.parsing {
             None => Message::text(Role::Assistant, self.text),
-            Some(parsing) => parsing.finish(self.text, out),
+            Some(parsing) => parsing.finish(self.text, &mut |event| {
+                out(with_logprobs(event, &self.logprobs, &mut self.n_told));
+            }),
         };
         if !message.tool_calls.is_empty() {
             reason = FinishReason::ToolCalls;
         }
-        let reply = ChatReply { request, message, finish: reason, usage, timings };
+        let logprobs = self.logprobs;
+        let reply = ChatReply { request, message, finish: reason, usage, timings, logprobs };
         out(WorkerEvent::Done(Box::new(Reply::Chat(reply))));
     }
+}
+
+/// Adds to a piece of text what was asked about the tokens since the last one.
+fn with_logprobs(mut event: WorkerEvent, all: &[Logprob], n_told: &mut usize) -> WorkerEvent {
+    if let WorkerEvent::Delta(piece) | WorkerEvent::Reasoning(piece) = &mut event {
+        piece.logprobs = all[*n_told..].to_vec();
+        *n_told = all.len();
+    }
+    event
 }
 
 /// Reads an answer in the model's own format, as it grows.
@@ -225,13 +275,13 @@ impl Parsing {
         if let Some(new) =
             parsed.reasoning.strip_prefix(self.reasoning.as_str()).filter(|new| !new.is_empty())
         {
-            out(WorkerEvent::Reasoning(new.into()));
+            out(WorkerEvent::Reasoning(Piece::text(new)));
             self.reasoning.push_str(new);
         }
         if let Some(new) =
             parsed.content.strip_prefix(self.content.as_str()).filter(|new| !new.is_empty())
         {
-            out(WorkerEvent::Delta(new.into()));
+            out(WorkerEvent::Delta(Piece::text(new)));
             self.content.push_str(new);
         }
     }

@@ -112,12 +112,23 @@ pub(super) struct Settings {
     pub(super) verbose: bool,
 }
 
-/// Options as the wire names them, and what each takes.
-const OPTIONS: [(&str, &str); 12] = [
+/// Options as the wire names them, and what each takes. Those that only programs can use are not here.
+const OPTIONS: [(&str, &str); 27] = [
     ("context", "a whole number"),
+    ("dry_allowed_length", "a whole number"),
+    ("dry_base", "a number"),
+    ("dry_multiplier", "a number"),
+    ("dry_penalty_last_n", "a whole number"),
+    ("dry_sequence_breakers", "a text, or a JSON list of texts"),
+    ("dynatemp_exponent", "a number"),
+    ("dynatemp_range", "a number"),
     ("frequency_penalty", "a number"),
     ("max_tokens", "a whole number"),
+    ("min_keep", "a whole number"),
     ("min_p", "a number"),
+    ("mirostat", "0, 1 or 2"),
+    ("mirostat_eta", "a number"),
+    ("mirostat_tau", "a number"),
     ("presence_penalty", "a number"),
     ("repeat_last_n", "a whole number"),
     ("repeat_penalty", "a number"),
@@ -125,7 +136,11 @@ const OPTIONS: [(&str, &str); 12] = [
     ("stop", "a text, or a JSON list of texts"),
     ("temperature", "a number"),
     ("top_k", "a whole number"),
+    ("top_n_sigma", "a number"),
     ("top_p", "a number"),
+    ("typical_p", "a number"),
+    ("xtc_probability", "a number"),
+    ("xtc_threshold", "a number"),
 ];
 
 impl Settings {
@@ -165,7 +180,7 @@ impl Settings {
             (_, "default", _) => {
                 options.as_object_mut().map(|options| options.remove(name));
             }
-            ("stop", _, list) => {
+            ("stop" | "dry_sequence_breakers", _, list) => {
                 let list = list.filter(Value::is_array);
                 options[name] = list.unwrap_or_else(|| Value::from(vec![value]));
             }
@@ -253,13 +268,31 @@ mod tests {
         assert_eq!(set_options.as_object().unwrap().len(), OPTIONS.len());
         let Options {
             temperature: Some(_),
+            dynatemp_range: Some(_),
+            dynatemp_exponent: Some(_),
             top_k: Some(_),
             top_p: Some(_),
             min_p: Some(_),
+            typical_p: Some(_),
+            top_n_sigma: Some(_),
+            xtc_probability: Some(_),
+            xtc_threshold: Some(_),
+            min_keep: Some(_),
+            mirostat: Some(_),
+            mirostat_tau: Some(_),
+            mirostat_eta: Some(_),
             repeat_penalty: Some(_),
             repeat_last_n: Some(_),
             presence_penalty: Some(_),
             frequency_penalty: Some(_),
+            dry_multiplier: Some(_),
+            dry_base: Some(_),
+            dry_allowed_length: Some(_),
+            dry_penalty_last_n: Some(_),
+            dry_sequence_breakers: Some(_),
+            logit_bias: _,
+            logprobs: None,
+            top_logprobs: None,
             seed: Some(_),
             stop: _,
             max_tokens: Some(_),

@@ -1,11 +1,31 @@
 //! From logits to text: what a step's outputs mean for the answers.
 
 use super::{Engine, Output, Sink};
-use crate::sequence::{Event, FinishReason, Sequence};
+use crate::constraint::ConstraintError;
+use crate::sequence::{Event, Failure, FinishReason, Sequence};
 use crate::thoughts::Thoughts;
 use hearth_abi::PluginError;
 use hearth_abi::raw::Token;
 use std::time::Instant;
+
+/// What a token could not be chosen or taken for.
+#[derive(Debug)]
+enum Trouble {
+    Engine(PluginError),
+    Request(Failure),
+}
+
+impl From<PluginError> for Trouble {
+    fn from(error: PluginError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<ConstraintError> for Trouble {
+    fn from(error: ConstraintError) -> Self {
+        Self::Request(Failure::Constraint(error.0))
+    }
+}
 
 impl Engine {
     /// Chooses and emits a token for every output, and further ones for as long as what was drafted is what is chosen.
@@ -24,13 +44,14 @@ impl Engine {
         };
         let mut n_right = 0;
         let end = loop {
-            let picked = self.pick(at, output.index + n_right)?;
-            let end = match picked {
-                Some(token) => self.emit(at, token, sink)?,
-                // The grammar allows nothing more, or the logits are no numbers.
-                None => Some(FinishReason::End),
+            let end = match self.pick(at, output.index + n_right) {
+                Ok(Some(token)) => self.emit(at, token, sink),
+                // The logits are no numbers.
+                Ok(None) => Ok(Some(FinishReason::End)),
+                Err(error) => Err(error),
             };
-            if end.is_some() || n_right == output.n_drafted || !self.was_drafted(at) {
+            let goes_on = matches!(end, Ok(None));
+            if !goes_on || n_right == output.n_drafted || !self.was_drafted(at) {
                 break end;
             }
             n_right += 1;
@@ -42,12 +63,17 @@ impl Engine {
         }
         sequence.n_accepted += n_right;
         match end {
-            Some(reason) => {
+            Ok(None) if self.config.speculate => sequence.lookup.follow(&sequence.tokens),
+            Ok(None) => {}
+            Ok(Some(reason)) => {
                 let sequence = self.running.remove(at);
                 self.finish(sequence, reason, sink);
             }
-            None if self.config.speculate => sequence.lookup.follow(&sequence.tokens),
-            None => {}
+            Err(Trouble::Request(failure)) => {
+                let sequence = self.running.remove(at);
+                self.abandon(sequence, failure, sink);
+            }
+            Err(Trouble::Engine(error)) => return Err(error),
         }
         Ok(())
     }
@@ -60,28 +86,38 @@ impl Engine {
         held.and_then(|held| held.get(last)) == sequence.tokens.last()
     }
 
-    fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, PluginError> {
+    fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, Trouble> {
         let sequence = &mut self.running[at];
         if let Some(token) = sequence.thoughts.as_ref().and_then(Thoughts::forced) {
             return Ok(Some(token));
         }
         let logits = self.runner.context.logits(output)?;
-        sequence.sampler.penalize(logits);
+        sequence.sampler.prepare(logits);
         let picked = sequence.sampler.pick(logits);
-        let (Some(grammar), Some(token)) = (&mut sequence.grammar, picked) else {
+        let (Some(constraint), Some(token)) = (&mut sequence.constraint, picked) else {
             return Ok(picked);
         };
+        if let Some(thoughts) = &mut sequence.thoughts {
+            let is_end = self.model.token_is_end(token);
+            if is_end && thoughts.are_open() {
+                // An answer is still to come.
+                thoughts.close();
+                return Ok(thoughts.forced());
+            }
+            let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
+            if !is_end && !thoughts.would_answer(&piece) {
+                return Ok(picked);
+            }
+        }
         // Most of the time the free choice is allowed, and asking about one token is cheap.
-        let mut asked = [0.0];
-        grammar.mask(&[token], &mut asked)?;
-        if asked[0] > f32::NEG_INFINITY {
+        if constraint.allows(token)? {
             return Ok(picked);
         }
-        if self.vocabulary.len() != logits.len() {
-            self.vocabulary = (0..).take(logits.len()).collect();
-        }
-        grammar.mask(&self.vocabulary, logits)?;
-        Ok(sequence.sampler.pick(logits))
+        constraint.mask(logits)?;
+        let picked = sequence.sampler.pick(logits);
+        picked.map(Some).ok_or_else(|| {
+            ConstraintError("no token that may come has a probability".into()).into()
+        })
     }
 
     /// Takes a chosen token. Answers why the sequence ends, if it does.
@@ -90,7 +126,7 @@ impl Engine {
         at: usize,
         token: Token,
         sink: &mut dyn Sink,
-    ) -> Result<Option<FinishReason>, PluginError> {
+    ) -> Result<Option<FinishReason>, Trouble> {
         let sequence = &mut self.running[at];
         sequence.first_token.get_or_insert_with(Instant::now);
         sequence.tokens.push(token);
@@ -98,12 +134,20 @@ impl Engine {
         if self.model.token_is_end(token) {
             return Ok(Some(FinishReason::End));
         }
-        if let Some(grammar) = &mut sequence.grammar {
-            grammar.accept(token)?;
-        }
         let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
+        let (mut is_answer, mut was_chosen) = (true, true);
         if let Some(thoughts) = &mut sequence.thoughts {
+            is_answer = thoughts.would_answer(&piece);
+            was_chosen = thoughts.forced() != Some(token);
             thoughts.take(token, &piece);
+        }
+        if let Some(constraint) = &mut sequence.constraint
+            && is_answer
+        {
+            constraint.accept(token)?;
+        }
+        if was_chosen && let Some(logprobs) = sequence.sampler.logprobs(token) {
+            sink.event(sequence.id, Event::Logprobs(logprobs));
         }
         let (text, stopped) = sequence.text.push(&piece);
         if !text.is_empty() {

@@ -17,7 +17,6 @@ use crate::scheduler::{Pending, Share, plan};
 use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
 use crate::threads::Threads;
 use hearth_abi::host::{Adapter, Context, Model};
-use hearth_abi::raw::Token;
 use hearth_abi::{ContextConfig, KvType, PluginError, Status};
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,8 +57,6 @@ pub struct Engine {
     running: Vec<Sequence>,
     /// Sequences that may run now. Less than `n_parallel` while the plugin has less room than it said.
     n_places: usize,
-    /// All tokens in order, for masking a whole vocabulary by a grammar.
-    vocabulary: Vec<Token>,
     pending: Vec<Pending>,
     shares: Vec<Share>,
     outputs: Vec<Output>,
@@ -103,7 +100,6 @@ impl Engine {
             runner: Runner::new(context),
             waiting: Vec::new(),
             running: Vec::new(),
-            vocabulary: Vec::new(),
             pending: Vec::new(),
             shares: Vec::new(),
             outputs: Vec::new(),
@@ -176,12 +172,16 @@ impl Engine {
         } else {
             return;
         };
+        self.abandon(sequence, Failure::Cancelled, sink);
+    }
+
+    /// Ends a request without an answer. What is in memory of it stays for reuse.
+    fn abandon(&mut self, sequence: Sequence, failure: Failure, sink: &mut dyn Sink) {
         self.ledger.leave(sequence.owner);
-        // What is in memory of it stays for reuse.
         if let Some(slot) = sequence.slot {
             self.cache.keep(slot);
         }
-        sink.event(id, Event::Failed(Failure::Cancelled));
+        sink.event(sequence.id, Event::Failed(failure));
     }
 
     /// Schedule, run, sample, emit. Does nothing when idle.

@@ -1,6 +1,7 @@
 //! The engine on the reference plugin, whose text depends on every token of its memory.
 
 mod caching;
+mod constrained;
 mod fairness;
 mod guessing;
 mod randomized;

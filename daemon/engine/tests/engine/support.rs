@@ -45,6 +45,7 @@ impl Sink for Collected {
                 assert!(done <= total);
                 self.prefilled.insert(id, done);
             }
+            Event::Logprobs(logprobs) => panic!("nobody asked for {logprobs:?}"),
             Event::Queued { place, .. } => assert!(place >= 1),
         }
     }
@@ -60,7 +61,7 @@ pub(crate) fn request(id: u64, owner: u32, prompt: Vec<Token>, max_tokens: u32) 
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stops: Vec::new(),
         max_tokens: Some(max_tokens),
-        grammar: None,
+        constraint: None,
         thinking: None,
         spelled: Vec::new(),
     }

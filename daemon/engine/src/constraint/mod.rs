@@ -1,0 +1,89 @@
+//! What an answer must look like: which tokens may come next.
+//!
+//! JSON schemas, regular expressions and Lark grammars are llguidance's (`guide.rs`); GBNF is the plugin's. The sampler
+//! chooses freely, the choice is checked, and only if it is refused are the logits masked and the choice made again. So
+//! a rule that cuts the distribution, such as top-k, sees forbidden tokens only where the first choice was allowed anyway.
+
+mod guide;
+mod guided;
+mod limits;
+#[cfg(test)]
+mod tests;
+
+pub use guide::{Guide, Rule};
+pub use guided::Guided;
+use hearth_abi::host::Grammar;
+use hearth_abi::raw::Token;
+
+/// Why a rule is no constraint, or a constraint cannot be followed further.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConstraintError(pub String);
+
+/// A compiled rule and how far the answer has come in it.
+#[derive(Debug)]
+pub enum Constraint {
+    /// llguidance's.
+    Guided(Guided),
+    /// The plugin's.
+    Plugin(PluginGrammar),
+}
+
+impl Constraint {
+    /// This token may come next.
+    pub(crate) fn allows(&mut self, token: Token) -> Result<bool, ConstraintError> {
+        match self {
+            Self::Guided(guided) => guided.allows(token),
+            Self::Plugin(plugin) => plugin.allows(token),
+        }
+    }
+
+    /// Sets the logits of all others to minus infinity.
+    pub(crate) fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
+        match self {
+            Self::Guided(guided) => guided.mask(logits),
+            Self::Plugin(plugin) => plugin.mask(logits),
+        }
+    }
+
+    /// Takes the token that was chosen, which must be allowed.
+    pub(crate) fn accept(&mut self, token: Token) -> Result<(), ConstraintError> {
+        match self {
+            Self::Guided(guided) => guided.accept(token),
+            Self::Plugin(plugin) => plugin.grammar.accept(token).map_err(from_plugin),
+        }
+    }
+}
+
+impl From<Grammar> for Constraint {
+    fn from(grammar: Grammar) -> Self {
+        Self::Plugin(PluginGrammar { grammar, vocabulary: Vec::new() })
+    }
+}
+
+/// A grammar of the plugin's.
+#[derive(Debug)]
+pub struct PluginGrammar {
+    grammar: Grammar,
+    /// All tokens in order, once a whole vocabulary had to be masked.
+    vocabulary: Vec<Token>,
+}
+
+impl PluginGrammar {
+    fn allows(&mut self, token: Token) -> Result<bool, ConstraintError> {
+        let mut asked = [0.0];
+        self.grammar.mask(&[token], &mut asked).map_err(from_plugin)?;
+        Ok(asked[0] > f32::NEG_INFINITY)
+    }
+
+    fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
+        if self.vocabulary.len() != logits.len() {
+            self.vocabulary = (0..).take(logits.len()).collect();
+        }
+        self.grammar.mask(&self.vocabulary, logits).map_err(from_plugin)
+    }
+}
+
+fn from_plugin(error: hearth_abi::PluginError) -> ConstraintError {
+    ConstraintError(error.message)
+}

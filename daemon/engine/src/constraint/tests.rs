@@ -1,0 +1,253 @@
+//! Constraints over a small vocabulary of bytes and a few longer tokens.
+
+use super::*;
+use serde_json::{Value, json};
+
+const END: Token = 256;
+
+fn words() -> Vec<Vec<u8>> {
+    let bytes = (0..=255_u8).map(|byte| vec![byte]);
+    let longer = ["\u{ff}", "{\"", "\": ", "true", "ab", "abc", "  ", "}}", "é", "世"];
+    let mut words: Vec<Vec<u8>> =
+        bytes.chain(longer.iter().map(|text| text.as_bytes().to_vec())).collect();
+    words[256] = b"\xff<|end|>".to_vec();
+    words
+}
+
+fn guide() -> Guide {
+    Guide::of(&words(), &[END]).unwrap()
+}
+
+/// A walk through a rule that takes some allowed token each time, by a number that changes with the step.
+fn walk(guide: &Guide, rule: Rule<'_>, seed: u64, most: usize) -> Result<Vec<u8>, ConstraintError> {
+    let (words, mut constraint) = (words(), guide.compile(rule)?);
+    let (mut text, mut state) = (Vec::new(), seed);
+    for _ in 0..most {
+        let mut logits = vec![0.0_f32; words.len()];
+        constraint.mask(&mut logits)?;
+        let allowed: Vec<Token> = (0..)
+            .zip(&logits)
+            .filter(|(_, logit)| **logit == 0.0)
+            .map(|(token, _)| token)
+            .collect();
+        for token in 0..Token::try_from(words.len()).unwrap() {
+            assert_eq!(constraint.allows(token)?, allowed.contains(&token));
+        }
+        if let Constraint::Guided(guided) = &mut constraint {
+            let only = (allowed.len() == 1).then(|| allowed[0]);
+            assert_eq!(guided.forced()?, only);
+        }
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let Some(token) = allowed.get((state >> 33) as usize % allowed.len().max(1)) else { break };
+        constraint.accept(*token)?;
+        if *token == END {
+            return Ok(text);
+        }
+        text.extend(&words[usize::try_from(*token).unwrap()]);
+    }
+    Err(ConstraintError("the walk is not over".into()))
+}
+
+#[test]
+fn a_walk_by_allowed_tokens_ends_in_what_the_rule_says() {
+    let guide = guide();
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "b": { "type": "string", "maxLength": 6 },
+            "a": { "enum": ["x", "yé", null] },
+            "c": { "type": "array", "items": { "type": "boolean" }, "maxItems": 3 },
+        },
+        "required": ["b", "a", "c"],
+        "additionalProperties": false,
+    });
+    for seed in 0..40 {
+        let text = walk(&guide, Rule::JsonSchema(&schema), seed, 500).unwrap();
+        let value: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(value.as_object().unwrap().keys().collect::<Vec<_>>(), ["b", "a", "c"]);
+        assert!(value["b"].as_str().unwrap().chars().count() <= 6);
+        assert!([json!("x"), json!("yé"), Value::Null].contains(&value["a"]));
+        assert!(
+            value["c"].as_array().is_some_and(|c| c.len() <= 3 && c.iter().all(Value::is_boolean))
+        );
+
+        let text = walk(&guide, Rule::Regex("(ab)+[0-9]{2,3}|世é?"), seed, 500).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let digits = text.trim_start_matches("ab");
+        let numbered = digits.len() < text.len() && (2..=3).contains(&digits.len());
+        assert!(["世", "世é"].contains(&text.as_str()) || numbered, "{text}");
+
+        let lark = "start: pair+\npair: \"(\" /[xy]/ \")\" | \"<\" pair \">\"";
+        let text = walk(&guide, Rule::Lark(lark), seed, 20_000).unwrap();
+        let (mut open, mut seen) = (0, 0);
+        for byte in text {
+            match byte {
+                b'<' => open += 1,
+                b'>' => open -= 1,
+                b'x' | b'y' => seen += 1,
+                other => assert!(b"()".contains(&other)),
+            }
+            assert!(open >= 0);
+        }
+        assert!(open == 0 && seen > 0);
+    }
+}
+
+#[test]
+fn a_rule_that_is_none_says_why() {
+    let guide = guide();
+    for (rule, why) in [
+        (Rule::JsonSchema(&json!({ "type": "nonsense" })), "nonsense"),
+        (Rule::JsonSchema(&json!({ "type": "string", "format": "poem" })), "poem"),
+        (Rule::JsonSchema(&json!({ "not": {} })), "not"),
+        (Rule::JsonSchema(&json!({ "$ref": "#/$defs/gone" })), "gone"),
+        (Rule::JsonSchema(&json!({ "$ref": "https://example.com/schema.json" })), "example.com"),
+        (Rule::Regex("a("), "regex"),
+        (Rule::Lark(""), ""),
+        (Rule::Lark("start: missing"), "missing"),
+        (Rule::Lark("other: \"a\""), "start"),
+        (Rule::Lark("start: start"), "no token can follow"),
+    ] {
+        let error = guide.compile(rule).unwrap_err().0;
+        assert!(error.to_lowercase().contains(why), "{rule:?}: {error}");
+        assert!(!error.contains("backtrace") && !error.contains("non-verbose"), "{error}");
+    }
+}
+
+#[test]
+fn a_dropped_constraint_leaves_the_thread_to_others() {
+    let guide = guide();
+    for _ in 0..50 {
+        let mut dropped = guide.compile(Rule::Json).unwrap();
+        dropped.accept(Token::from(b'{')).unwrap();
+    }
+    assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
+}
+
+#[test]
+fn what_is_not_allowed_ends_the_constraint_and_not_the_thread() {
+    let guide = guide();
+    let mut constraint = guide.compile(Rule::Regex("ab")).unwrap();
+    constraint.accept(Token::from(b'z')).unwrap();
+    assert!(constraint.allows(Token::from(b'a')).is_err());
+    assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
+}
+
+fn nested(depth: usize) -> Value {
+    let mut schema = json!({ "type": "null" });
+    for _ in 0..depth {
+        // Moved, not copied.
+        let mut outer = json!({ "type": "array" });
+        outer["items"] = schema;
+        schema = outer;
+    }
+    schema
+}
+
+fn chain(keyword: &str, n: usize) -> Value {
+    let mut defs = serde_json::Map::new();
+    for at in 0..n {
+        let next = json!({ "$ref": format!("#/$defs/d{}", at + 1) });
+        defs.insert(format!("d{at}"), json!({ keyword: [next, { "title": "t" }] }));
+    }
+    defs.insert(format!("d{n}"), json!({ "type": "boolean" }));
+    json!({ "$defs": defs, "$ref": "#/$defs/d0" })
+}
+
+/// Whatever the answer is, there is one, and the process lives.
+#[test]
+fn hostile_rules_are_refused_or_followed() {
+    let guide = guide();
+    let names: Vec<String> = (0..20_000).map(|n| format!("value number {n}")).collect();
+    let fields: serde_json::Map<String, Value> =
+        names.iter().map(|name| (name.clone(), json!({ "type": "integer" }))).collect();
+    let schemas = [
+        ("deep", nested(60)),
+        ("too deep", nested(5000)),
+        (
+            "deep pattern",
+            json!({ "type": "string", "pattern": "(".repeat(3000) + &")".repeat(3000) }),
+        ),
+        ("many values", json!({ "enum": names })),
+        ("many fields", json!({ "type": "object", "properties": fields })),
+        ("itself", json!({ "$ref": "#" })),
+        ("itself in all", json!({ "allOf": [{ "$ref": "#" }] })),
+        ("itself in any", json!({ "anyOf": [{ "$ref": "#" }, { "type": "null" }] })),
+        (
+            "a tree",
+            json!({
+                "type": "object",
+                "properties": { "next": { "$ref": "#" } },
+                "required": ["next"],
+            }),
+        ),
+        (
+            "two that need each other",
+            json!({
+                "$defs": {
+                    "a": { "type": "array", "items": { "$ref": "#/$defs/b" }, "minItems": 2 },
+                    "b": { "type": "array", "items": { "$ref": "#/$defs/a" }, "minItems": 2 },
+                },
+                "$ref": "#/$defs/a",
+            }),
+        ),
+        ("a short chain of all", chain("allOf", 900)),
+        ("a chain of all", chain("allOf", 3000)),
+        ("a chain of any", chain("anyOf", 3000)),
+        ("a chain of one", chain("oneOf", 3000)),
+        ("long", json!({ "type": "string", "minLength": 1_000_000_000 })),
+        ("long at most", json!({ "type": "string", "maxLength": 1_000_000_000 })),
+        (
+            "many",
+            json!({ "type": "array", "items": { "type": "null" }, "minItems": 1_000_000_000 }),
+        ),
+        ("steps", json!({ "type": "number", "multipleOf": 1e-300 })),
+        ("large", json!({ "type": "integer", "minimum": -1e300, "maximum": 1e300 })),
+        ("powers", json!({ "type": "string", "pattern": "((((a{9}){9}){9}){9}){9}" })),
+        ("overlap", json!({ "type": "string", "pattern": "^(.*a.*b.*c.*d.*e.*f.*g.*h.*)+$" })),
+        ("bad options", json!({ "x-guidance": { "whitespace_pattern": "((((" } })),
+        ("nothing", json!(false)),
+        ("anything", json!(true)),
+        ("no schema", json!(7)),
+    ];
+    for (name, schema) in &schemas {
+        let result = walk(&guide, Rule::JsonSchema(schema), 1, 60);
+        let is_refused = matches!(&result, Err(error) if error.0.contains("nests deeper"));
+        assert_eq!(is_refused, ["too deep", "deep pattern"].contains(name), "{name}: {result:?}");
+    }
+    let doubled: String =
+        (0..40).map(|n| format!("r{n}: r{} r{}\n", n + 1, n + 1)).collect::<String>()
+            + "r40: \"a\"?\n";
+    let regexes = [
+        "(".repeat(100_000),
+        "(a*)*".repeat(200),
+        "(x+x+)+y".into(),
+        "a{100000}".into(),
+        "[^a]{1,5000}b[^a]{1,5000}".into(),
+        "\\".into(),
+        "/\n start: \"x\"".into(),
+    ];
+    let larks = [
+        format!("start: r0\n{doubled}"),
+        "start: start start | \"a\" | ".into(),
+        "start: start".into(),
+        "start: ".to_owned() + &"(".repeat(100_000),
+        "start: a\na: b\nb: a".into(),
+        "start: /a/ | ".repeat(5000),
+        "start: %json { \"type\": \"object\" }".into(),
+        "start: %json {".into(),
+        "start: @other".into(),
+        "%llguidance {\"no_forcing\": 7}\nstart: \"a\"".into(),
+        "start: \"a\"{1000000000}".into(),
+        "start: <|end|> <[999999]>".into(),
+    ];
+    for regex in &regexes {
+        let _ = walk(&guide, Rule::Regex(regex), 1, 60);
+    }
+    for lark in &larks {
+        let _ = walk(&guide, Rule::Lark(lark), 1, 60);
+    }
+    // And after all that the guide still works.
+    assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
+}
