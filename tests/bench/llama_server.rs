@@ -204,13 +204,13 @@ fn usage(event: &Value) -> Result<Event> {
 }
 
 /// A body in HTTP's chunked encoding.
-struct Chunks {
-    reader: BufReader<TcpStream>,
+struct Chunks<R> {
+    reader: R,
     /// Of the present chunk.
     left: usize,
 }
 
-impl Read for Chunks {
+impl<R: BufRead> Read for Chunks<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.left == 0 {
             let mut line = String::new();
@@ -231,5 +231,24 @@ impl Read for Chunks {
         let n = self.reader.read(&mut buffer[..n])?;
         self.left -= n;
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_join_to_the_body() {
+        let reader = &b"5\r\ndata:\r\n0c\r\n a\r\nb\n\n and \r\n1\r\nc\r\n0\r\n\r\n"[..];
+        let mut body = String::new();
+        Chunks { reader, left: 0 }.read_to_string(&mut body).unwrap();
+        assert_eq!(body, "data: a\r\nb\n\n and c");
+    }
+
+    #[test]
+    fn a_length_that_is_none_is_an_error() {
+        let mut body = String::new();
+        assert!(Chunks { reader: &b"xyz\r\n"[..], left: 0 }.read_to_string(&mut body).is_err());
     }
 }

@@ -7,12 +7,25 @@ use std::fs::read_to_string;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// MiB of memory that processes take. Pages that they share with others count by their share.
-pub(crate) fn memory_mib(pids: &[u32]) -> Result<f64> {
+/// Which pages of a process count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pages {
+    /// All in memory.
+    Resident,
+    /// Those that it shares with others by its share.
+    Proportional,
+}
+
+/// MiB of memory that processes take.
+pub(crate) fn memory_mib(pids: &[u32], pages: Pages) -> Result<f64> {
+    let name = match pages {
+        Pages::Resident => "Rss:",
+        Pages::Proportional => "Pss:",
+    };
     let mut kib = 0;
     for pid in pids {
         let rollup = read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)).ok_or(name)?;
         kib += line.trim().trim_end_matches(" kB").parse::<u64>()?;
     }
     Ok(count(kib) / 1024.0)

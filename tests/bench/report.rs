@@ -169,3 +169,35 @@ impl Report {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(model: &str, goal: Goal, ours: [f64; 3], theirs: f64) -> Measured {
+        let rounds = ours.map(|ours| Figures { ours, theirs: Some(theirs), others: 0.0 }).to_vec();
+        let row = Row { what: "what", unit: "ms", peer: Peer::LlamaServer, goal };
+        Measured { model: model.into(), scenario: "one", row, rounds, n_short: 0 }
+    }
+
+    #[test]
+    fn a_goal_is_about_the_median_ratio() {
+        let reached = |model, goal| measured(model, goal, [1.0, 3.0, 9.0], 2.0).reached();
+        assert_eq!(reached("q4_1", Goal::AtLeast(1.5)), Some(true));
+        assert_eq!(reached("q4_1", Goal::AtLeast(1.6)), Some(false));
+        assert_eq!(reached("q4_1", Goal::AtMost(1.5)), Some(true));
+        assert_eq!(reached("q4_1", Goal::AtMost(1.4)), Some(false));
+        assert_eq!(reached("q4_1", Goal::AtLeastOnQ4_0(1.8, 0.98)), Some(true));
+        assert_eq!(reached("q4_0", Goal::AtLeastOnQ4_0(1.8, 0.98)), Some(false));
+        assert_eq!(reached("q4_0", Goal::None), None);
+    }
+
+    #[test]
+    fn a_line_shows_medians_ratio_and_goal() {
+        let line = measured("q4_1", Goal::AtMost(1.0), [100.0, 300.0, 900.0], 200.0).table_line();
+        assert_eq!(
+            line.as_deref(),
+            Some("| what, ms | 300 | 200 | 1.50 (0.50 to 4.50) | at most 1: **no** | 0.0 |")
+        );
+    }
+}

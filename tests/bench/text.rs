@@ -90,7 +90,9 @@ fn sentences(n_bytes: usize, mut seed: u64) -> String {
     let mut text = format!("{:04}. ", random(&mut seed) % 10_000);
     while text.len() < n_bytes {
         let bits = random(&mut seed);
-        let word = |words: &[&'static str; 16], shift: u32| words[(bits >> shift) as usize & 15];
+        #[allow(clippy::cast_possible_truncation)] // The low bits are asked for.
+        let word =
+            |words: &[&'static str; 16], shift: u32| words[usize::from((bits >> shift) as u8 & 15)];
         for (words, shift, end) in
             [(&WHO, 0, " "), (&DO, 8, " "), (&WHERE, 16, " "), (&WHEN, 24, ". ")]
         {
@@ -117,4 +119,18 @@ pub(crate) fn exact(server: &dyn Server, n_tokens: usize, seed: u64) -> Result<S
         tokens.pop();
     }
     Err(format!("no text has exactly {n_tokens} tokens").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentences;
+
+    #[test]
+    fn a_seed_has_one_text_and_neighbouring_seeds_part_at_once() {
+        assert_eq!(sentences(500, 7), sentences(500, 7));
+        let texts: Vec<_> = (0..100).map(|seed| sentences(500, seed)).collect();
+        for pair in texts.windows(2) {
+            assert_ne!(pair[0][..4], pair[1][..4]);
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod one;
 
 use crate::Result;
 use crate::llama_server;
-use crate::machine::memory_mib;
+use crate::machine::{Pages, memory_mib};
 use crate::server::{Answer, Request, Sampling, Server, ask};
 use crate::text::exact;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +103,10 @@ fn assert_fresh(answer: &Answer) -> Result<()> {
     Ok(())
 }
 
+fn memory(round: &Round<'_>) -> Result<Vec<f64>> {
+    Ok(vec![memory_mib(&round.server.pids()?, Pages::Proportional)?])
+}
+
 const fn row(what: &'static str, unit: &'static str, goal: Goal) -> Row {
     Row { what, unit, peer: Peer::LlamaServer, goal }
 }
@@ -121,7 +125,7 @@ pub(crate) const ALL: &[Scenario] = &[
         once: true,
         ..scenario(
             "memory-loaded",
-            |round| Ok(vec![memory_mib(&round.server.pids()?)?]),
+            memory,
             &[row("memory with the model loaded, before any request", "MiB", Goal::AtMost(0.4))],
         )
     },
@@ -252,7 +256,7 @@ pub(crate) const ALL: &[Scenario] = &[
         once: true,
         ..scenario(
             "memory-after",
-            |round| Ok(vec![memory_mib(&round.server.pids()?)?]),
+            memory,
             &[row("memory after all of the above", "MiB", Goal::AtMost(0.6))],
         )
     },

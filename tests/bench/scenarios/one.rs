@@ -2,7 +2,7 @@
 
 use super::Round;
 use crate::Result;
-use crate::machine::{busy_neighbour, memory_mib};
+use crate::machine::{Pages, busy_neighbour, memory_mib};
 use crate::server::{Event, Request, Sampling, ask};
 use std::time::Instant;
 
@@ -65,11 +65,12 @@ pub(super) fn start(round: &Round<'_>) -> Result<Vec<f64>> {
     Ok(vec![(ready + answer.first).as_secs_f64() * 1000.0])
 }
 
-/// Milliseconds from the start of a daemon to an answer, and its memory then.
+/// Milliseconds from the start of a daemon to an answer, and its memory then, the program's code included, which it
+/// shares with the other daemon.
 pub(super) fn empty(round: &Round<'_>) -> Result<Vec<f64>> {
     let started = Instant::now();
     let server = round.server.start_another()?;
     let pids = server.pids()?;
     let answered = started.elapsed();
-    Ok(vec![answered.as_secs_f64() * 1000.0, memory_mib(&pids)?])
+    Ok(vec![answered.as_secs_f64() * 1000.0, memory_mib(&pids, Pages::Resident)?])
 }
