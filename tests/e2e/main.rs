@@ -14,6 +14,7 @@ mod privacy;
 mod service;
 mod stopping;
 mod stuck;
+mod terminal;
 mod users;
 mod websocket;
 mod wire;

@@ -14,6 +14,7 @@ mod http;
 mod process;
 mod programs;
 mod raw;
+mod terminal;
 mod wait;
 
 pub use chats::{Told, chat, error_of, follow, follow_generate, generate, message, refused};
@@ -24,4 +25,5 @@ pub use http::{HttpReply, http};
 pub use process::{Ran, is_alive, peak_rss_bytes, run};
 pub use programs::{ctl_path, env_path, hearthd_path, reference_plugins, repository};
 pub use raw::Raw;
+pub use terminal::{ARROW_UP, CTRL_C, CTRL_D, ENTER, Terminal};
 pub use wait::{DEADLINE, eventually, eventually_is};
