@@ -1,6 +1,8 @@
 //! llama.cpp and real models, through the whole chain. What a model says is not compared with anything but itself and
 //! the form that was asked for.
 
+mod embedding;
+
 use hearth_protocol::{
     ChatParams, Detokenize, DetokenizeParams, Embed, EmbedInput, EmbedParams, ErrorKind, Event,
     Format, Message, Role, Tokenize, TokenizeParams, Tool, ToolChoice,

@@ -18,7 +18,8 @@ reference_plugins=$root/target/backends-reference
 export HEARTH_TEST_BACKENDS=$plugins HEARTH_TEST_REFERENCE=$reference_plugins
 HEARTH_TEST_SMOLLM2=$(model_file smollm2)
 HEARTH_TEST_GEMMA3=$(model_file gemma3)
-export HEARTH_TEST_SMOLLM2 HEARTH_TEST_GEMMA3
+HEARTH_TEST_MINILM=$(model_file minilm)
+export HEARTH_TEST_SMOLLM2 HEARTH_TEST_GEMMA3 HEARTH_TEST_MINILM
 
 locked=()
 if [ "${CI:-}" = true ]; then

