@@ -5,7 +5,7 @@
 
 use crate::cache::pos_of;
 use crate::sequence::{Failure, to_u32};
-use hearth_abi::host::{Batch, Context, Model};
+use hearth_abi::host::{Adapter, Batch, Context, Model};
 use hearth_abi::raw::Token;
 use hearth_abi::{BatchEntry, ContextConfig, KvType, PluginError, Pooling};
 use std::sync::Arc;
@@ -35,6 +35,11 @@ impl Embedder {
             kv_type: KvType::F16,
         })?;
         Ok(Self { context, batch: Batch::default() })
+    }
+
+    /// Applies adapters from here on.
+    pub fn attach(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<(), PluginError> {
+        self.context.attach(adapters)
     }
 
     /// Most tokens of one text.

@@ -5,11 +5,11 @@
 
 use super::end;
 use super::frames::{FromWorker, LoadSpec, LoadedInfo, Reply};
-use super::load::{Loaded, embedder, load};
+use super::load::{Loaded, load};
 use super::present::Present;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
-use hearth_engine::{Embedder, Event, Failure, Fatal, Request, Sink};
+use hearth_engine::{Event, Failure, Fatal, Request, Sink};
 use hearth_protocol::{EmbedReply, ErrorKind, RpcError, Usage};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -145,11 +145,7 @@ fn embed_next(
 }
 
 fn embedding(loaded: &mut Loaded, spec: &LoadSpec, text: &[Token]) -> Result<Vec<f32>, RpcError> {
-    let embedder: &mut Embedder = match &mut loaded.embedder {
-        Some(embedder) => embedder,
-        none => none.insert(embedder(&loaded.model, spec)?),
-    };
-    embedder.embed(text).map_err(|failure| failed(&failure))
+    loaded.embedder(spec)?.embed(text).map_err(|failure| failed(&failure))
 }
 
 fn normalized(mut embedding: Vec<f32>) -> Vec<f32> {

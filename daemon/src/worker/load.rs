@@ -3,7 +3,7 @@
 use super::engine_loop::send;
 use super::frames::{FromWorker, LoadSpec, LogLevel};
 use super::present::Present;
-use hearth_abi::host::{Model, Plugin};
+use hearth_abi::host::{Adapter, Model, Plugin};
 use hearth_abi::{OpenParams, PluginError, Status};
 use hearth_engine::{Embedder, Engine, EngineConfig};
 use hearth_protocol::{ErrorKind, RpcError};
@@ -16,8 +16,9 @@ pub(super) struct Loaded {
     /// `None` for a model that writes no text.
     pub(super) engine: Option<Engine>,
     /// Made at the first use where there is an engine.
-    pub(super) embedder: Option<Embedder>,
+    embedder: Option<Embedder>,
     pub(super) n_ctx: u32,
+    adapters: Vec<(Arc<Adapter>, f32)>,
 }
 
 pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded, RpcError> {
@@ -46,27 +47,38 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
         0 => spec.n_ctx,
         n_ctx_train => spec.n_ctx.min(n_ctx_train),
     };
-    if !model.info().can_generate {
-        let embedder = embedder(&model, spec)?;
-        return Ok(Loaded {
-            model,
-            engine: None,
-            n_ctx: embedder.max_tokens(),
-            embedder: Some(embedder),
-        });
+    let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
+    let adapters = adapters.collect::<Result<_, PluginError>>().map_err(failed)?;
+    let mut loaded = Loaded { model, engine: None, embedder: None, n_ctx, adapters };
+    if loaded.model.info().can_generate {
+        let engine = engine(&loaded, spec).map_err(failed)?;
+        loaded.n_ctx = engine.context().info().n_ctx;
+        loaded.engine = Some(engine);
+    } else {
+        loaded.n_ctx = loaded.embedder(spec)?.max_tokens();
     }
-    let engine = engine(&model, spec, n_ctx).map_err(failed)?;
-    let n_ctx = engine.context().info().n_ctx;
-    Ok(Loaded { model, engine: Some(engine), embedder: None, n_ctx })
+    Ok(loaded)
 }
 
-pub(super) fn embedder(model: &Arc<Model>, spec: &LoadSpec) -> Result<Embedder, RpcError> {
-    Embedder::new(model, spec.n_ctx, spec.n_threads).map_err(failed)
+impl Loaded {
+    pub(super) fn embedder(&mut self, spec: &LoadSpec) -> Result<&mut Embedder, RpcError> {
+        match &mut self.embedder {
+            Some(embedder) => Ok(embedder),
+            none => {
+                let mut embedder =
+                    Embedder::new(&self.model, spec.n_ctx, spec.n_threads).map_err(failed)?;
+                if !self.adapters.is_empty() {
+                    embedder.attach(&self.adapters).map_err(failed)?;
+                }
+                Ok(none.insert(embedder))
+            }
+        }
+    }
 }
 
-fn engine(model: &Arc<Model>, spec: &LoadSpec, n_ctx: u32) -> Result<Engine, PluginError> {
+fn engine(loaded: &Loaded, spec: &LoadSpec) -> Result<Engine, PluginError> {
     let config = EngineConfig {
-        n_ctx,
+        n_ctx: loaded.n_ctx,
         n_batch: spec.n_batch,
         n_prefill_beside: spec.n_batch / 4,
         n_parallel: spec.n_parallel,
@@ -75,11 +87,9 @@ fn engine(model: &Arc<Model>, spec: &LoadSpec, n_ctx: u32) -> Result<Engine, Plu
         n_threads: spec.n_threads,
         n_threads_batch: spec.n_threads,
     };
-    let mut engine = Engine::new(model, config)?;
-    let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
-    let adapters = adapters.collect::<Result<Vec<_>, PluginError>>()?;
-    if !adapters.is_empty() {
-        engine.attach(&adapters)?;
+    let mut engine = Engine::new(&loaded.model, config)?;
+    if !loaded.adapters.is_empty() {
+        engine.attach(&loaded.adapters)?;
     }
     Ok(engine)
 }
