@@ -2,6 +2,7 @@
 //! the form that was asked for.
 
 mod embedding;
+mod lora;
 
 use hearth_protocol::{
     ChatParams, Detokenize, DetokenizeParams, Embed, EmbedInput, EmbedParams, ErrorKind, Event,

@@ -1,7 +1,9 @@
-//! GGUF files: reference models, and the pieces to write broken ones.
+//! GGUF files: reference models, and the pieces to write adapters and broken files.
 
 use hearth_reference::{Value, write_model};
 use std::path::{Path, PathBuf};
+
+const ALIGNMENT: usize = 32;
 
 /// Writes a reference model into a folder. The pairs are its settings.
 pub fn reference_model(folder: &Path, name: &str, settings: &[(&str, Value)]) -> PathBuf {
@@ -34,6 +36,35 @@ impl GgufText {
         self
     }
 
+    /// A metadata pair.
+    #[must_use]
+    pub fn text_pair(self, key: &str, value: &str) -> Self {
+        self.text(key).u32(8).text(value)
+    }
+
+    /// A metadata pair.
+    #[must_use]
+    pub fn f32_pair(self, key: &str, value: f32) -> Self {
+        self.text(key).u32(6).u32(value.to_bits())
+    }
+
+    /// The tensors after all metadata pairs, and so the rest of the file.
+    #[must_use]
+    pub fn tensors(mut self, tensors: &[Tensor]) -> Self {
+        let mut offset = 0;
+        for Tensor { name, columns, values } in tensors {
+            let (columns, rows) = (*columns as u64, (values.len() / columns) as u64);
+            // Two dimensions; type 0 is F32.
+            self = self.text(name).u32(2).u64(columns).u64(rows).u32(0).u64(offset);
+            offset += (values.len() * 4).next_multiple_of(ALIGNMENT) as u64;
+        }
+        for Tensor { values, .. } in tensors {
+            self.0.resize(self.0.len().next_multiple_of(ALIGNMENT), 0);
+            self.0.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        self
+    }
+
     /// A string with its length.
     #[must_use]
     pub fn text(self, text: &str) -> Self {
@@ -41,4 +72,15 @@ impl GgufText {
         this.0.extend(text.as_bytes());
         this
     }
+}
+
+/// A matrix of floats, row after row.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// Length of a row.
+    pub columns: usize,
+    /// All rows.
+    pub values: Vec<f32>,
 }

@@ -19,7 +19,7 @@ mod wait;
 
 pub use chats::{Told, chat, error_of, follow, follow_generate, generate, message, refused};
 pub use daemon::{Builder, TestDaemon, signal_process};
-pub use gguf::{GgufText, reference_model};
+pub use gguf::{GgufText, Tensor, reference_model};
 pub use guard::Guard;
 pub use http::{HttpReply, http};
 pub use process::{Ran, is_alive, peak_rss_bytes, run};
