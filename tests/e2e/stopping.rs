@@ -1,7 +1,7 @@
 //! Stopping: running answers may end, a second signal does not wait for them.
 
 use hearth_protocol::{ErrorKind, Event, Generate};
-use hearth_tests::{Raw, TestDaemon, eventually_is, generate, is_alive};
+use hearth_tests::{Raw, TestDaemon, eventually_is, generate, is_alive, signal_process};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -35,6 +35,24 @@ fn sigterm_lets_a_running_answer_end_and_refuses_new_ones() {
     let Some(Event::Done { reply }) = last else { panic!("{last:?}") };
     assert_eq!(reply.usage.completion_tokens, 30);
     let mut daemon = daemon;
+    assert!(daemon.await_end().success());
+}
+
+#[test]
+fn signals_to_every_process_of_the_service_let_a_running_answer_end() {
+    let mut daemon = start_with_a_slow_model(20);
+    let mut client = daemon.client();
+    let mut params = generate("slow", "once");
+    params.options.max_tokens = Some(30);
+    let mut stream = client.stream::<Generate>(&params).unwrap();
+    while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
+    for signal in [Signal::INT, Signal::TERM] {
+        signal_process(daemon.worker_pid(), signal);
+    }
+    daemon.signal(Signal::TERM);
+    let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
+    let Some(Event::Done { reply }) = last else { panic!("{last:?}") };
+    assert_eq!(reply.usage.completion_tokens, 30);
     assert!(daemon.await_end().success());
 }
 

@@ -12,12 +12,18 @@ mod prepare;
 mod present;
 
 use frames::{FromWorker, ToWorker};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 /// Runs until the daemon's end of standard input closes.
 pub fn run() -> anyhow::Result<()> {
+    // systemd at a stop, and a terminal at Ctrl-C, signal every process of the service. Only the daemon decides when a worker
+    // ends, which is after the answers it still owes.
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
     // The plugin and the model are hostile until shown otherwise: no setuid program can be reached from here.
     #[cfg(target_os = "linux")]
     {
