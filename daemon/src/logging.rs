@@ -29,10 +29,12 @@ pub(crate) fn init(level: &str) -> anyhow::Result<()> {
 
 type BoxedLayer = Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>;
 
-/// Only when standard error is the journal's: systemd says so in this variable.
+/// Only when standard error is the journal's: systemd names it in this variable, which programs started from a service
+/// inherit wherever their own standard error goes.
 fn journald() -> Option<BoxedLayer> {
-    std::env::var_os("JOURNAL_STREAM")?;
-    if std::io::stderr().is_terminal() {
+    let journal = std::env::var("JOURNAL_STREAM").ok()?;
+    let stderr = rustix::fs::fstat(std::io::stderr()).ok()?;
+    if journal != format!("{}:{}", stderr.st_dev, stderr.st_ino) {
         return None;
     }
     Some(tracing_journald::layer().ok()?.with_syslog_identifier("hearthd".into()).boxed())
