@@ -1,6 +1,6 @@
 //! The harness: a real `hearthd` in a folder of its own, the real `ctl` beside it, and clients to talk to both.
 //!
-//! The suites are `e2e/` (with the reference plugin), `real/` (llama.cpp and real models) and `docs/`. Nothing here
+//! The suites are `e2e/` (with the reference plugin), `real/` (llama.cpp and real models), `systemd/` and `docs/`. Nothing here
 //! sleeps to wait for something: [`eventually`] polls a condition up to a deadline that only a fault reaches, so a loaded
 //! machine makes a test slower and never red.
 //!

@@ -10,7 +10,7 @@
 have cargo || [ ! -x "${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo" ] || PATH=${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH
 
 # ensure_tools SET...: `build` to build, `fetch` to download models, `lint` for cargo fmt and clippy,
-# `clients` for the programs the tests talk to the daemon with.
+# `clients` for the programs the tests start it with and talk to it with.
 ensure_tools() {
     local missing=() set
     for set in "$@"; do
@@ -33,6 +33,8 @@ ensure_tools() {
                 require curl "runs the README's examples" have curl
                 require socat "runs the README's examples" have socat
                 require netcat-openbsd "runs the README's examples" have_netcat
+                require systemd 'is what the tests run the service under' test -x /lib/systemd/systemd
+                require dbus 'is how systemctl talks to it' have dbus-daemon
                 ;;
         esac
     done
