@@ -109,7 +109,7 @@ fn thoughts_that_had_their_tokens_are_cut_short() {
     params.think_tokens = Some(8);
     let told = follow(&mut daemon.client(), &params);
     assert_eq!(told.reasoning.trim_end(), "hm, well");
-    assert_eq!(told.reply().message.content.trim_start(), "d on and on</think>Yes.");
+    assert_eq!(told.reply().message.content.trim_start(), "on and on</think>Yes.");
 }
 
 #[test]

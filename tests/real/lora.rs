@@ -108,7 +108,7 @@ fn embedding(daemon: &TestDaemon, model: &str) -> Vec<f32> {
 fn an_adapter_of_zeros_changes_nothing_and_another_one_changes_answers_and_embeddings() {
     let daemon = start();
     let zeros = adapt(&daemon, "zeros", &[&adapter_file("llama", alpha(), &factors(0.0))]);
-    let other = adapt(&daemon, "other", &[&adapter_file("llama", alpha(), &factors(0.1))]);
+    let other = adapt(&daemon, "other", &[&adapter_file("llama", alpha(), &factors(1.0))]);
     let plain = says(&daemon, MODEL);
     assert!(!plain.is_empty());
     assert_eq!(says(&daemon, &zeros), plain);
