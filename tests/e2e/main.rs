@@ -9,6 +9,7 @@ mod ctl;
 mod dying;
 mod files;
 mod hostile;
+mod mistakes;
 mod overload;
 mod privacy;
 mod service;

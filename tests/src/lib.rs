@@ -15,6 +15,7 @@ mod process;
 mod programs;
 mod raw;
 mod wait;
+mod websocket;
 
 pub use chats::{Told, chat, error_of, follow, follow_generate, generate, message, refused};
 pub use daemon::{Builder, TestDaemon, signal_process};
@@ -25,3 +26,4 @@ pub use process::{Ran, is_alive, peak_rss_bytes, run};
 pub use programs::{ctl_path, env_path, hearthd_path, reference_plugins, repository};
 pub use raw::Raw;
 pub use wait::{DEADLINE, eventually, eventually_is};
+pub use websocket::WebSocket;

@@ -1,22 +1,28 @@
 //! The Unix socket: who connects, and what they speak.
 //!
-//! The first bytes decide: an upper-case letter begins an HTTP method, anything else is raw JSON-RPC. Both get the same
-//! method table and the same caller, whom the kernel names.
+//! The first bytes decide: an upper-case letter begins an HTTP method, anything else is raw JSON-RPC. Whatever they speak,
+//! `framing` finds the requests and `calls` answers them, from the same method table and for the same caller, whom the
+//! kernel names.
 
+mod calls;
 mod framing;
 mod http;
 mod raw;
 mod socket;
+mod unmask;
+mod websocket;
 
 use crate::rpc::Daemon;
-use hearth_protocol::ErrorKind;
-use jsonrpsee::server::{Methods, StopHandle};
+use crate::rpc::object;
+use hearth_protocol::{ErrorKind, RpcError};
+use jsonrpsee::core::server::{MethodResponse, Methods};
+use jsonrpsee::types::Id;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub(crate) use socket::bind;
 
@@ -55,23 +61,39 @@ impl Caller {
     }
 }
 
-/// Accepts connections until the stop handle says so. Each gets a task of its own.
+/// Tells connections that the daemon stops.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<()>);
+
+impl Stop {
+    /// Sending says so; the sender is closed once every connection has ended.
+    pub(crate) fn channel() -> (watch::Sender<()>, Self) {
+        let (stop, stopped) = watch::channel(());
+        (stop, Self(stopped))
+    }
+
+    async fn stopped(&self) {
+        let _ = self.0.clone().changed().await;
+    }
+}
+
+/// Accepts connections until they are to stop. Each gets a task of its own.
 pub(crate) async fn serve(
     listener: UnixListener,
     daemon: Arc<Daemon>,
     methods: Methods,
-    stop: StopHandle,
+    stop: Stop,
 ) {
     let next_id = AtomicU32::new(1);
     let places = Arc::new(Semaphore::new(daemon.config.max_connections));
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,
-            () = stop.clone().shutdown() => return,
+            () = stop.stopped() => return,
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.clone().shutdown() => return,
+            () = stop.stopped() => return,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -102,7 +124,7 @@ struct Connection {
     id: u32,
     daemon: Arc<Daemon>,
     methods: Methods,
-    stop: StopHandle,
+    stop: Stop,
 }
 
 impl Connection {
@@ -110,17 +132,18 @@ impl Connection {
         let caller = match Caller::of(&stream) {
             Ok(caller) => caller,
             Err(error) => {
-                let error = hearth_protocol::RpcError::new(
+                let error = RpcError::new(
                     ErrorKind::PermissionDenied,
                     format!("the kernel does not say who you are: {error}"),
                 );
-                return stream.write_all(&raw::error_line(&error)).await;
+                let reply = MethodResponse::error(Id::Null, object(error)).into_json();
+                return stream.write_all(format!("{reply}\n").as_bytes()).await;
             }
         };
         let mut first = vec![0; 4096];
         let n = tokio::select! {
             n = stream.read(&mut first) => n?,
-            () = self.stop.clone().shutdown() => return Ok(()),
+            () = self.stop.stopped() => return Ok(()),
         };
         first.truncate(n);
         match first.first() {

@@ -27,7 +27,7 @@ use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
 use hearth_protocol::{ErrorKind, Method, RpcError, StreamMethod, Who};
 use hearth_store::{Store, StoreError};
-use jsonrpsee::server::{PendingSubscriptionSink, RpcModule};
+use jsonrpsee::core::server::{PendingSubscriptionSink, RpcModule};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, SubscriptionMessage};
 use std::sync::Arc;
