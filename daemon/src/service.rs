@@ -95,6 +95,7 @@ async fn serve(
         _ = terminate.recv() => tracing::info!("Ending at once, after a second signal"),
         _ = interrupt.recv() => tracing::info!("Ending at once, after a second signal"),
     }
+    daemon.requests.end();
     for worker in supervisor.loaded() {
         worker.unload().await;
     }

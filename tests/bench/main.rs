@@ -45,8 +45,13 @@ fn main() -> Result<()> {
         path,
         name: MODEL.into(),
         mode: ImportMode::Link,
+        request: None,
     })?;
-    let loaded = client.call::<ModelLoad>(&LoadParams { model: MODEL.into(), keep_alive: None })?;
+    let loaded = client.call::<ModelLoad>(&LoadParams {
+        model: MODEL.into(),
+        keep_alive: None,
+        request: None,
+    })?;
     #[allow(clippy::cast_precision_loss)] // Microseconds of a few seconds.
     let load_ms = loaded.load_us as f64 / 1000.0;
     writeln!(out, "loading the model: {load_ms:.0} ms")?;

@@ -12,6 +12,7 @@ mod hostile;
 mod mistakes;
 mod overload;
 mod privacy;
+mod requests;
 mod service;
 mod stopping;
 mod stuck;

@@ -18,7 +18,9 @@
 //! **Streams.** A method marked *streams* may be called under its own name, which answers once at the end, or as
 //! `NAME.stream`, a subscription: the reply is a subscription id, then notifications `NAME.event` with
 //! `params: {subscription, result: event}`. Exactly one terminal event ends every stream: `done` or `error`; nothing follows it.
-//! `NAME.unsubscribe` with `[id]`, `cancel`, or closing the connection ends the work within one step of the engine.
+//! `NAME.unsubscribe` with `[id]`, `cancel`, or closing the connection ends the work within one step of the engine, and a
+//! load that nobody waits for any more. The terminal event is then `error` of kind `cancelled`; it may come before or after
+//! the reply to the unsubscribe or the cancel.
 //! A slow reader gets several text deltas merged into one, never fewer characters.
 //!
 //! **Errors.** JSON-RPC error objects whose `data` is an [`ErrorData`]: a stable `kind` and often a `hint`.

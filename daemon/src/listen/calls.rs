@@ -219,7 +219,10 @@ impl Answerer {
                 let state =
                     SubscriptionState { conn_id: self.id, id_provider, subscription_permit };
                 // The reply goes out through the sink, so that it comes before the first event.
-                callback(id, params, MethodSink::new(outgoing.clone()), state, extensions).await;
+                let sink = MethodSink::new(outgoing.clone());
+                let mut extensions = extensions;
+                extensions.insert(sink.clone());
+                callback(id, params, sink, state, extensions).await;
                 return None;
             }
         })

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub(crate) use probe::Backends;
-pub(crate) use worker::{Lease, Ticket, Worker, WorkerState};
+pub(crate) use worker::{Lease, Worker, WorkerState};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -154,7 +154,12 @@ impl Supervisor {
             }
         }
         if !worker.has_ended() {
-            tracing::info!(model = worker.name, "Unloading, because nobody used it");
+            let why = if worker.is_loading() {
+                "Ending a load that nobody waits for any more"
+            } else {
+                "Unloading, because nobody used it"
+            };
+            tracing::info!(model = worker.name, "{why}");
             worker.unload().await;
         }
     }

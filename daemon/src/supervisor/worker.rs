@@ -129,11 +129,18 @@ impl Worker {
         self.used.notify_one();
     }
 
+    pub(crate) fn is_loading(&self) -> bool {
+        matches!(*self.state.borrow(), WorkerState::Loading { .. })
+    }
+
     /// When it is to be unloaded; `None`: not now.
     pub(crate) fn expires(&self) -> Option<Instant> {
         let usage = self.usage();
         if usage.active > 0 {
             None
+        } else if self.is_loading() {
+            // Whoever wanted it has gone, and it may be large.
+            Some(usage.last_used)
         } else {
             usage.keep_alive.map(|keep_alive| usage.last_used + keep_alive)
         }
@@ -286,8 +293,7 @@ impl Worker {
             },
             Err(error) => format!("its end is unknown: {error}"),
         };
-        let loading = matches!(*self.state.borrow(), WorkerState::Loading { .. });
-        if loading {
+        if self.is_loading() {
             RpcError::new(ErrorKind::LoadFailed, format!("the worker died while it loaded `{}`: {how}", self.name))
                 .with_hint("the log says what it printed last: `journalctl -u hearth`, or hearthd's standard error")
         } else {
