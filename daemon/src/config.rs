@@ -24,6 +24,7 @@ pub(crate) struct FileConfig {
     max_request_bytes: Option<usize>,
     max_connections: Option<usize>,
     drain_seconds: Option<u64>,
+    probe_seconds: Option<u64>,
     admin_group: Option<String>,
     log: Option<String>,
     engine: FileEngine,
@@ -38,6 +39,7 @@ struct FileEngine {
     batch: Option<u32>,
     queue: Option<usize>,
     threads: Option<u32>,
+    stall_seconds: Option<u64>,
 }
 
 /// What the daemon runs with.
@@ -54,6 +56,8 @@ pub struct Config {
     pub(crate) max_request_bytes: usize,
     pub(crate) max_connections: usize,
     pub(crate) drain: Duration,
+    /// How long one backend may take to say what it can do.
+    pub(crate) probe: Duration,
     pub(crate) admin_group: String,
     pub(crate) log: String,
     pub(crate) engine: EngineSizes,
@@ -68,6 +72,8 @@ pub(crate) struct EngineSizes {
     pub(crate) batch: u32,
     pub(crate) queue: usize,
     pub(crate) threads: u32,
+    /// How long one step may take; `None`: for ever.
+    pub(crate) stall: Option<Duration>,
 }
 
 impl Config {
@@ -89,6 +95,10 @@ impl Config {
             batch: at_least("engine.batch", engine.batch.unwrap_or(512), 32)?,
             queue: engine.queue.unwrap_or(256),
             threads: engine.threads.unwrap_or(0),
+            stall: match engine.stall_seconds.unwrap_or(300) {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
         };
         let keep_alive =
             file.keep_alive.or_else(|| env("OLLAMA_KEEP_ALIVE")).unwrap_or_else(|| "5m".into());
@@ -111,6 +121,11 @@ impl Config {
             )?,
             max_connections: at_least("max_connections", file.max_connections.unwrap_or(4096), 1)?,
             drain: Duration::from_secs(file.drain_seconds.unwrap_or(30)),
+            probe: Duration::from_secs(at_least(
+                "probe_seconds",
+                file.probe_seconds.unwrap_or(15),
+                1,
+            )?),
             admin_group: file.admin_group.unwrap_or_else(|| "hearth-admin".into()),
             log: file.log.unwrap_or_else(|| "info".into()),
             engine,

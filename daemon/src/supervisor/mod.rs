@@ -40,8 +40,7 @@ impl Supervisor {
         });
         let prober = Arc::clone(&supervisor);
         tokio::spawn(async move {
-            let Config { backend_dirs, backend, .. } = &*prober.config;
-            let found = probe::probe(&prober.executable, backend_dirs, backend).await;
+            let found = probe::probe(&prober.executable, &prober.config).await;
             prober.backends.send_replace(Some(Arc::new(found)));
         });
         supervisor
@@ -102,6 +101,7 @@ impl Supervisor {
             self.load_spec(&backend.path, model),
             names,
             keep_alive,
+            self.config.engine.stall,
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
