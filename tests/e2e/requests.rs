@@ -94,6 +94,18 @@ fn whoever_waits_for_a_load_in_vain_ends_it_by_leaving() {
 }
 
 #[test]
+fn ctl_stop_ends_a_load_for_everybody_who_waits() {
+    let daemon = TestDaemon::start();
+    daemon.model("late", &[("open_ms", 600_000.into())]);
+    let mut raw = daemon.raw();
+    raw.send_call(1, "model.load", &json!({ "model": "late" }));
+    eventually_is("the load", || daemon.loaded().len() == 1);
+    assert!(daemon.ctl(["stop", "late"]).ok().contains("is unloaded"));
+    assert_eq!(raw.recv()["error"]["data"]["kind"], "worker_died");
+    assert_eq!(daemon.loaded(), []);
+}
+
+#[test]
 fn ctrl_c_in_ctl_load_ends_the_load() {
     let daemon = TestDaemon::start();
     daemon.model("late", &[("open_ms", 600_000.into())]);

@@ -47,18 +47,6 @@ fn a_subscription_sends_ordered_events_and_one_terminal_event() {
 }
 
 #[test]
-fn an_unsubscribe_ends_the_work() {
-    let daemon = TestDaemon::start();
-    let params = endless(&daemon);
-    let mut socket = WebSocket::connect(&daemon);
-    let subscription = socket.call("generate.stream", &params)["result"].clone();
-    while socket.recv()["params"]["result"]["type"] != "delta" {}
-    socket.send_call(2, "generate.unsubscribe", &json!([subscription]));
-    while socket.recv()["id"] != 2 {}
-    daemon.await_idle();
-}
-
-#[test]
 fn a_closed_connection_ends_the_work() {
     let daemon = TestDaemon::start();
     let params = endless(&daemon);

@@ -142,7 +142,7 @@ impl Answerer {
         };
         let refusal = match entries.len() {
             0 => Some(RpcError::new(ErrorKind::InvalidRequest, "the batch is empty")),
-            ..=MAX_BATCH => None,
+            1..=MAX_BATCH => None,
             _ => Some(RpcError::new(
                 ErrorKind::TooLarge,
                 format!("the batch holds more than {MAX_BATCH} calls"),

@@ -46,7 +46,7 @@ pub(super) async fn serve(
     let mut calls = Calls::new(connection, caller, outgoing);
     let writing = tokio::spawn(write(outgoing_rx, control_rx, writer));
     match read(connection, &mut calls, &control, reader).await {
-        End::Gone => return writing.abort(),
+        End::Gone => writing.abort(),
         End::Close(code) => {
             // The writer takes the end of all senders for the daemon's stop.
             let open = calls.outgoing.clone();
