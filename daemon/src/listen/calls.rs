@@ -4,8 +4,9 @@
 //! and notifications go through one bounded channel to the one writer: a client that does not read stalls its own calls
 //! and nothing else.
 
+use super::Connection;
 use super::framing::Frame;
-use super::{Caller, Connection};
+use super::users::{Account, Held};
 use crate::rpc::{method_not_found, object};
 use hearth_protocol::{ErrorKind, RpcError};
 use jsonrpsee::core::id_providers::RandomIntegerIdProvider;
@@ -41,8 +42,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(connection: &Connection, caller: Caller, outgoing: Outgoing) -> Self {
-        let answerer = Arc::new(Answerer::new(connection, caller));
+    pub(super) fn new(connection: &Connection, outgoing: Outgoing) -> Self {
+        let answerer = Arc::new(Answerer::new(connection));
         Self { answerer, outgoing, running: JoinSet::new() }
     }
 
@@ -81,19 +82,21 @@ pub(super) struct Answerer {
     subscriptions: BoundedSubscriptions,
     ids: RandomIntegerIdProvider,
     pub(super) max_request_bytes: usize,
+    pub(super) account: Arc<Account>,
 }
 
 impl Answerer {
-    pub(super) fn new(connection: &Connection, caller: Caller) -> Self {
+    pub(super) fn new(connection: &Connection) -> Self {
         let mut extensions = Extensions::new();
-        extensions.insert(caller);
+        extensions.insert(connection.caller);
         Self {
-            id: ConnectionId(connection.id as usize),
+            id: ConnectionId(connection.id),
             methods: connection.methods.clone(),
             extensions,
             subscriptions: BoundedSubscriptions::new(MAX_STREAMS),
             ids: RandomIntegerIdProvider,
             max_request_bytes: connection.daemon.config.max_request_bytes,
+            account: Arc::clone(&connection.account),
         }
     }
 
@@ -104,12 +107,14 @@ impl Answerer {
         outgoing: Option<&Outgoing>,
     ) -> Option<Box<RawValue>> {
         let error = match frame {
-            Frame::Value(bytes) if bytes.first() == Some(&b'[') => {
-                return self.batch(&bytes, outgoing).await;
-            }
             Frame::Value(bytes) => {
-                return self.single(&bytes, outgoing).await.map(MethodResponse::into_json);
+                let mut held = self.account.hold();
+                if held.set(bytes.len()) {
+                    return self.value(&bytes, &Arc::new(held), outgoing).await;
+                }
+                self.crowded()
             }
+            Frame::Crowded => self.crowded(),
             Frame::Garbage => {
                 RpcError::new(ErrorKind::ParseError, "a request begins with `{`, and this does not")
                     .with_hint("this socket speaks JSON-RPC 2.0 and HTTP; try `ctl status`")
@@ -135,7 +140,24 @@ impl Answerer {
         Some(MethodResponse::error(Id::Null, object(error)).into_json())
     }
 
-    async fn batch(&self, bytes: &[u8], outgoing: Option<&Outgoing>) -> Option<Box<RawValue>> {
+    fn crowded(&self) -> RpcError {
+        let limit = self.account.max_bytes;
+        RpcError::new(
+            ErrorKind::Overloaded,
+            format!("your requests that are being read or answered hold {limit} bytes together"),
+        )
+        .with_hint("try again when some of them have ended")
+    }
+
+    async fn value(
+        &self,
+        bytes: &[u8],
+        held: &Arc<Held>,
+        outgoing: Option<&Outgoing>,
+    ) -> Option<Box<RawValue>> {
+        if bytes.first() != Some(&b'[') {
+            return self.single(bytes, held, outgoing).await.map(MethodResponse::into_json);
+        }
         let entries = match serde_json::from_slice(bytes) {
             Ok(Entries(entries)) => entries,
             Err(error) => return Some(parse_error(&error).into_json()),
@@ -167,7 +189,7 @@ impl Answerer {
                             .with_hint("call the method without `.stream`, or outside of a batch");
                     Some(MethodResponse::error(request.id, object(error)))
                 }
-                _ => self.single(entry, outgoing).await,
+                _ => self.single(entry, held, outgoing).await,
             };
             if let Some(answer) = answer {
                 let _ = answers.append(answer);
@@ -177,7 +199,12 @@ impl Answerer {
         (!answers.is_empty()).then(|| MethodResponse::from_batch(answers.finish()).into_json())
     }
 
-    async fn single(&self, bytes: &[u8], outgoing: Option<&Outgoing>) -> Option<MethodResponse> {
+    async fn single(
+        &self,
+        bytes: &[u8],
+        held: &Arc<Held>,
+        outgoing: Option<&Outgoing>,
+    ) -> Option<MethodResponse> {
         let request = match serde_json::from_slice::<Request<'_>>(bytes) {
             Ok(request) => request,
             Err(_) if is_notification(bytes) => return None,
@@ -222,6 +249,8 @@ impl Answerer {
                 let sink = MethodSink::new(outgoing.clone());
                 let mut extensions = extensions;
                 extensions.insert(sink.clone());
+                // As long as the stream, and with it what it was asked.
+                extensions.insert(Arc::clone(held));
                 callback(id, params, sink, state, extensions).await;
                 return None;
             }

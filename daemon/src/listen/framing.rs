@@ -19,6 +19,8 @@ pub(super) enum Frame {
     Cut,
     /// A second value where there is room for one.
     Second,
+    /// More than the user may send at the moment.
+    Crowded,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,11 @@ impl Framer {
             self.start = 0;
         }
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are held.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.len() - self.start
     }
 
     /// True while a value has begun and not ended.

@@ -4,7 +4,8 @@
 
 use super::calls::Answerer;
 use super::framing::{Frame, Framer};
-use super::{Caller, Connection, websocket};
+use super::users::Held;
+use super::{Connection, websocket};
 use hearth_protocol::{ErrorKind, RpcError};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
@@ -26,13 +27,12 @@ type Stream = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
 
 pub(super) async fn serve(
     connection: Connection,
-    caller: Caller,
     first: Vec<u8>,
     stream: UnixStream,
 ) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let stream: Stream = tokio::io::join(io::Cursor::new(first).chain(reader), writer);
-    let answerer = Arc::new(Answerer::new(&connection, caller));
+    let answerer = Arc::new(Answerer::new(&connection));
     let upgraded = Arc::new(Mutex::new(None));
     let service = service_fn(|request| {
         let (answerer, upgraded) = (Arc::clone(&answerer), Arc::clone(&upgraded));
@@ -55,7 +55,7 @@ pub(super) async fn serve(
         if let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() {
             let (reader, writer) = parts.io.into_inner().into_inner();
             let reader = io::Cursor::new(parts.read_buf).chain(reader);
-            websocket::serve(&connection, caller, reader, writer).await;
+            websocket::serve(&connection, reader, writer).await;
         }
     }
     Ok(())
@@ -98,9 +98,10 @@ async fn route(
 }
 
 async fn post(answerer: &Answerer, body: Incoming) -> Result<Answer, hyper::Error> {
-    let frame = read(answerer.max_request_bytes, body).await?;
+    let frame = read(answerer.max_request_bytes, answerer.account.hold(), body).await?;
     let status = match frame {
         Frame::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+        Frame::Crowded => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,
     };
     Ok(match answerer.answer(frame, None).await {
@@ -114,26 +115,31 @@ async fn post(answerer: &Answerer, body: Incoming) -> Result<Answer, hyper::Erro
     })
 }
 
-/// The one request of a body.
-async fn read(limit: usize, mut body: Incoming) -> Result<Frame, hyper::Error> {
-    if body.size_hint().lower() > limit as u64 {
-        return Ok(Frame::TooLong);
-    }
+/// The one request of a body, or what is wrong with it. A body is read to its end in any case, or the client might not get
+/// to read the answer.
+async fn read(limit: usize, mut held: Held, mut body: Incoming) -> Result<Frame, hyper::Error> {
     let mut framer = Framer::new(limit);
     let mut found = None;
+    let mut wrong = (body.size_hint().lower() > limit as u64).then_some(Frame::TooLong);
     while let Some(part) = body.frame().await {
         let Ok(bytes) = part?.into_data() else { continue };
+        if wrong.is_some() {
+            continue;
+        }
         framer.push(&bytes);
         while let Some(frame) = framer.next() {
-            if frame == Frame::TooLong {
-                return Ok(frame);
-            }
             if found.replace(frame).is_some() {
-                return Ok(Frame::Second);
+                wrong = Some(Frame::Second);
             }
         }
+        if !held.set(framer.held()) {
+            wrong = Some(Frame::Crowded);
+        }
+        if wrong.is_some() {
+            framer = Framer::new(limit);
+        }
     }
-    Ok(framer.end().or(found).unwrap_or(Frame::Cut))
+    Ok(wrong.or_else(|| framer.end()).or(found).unwrap_or(Frame::Cut))
 }
 
 fn answer(status: StatusCode, body: String) -> Answer {

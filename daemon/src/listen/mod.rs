@@ -10,6 +10,7 @@ mod http;
 mod raw;
 mod socket;
 mod unmask;
+mod users;
 mod websocket;
 
 use crate::rpc::Daemon;
@@ -19,12 +20,12 @@ use jsonrpsee::core::server::{MethodResponse, Methods};
 use jsonrpsee::types::Id;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use socket::bind;
+use users::{Account, Users};
 
 /// Who is at the other end, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +85,10 @@ pub(crate) async fn serve(
     methods: Methods,
     stop: Stop,
 ) {
-    let next_id = AtomicU32::new(1);
-    let places = Arc::new(Semaphore::new(daemon.config.max_connections));
+    let max_connections = daemon.config.max_connections;
+    let places = Arc::new(Semaphore::new(max_connections));
+    let users = Users::new(max_connections, daemon.config.max_request_bytes);
+    let mut next_id = 0;
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,
@@ -104,14 +107,26 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let connection = Connection {
-            id: next_id.fetch_add(1, Ordering::Relaxed),
-            daemon: Arc::clone(&daemon),
-            methods: methods.clone(),
-            stop: stop.clone(),
-        };
+        next_id += 1;
+        let connection = Caller::of(&stream).map_err(|error| {
+            let message = format!("the kernel does not say who you are: {error}");
+            RpcError::new(ErrorKind::PermissionDenied, message)
+        });
+        let connection = connection.and_then(|caller| {
+            let account = users.connect(caller.uid).map(Arc::new).ok_or_else(|| {
+                let message = format!("uid {} has too many connections", caller.uid);
+                RpcError::new(ErrorKind::Overloaded, message)
+                    .with_hint("close some, or raise `max_connections` in the configuration")
+            })?;
+            let (daemon, methods, stop) = (Arc::clone(&daemon), methods.clone(), stop.clone());
+            Ok(Connection { id: next_id, caller, account, daemon, methods, stop })
+        });
         tokio::spawn(async move {
-            if let Err(error) = connection.run(stream).await {
+            let result = match connection {
+                Ok(connection) => connection.run(stream).await,
+                Err(error) => refuse(stream, error).await,
+            };
+            if let Err(error) = result {
                 tracing::debug!("A connection ended: {error}");
             }
             drop(place);
@@ -119,9 +134,16 @@ pub(crate) async fn serve(
     }
 }
 
+async fn refuse(mut stream: UnixStream, error: RpcError) -> io::Result<()> {
+    let reply = MethodResponse::error(Id::Null, object(error)).into_json();
+    stream.write_all(format!("{reply}\n").as_bytes()).await
+}
+
 /// What a connection's task needs.
 struct Connection {
-    id: u32,
+    id: usize,
+    caller: Caller,
+    account: Arc<Account>,
     daemon: Arc<Daemon>,
     methods: Methods,
     stop: Stop,
@@ -129,17 +151,6 @@ struct Connection {
 
 impl Connection {
     async fn run(self, mut stream: UnixStream) -> io::Result<()> {
-        let caller = match Caller::of(&stream) {
-            Ok(caller) => caller,
-            Err(error) => {
-                let error = RpcError::new(
-                    ErrorKind::PermissionDenied,
-                    format!("the kernel does not say who you are: {error}"),
-                );
-                let reply = MethodResponse::error(Id::Null, object(error)).into_json();
-                return stream.write_all(format!("{reply}\n").as_bytes()).await;
-            }
-        };
         let mut first = vec![0; 4096];
         let n = tokio::select! {
             n = stream.read(&mut first) => n?,
@@ -148,8 +159,8 @@ impl Connection {
         first.truncate(n);
         match first.first() {
             None => Ok(()),
-            Some(b'A'..=b'Z') => http::serve(self, caller, first, stream).await,
-            Some(_) => raw::serve(self, caller, first, stream).await,
+            Some(b'A'..=b'Z') => http::serve(self, first, stream).await,
+            Some(_) => raw::serve(self, first, stream).await,
         }
     }
 }

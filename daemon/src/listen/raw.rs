@@ -1,8 +1,8 @@
 //! Raw JSON-RPC: values in, lines out. A client that closes its writing side still gets everything it asked for.
 
+use super::Connection;
 use super::calls::{Calls, OUTGOING};
 use super::framing::{Frame, Framer};
-use super::{Caller, Connection};
 use serde_json::value::RawValue;
 use std::io;
 use std::os::fd::AsFd;
@@ -13,13 +13,12 @@ use tokio::sync::mpsc;
 
 pub(super) async fn serve(
     connection: Connection,
-    caller: Caller,
     first: Vec<u8>,
     stream: UnixStream,
 ) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING);
-    let calls = Calls::new(&connection, caller, outgoing);
+    let calls = Calls::new(&connection, outgoing);
     let closed = tokio::spawn(write(outgoing_rx, writer));
     let result = read(&connection, calls, first, reader).await;
     // Whatever was asked for is sent before the connection goes; a client that is gone ends the writer at once.
@@ -35,10 +34,16 @@ async fn read(
 ) -> io::Result<()> {
     let mut framer = Framer::new(connection.daemon.config.max_request_bytes);
     let mut chunk = vec![0; 16 << 10];
+    let mut held = connection.account.hold();
     framer.push(&first);
     loop {
         while let Some(frame) = framer.next() {
             calls.begin(frame).await;
+        }
+        if !held.set(framer.held()) {
+            calls.begin(Frame::Crowded).await;
+            calls.finish().await;
+            return Ok(());
         }
         tokio::select! {
             n = reader.read(&mut chunk) => match n? {

@@ -4,11 +4,11 @@
 //! same mistake gets the same error, no more than the limit is ever held, and a message that is too long costs nobody the
 //! connection.
 
+use super::Connection;
 use super::calls::{Calls, OUTGOING};
-use super::framing::Framer;
+use super::framing::{Frame, Framer};
 use super::raw::hung_up;
 use super::unmask::{Piece, Unmasker};
-use super::{Caller, Connection};
 use serde_json::value::RawValue;
 use soketto::base::{Codec, Header, OpCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -31,19 +31,18 @@ enum End {
     Gone,
     /// A last frame is to be sent.
     Close(Option<u16>),
-    /// What runs is answered, and then the other side hears that the daemon goes.
-    Stopped,
+    /// What runs is answered, and then the other side hears that the daemon goes away.
+    Finish,
 }
 
 pub(super) async fn serve(
     connection: &Connection,
-    caller: Caller,
     reader: impl AsyncRead + Unpin,
     writer: OwnedWriteHalf,
 ) {
     let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING);
     let (control, control_rx) = mpsc::channel(1);
-    let mut calls = Calls::new(connection, caller, outgoing);
+    let mut calls = Calls::new(connection, outgoing);
     let writing = tokio::spawn(write(outgoing_rx, control_rx, writer));
     match read(connection, &mut calls, &control, reader).await {
         End::Gone => writing.abort(),
@@ -55,7 +54,7 @@ pub(super) async fn serve(
             let _ = writing.await;
             drop(open);
         }
-        End::Stopped => {
+        End::Finish => {
             calls.finish().await;
             let _ = writing.await;
         }
@@ -70,6 +69,7 @@ async fn read(
 ) -> End {
     let mut unmasker = Unmasker::default();
     let mut framer = Framer::new(connection.daemon.config.max_request_bytes);
+    let mut held = connection.account.hold();
     let mut chunk = vec![0; 16 << 10];
     loop {
         let mut bytes = tokio::select! {
@@ -78,7 +78,7 @@ async fn read(
                 Ok(n) => &mut chunk[..n],
             },
             () = calls.outgoing.closed() => return End::Gone,
-            () = connection.stop.stopped() => return End::Stopped,
+            () = connection.stop.stopped() => return End::Finish,
         };
         loop {
             match unmasker.next(&mut bytes) {
@@ -90,6 +90,10 @@ async fn read(
                     }
                     if ends && let Some(cut) = framer.end() {
                         calls.begin(cut).await;
+                    }
+                    if !held.set(framer.held()) {
+                        calls.begin(Frame::Crowded).await;
+                        return End::Finish;
                     }
                 }
                 // Of several pings, the protocol wants only the last one answered.
