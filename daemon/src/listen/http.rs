@@ -22,6 +22,9 @@ use tokio::io::{AsyncReadExt, Chain, Join};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+/// The longest head of an HTTP request. A longer one ends the connection.
+const MAX_HEAD: usize = 32 << 10;
+
 type Answer = Response<Full<Bytes>>;
 type Stream = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
 
@@ -38,8 +41,10 @@ pub(super) async fn serve(
         let (answerer, upgraded) = (Arc::clone(&answerer), Arc::clone(&upgraded));
         async move { route(request, &answerer, &upgraded).await }
     });
-    let http =
-        http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let http = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut http = pin!(http);
     tokio::select! {
         ended = http.as_mut() => ended.map_err(io::Error::other)?,

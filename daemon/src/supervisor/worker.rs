@@ -208,6 +208,13 @@ impl Worker {
                 }
             };
             tokio::select! {
+                // A frame that is there counts, also if this process was not run for a while.
+                biased;
+                () = self.stop.notified() => {
+                    stopped = true;
+                    let _ = child.start_kill();
+                    break;
+                }
                 frame = read_frame(&mut reader, &mut buffer) => match frame {
                     Ok(Some(FromWorker::Working)) => {
                         deadline = stall.map(|stall| tokio::time::Instant::now() + stall);
@@ -222,11 +229,6 @@ impl Worker {
                 },
                 () = stalled => {
                     verdict = Some(self.stalled(stall.unwrap_or_default()));
-                    let _ = child.start_kill();
-                    break;
-                }
-                () = self.stop.notified() => {
-                    stopped = true;
                     let _ = child.start_kill();
                     break;
                 }
