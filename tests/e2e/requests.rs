@@ -105,22 +105,30 @@ fn ctl_stop_ends_a_load_for_everybody_who_waits() {
     assert_eq!(daemon.loaded(), []);
 }
 
+/// Starts `ctl` and sends it SIGINT once its request runs.
+#[track_caller]
+fn interrupt_ctl(daemon: &TestDaemon, args: &[&str]) {
+    let mut ctl = daemon.command(ctl_path());
+    let mut ctl = ctl.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually_is("the request", || daemon.status().active_requests == 1);
+    signal_process(ctl.id(), Signal::INT);
+    assert!(!ctl.wait().unwrap().success());
+}
+
 #[test]
 fn ctrl_c_in_ctl_load_ends_the_load() {
     let daemon = TestDaemon::start();
     daemon.model("late", &[("open_ms", 600_000.into())]);
-    let mut ctl = daemon
-        .command(ctl_path())
-        .args(["load", "late"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually_is("the load", || daemon.loaded().len() == 1);
-    let worker = daemon.worker_pid();
-    signal_process(ctl.id(), Signal::INT);
-    assert!(!ctl.wait().unwrap().success());
-    eventually_is("the worker to be gone", || !is_alive(worker) && daemon.loaded().is_empty());
+    interrupt_ctl(&daemon, &["load", "late"]);
+    eventually_is("the load to be ended", || daemon.loaded().is_empty());
+}
+
+#[test]
+fn ctrl_c_in_ctl_import_ends_the_import_and_leaves_nothing_behind() {
+    let daemon = TestDaemon::start();
+    let path = import_of_a_long_file(&daemon).path;
+    interrupt_ctl(&daemon, &["import", &path, "long", "--copy"]);
+    await_empty_store(&daemon);
 }
 
 #[test]
