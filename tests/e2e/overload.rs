@@ -180,6 +180,33 @@ fn more_connections_than_may_be_wait_their_turn() {
 }
 
 #[test]
+fn one_stream_too_many_on_a_connection_is_refused_and_the_others_go_on() {
+    let daemon = TestDaemon::start();
+    daemon.model("late", &[("open_ms", 600_000.into())]);
+    let mut raw = daemon.raw();
+    let params = json!({ "model": "late", "prompt": "x" });
+    let calls = (0..1025).map(|id| {
+        let call =
+            json!({ "jsonrpc": "2.0", "id": id, "method": "generate.stream", "params": params });
+        call.to_string()
+    });
+    let calls: String = calls.collect();
+    let mut stream = raw.stream().try_clone().unwrap();
+    let refused = std::thread::scope(|scope| {
+        scope.spawn(move || stream.write_all(calls.as_bytes()).unwrap());
+        loop {
+            let message = raw.recv();
+            if !message["error"].is_null() {
+                break message;
+            }
+        }
+    });
+    assert_eq!(refused["error"]["data"]["kind"], "overloaded", "{refused}");
+    assert!(refused["error"]["data"]["hint"].is_string(), "{refused}");
+    eventually_is("all the others", || daemon.status().active_requests == 1024);
+}
+
+#[test]
 fn one_user_may_have_three_quarters_of_the_connections() {
     let daemon = TestDaemon::builder().config("max_connections = 8").start();
     let status = json!({ "jsonrpc": "2.0", "id": 1, "method": "daemon.status" }).to_string();

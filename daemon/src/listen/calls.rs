@@ -163,15 +163,20 @@ impl Answerer {
             Err(error) => return Some(parse_error(&error).into_json()),
         };
         let refusal = match entries.len() {
-            0 => Some(RpcError::new(ErrorKind::InvalidRequest, "the batch is empty")),
+            0 => Some(
+                RpcError::new(ErrorKind::InvalidRequest, "the batch is empty")
+                    .with_hint("a batch is an array of requests"),
+            ),
             1..=MAX_BATCH => None,
-            _ => Some(RpcError::new(
-                ErrorKind::TooLarge,
-                format!("the batch holds more than {MAX_BATCH} calls"),
-            )),
+            _ => Some(
+                RpcError::new(
+                    ErrorKind::TooLarge,
+                    format!("the batch holds more than {MAX_BATCH} calls"),
+                )
+                .with_hint("send several batches, or single calls"),
+            ),
         };
         if let Some(error) = refusal {
-            let error = error.with_hint("send the calls one after another; none waits for another");
             return Some(MethodResponse::error(Id::Null, object(error)).into_json());
         }
         let mut answers = BatchResponseBuilder::new_with_limit(usize::MAX);

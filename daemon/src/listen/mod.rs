@@ -13,8 +13,7 @@ mod unmask;
 mod users;
 mod websocket;
 
-use crate::rpc::Daemon;
-use crate::rpc::object;
+use crate::rpc::{Daemon, object};
 use hearth_protocol::{ErrorKind, RpcError};
 use jsonrpsee::core::server::{MethodResponse, Methods};
 use jsonrpsee::types::Id;
