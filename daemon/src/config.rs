@@ -24,6 +24,7 @@ pub(crate) struct FileConfig {
     max_request_bytes: Option<usize>,
     max_connections: Option<usize>,
     drain_seconds: Option<u64>,
+    probe_seconds: Option<u64>,
     admin_group: Option<String>,
     log: Option<String>,
     engine: FileEngine,
@@ -41,6 +42,7 @@ struct FileEngine {
     step_ms: Option<u64>,
     archive_mib: Option<usize>,
     speculate: Option<bool>,
+    stall_seconds: Option<u64>,
 }
 
 /// What the daemon runs with.
@@ -57,6 +59,8 @@ pub struct Config {
     pub(crate) max_request_bytes: usize,
     pub(crate) max_connections: usize,
     pub(crate) drain: Duration,
+    /// How long one backend may take to say what it can do.
+    pub(crate) probe: Duration,
     pub(crate) admin_group: String,
     pub(crate) log: String,
     pub(crate) engine: EngineSizes,
@@ -74,6 +78,8 @@ pub(crate) struct EngineSizes {
     pub(crate) step_ms: u64,
     pub(crate) archive_mib: usize,
     pub(crate) speculate: bool,
+    /// How long one step may take; `None`: for ever.
+    pub(crate) stall: Option<Duration>,
 }
 
 impl Config {
@@ -98,6 +104,10 @@ impl Config {
             step_ms: engine.step_ms.unwrap_or(100),
             archive_mib: engine.archive_mib.unwrap_or(1024),
             speculate: engine.speculate.unwrap_or(true),
+            stall: match engine.stall_seconds.unwrap_or(300) {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
         };
         let keep_alive =
             file.keep_alive.or_else(|| env("OLLAMA_KEEP_ALIVE")).unwrap_or_else(|| "5m".into());
@@ -120,6 +130,11 @@ impl Config {
             )?,
             max_connections: at_least("max_connections", file.max_connections.unwrap_or(4096), 1)?,
             drain: Duration::from_secs(file.drain_seconds.unwrap_or(30)),
+            probe: Duration::from_secs(at_least(
+                "probe_seconds",
+                file.probe_seconds.unwrap_or(15),
+                1,
+            )?),
             admin_group: file.admin_group.unwrap_or_else(|| "hearth-admin".into()),
             log: file.log.unwrap_or_else(|| "info".into()),
             engine,

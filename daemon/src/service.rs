@@ -8,7 +8,6 @@ use crate::supervisor::Supervisor;
 use crate::{listen, logging};
 use anyhow::Context;
 use hearth_store::Store;
-use jsonrpsee::server::stop_channel;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,8 +74,8 @@ async fn serve(
         config: Arc::clone(&config),
     });
     let methods = rpc::module(Arc::clone(&daemon)).into();
-    let (stop, stop_handle) = stop_channel();
-    let listening = tokio::spawn(listen::serve(listener, Arc::clone(&daemon), methods, stop));
+    let (stop, stopped) = listen::Stop::channel();
+    let listening = tokio::spawn(listen::serve(listener, Arc::clone(&daemon), methods, stopped));
     tell_ready(&config, parent);
 
     tokio::select! {
@@ -96,12 +95,13 @@ async fn serve(
         _ = terminate.recv() => tracing::info!("Ending at once, after a second signal"),
         _ = interrupt.recv() => tracing::info!("Ending at once, after a second signal"),
     }
+    daemon.requests.end();
     for worker in supervisor.loaded() {
         worker.unload().await;
     }
-    let _ = stop_handle.stop();
+    let _ = stop.send(());
     // A client that does not read keeps its connection's last words from going out, and nothing else.
-    if tokio::time::timeout(LAST_WORDS, stop_handle.stopped()).await.is_err() {
+    if tokio::time::timeout(LAST_WORDS, stop.closed()).await.is_err() {
         tracing::warn!("Ending with clients that did not read their replies");
     }
     listening.await?;

@@ -72,14 +72,15 @@ impl Hearth {
     /// Copies a model into the store.
     pub(crate) fn import(&self, model: &Path) -> Result<()> {
         let path = std::path::absolute(model)?.display().to_string();
-        let params = ImportParams { path, name: MODEL.into(), mode: ImportMode::Copy };
+        let params =
+            ImportParams { path, name: MODEL.into(), mode: ImportMode::Copy, request: None };
         self.client()?.call::<ModelImport>(&params)?;
         Ok(())
     }
 
     /// Loads the model.
     pub(crate) fn load(&self) -> Result<()> {
-        let params = LoadParams { model: MODEL.into(), keep_alive: None };
+        let params = LoadParams { model: MODEL.into(), keep_alive: None, request: None };
         self.client()?.call::<ModelLoad>(&params)?;
         Ok(())
     }

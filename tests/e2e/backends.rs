@@ -11,7 +11,11 @@ use std::process::Command;
 
 /// A folder with the reference plugin, and whatever `fill` adds.
 fn start(fill: impl FnOnce(&Path)) -> TestDaemon {
-    let builder = TestDaemon::builder();
+    start_with("", fill)
+}
+
+fn start_with(config: &str, fill: impl FnOnce(&Path)) -> TestDaemon {
+    let builder = TestDaemon::builder().config(config);
     let folder = builder.dir().join("plugins");
     fs::create_dir(&folder).unwrap();
     fs::copy(
@@ -70,6 +74,21 @@ fn a_plugin_that_crashes_in_its_probe_costs_its_own_line() {
     assert_eq!(crash.state, BackendState::Crashed);
     assert!(crash.reason.contains("signal: 6"), "{}", crash.reason);
     assert_eq!(backend(&daemon, "reference").state, BackendState::Chosen);
+}
+
+#[test]
+fn a_plugin_that_hangs_in_its_probe_costs_its_own_line() {
+    let daemon = start_with("probe_seconds = 3", |folder| {
+        let source = folder.join("hang.c");
+        fs::write(&source, "#include <unistd.h>\n__attribute__((constructor)) static void hang(void) { for (;;) pause(); }\n").unwrap();
+        compile(&source, &folder.join("libhearth_hang.so"));
+    });
+    let hang = backend(&daemon, "hang");
+    assert_eq!(hang.state, BackendState::Crashed);
+    assert!(hang.reason.contains("longer than 3 s"), "{}", hang.reason);
+    assert_eq!(backend(&daemon, "reference").state, BackendState::Chosen);
+    daemon.model("tiny", &[]);
+    follow_generate(&mut daemon.client(), &generate("tiny", "once")).reply();
 }
 
 #[test]

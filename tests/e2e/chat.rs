@@ -250,10 +250,7 @@ fn cancel_ends_a_request_whose_model_is_still_being_loaded() {
     cancel(&mut daemon.client(), "early");
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last().unwrap();
     assert!(matches!(last, Event::Error { .. }), "{last:?}");
-    // The load goes on for whoever else wants it, and can be stopped.
-    assert_eq!(daemon.loaded()[0].state, "loading");
-    assert!(daemon.ctl(["stop", "late"]).ok().contains("is unloaded"));
-    assert_eq!(daemon.loaded(), []);
+    eventually_is("the load to be ended", || daemon.loaded().is_empty());
 }
 
 #[test]
@@ -273,28 +270,6 @@ fn cancel_ends_a_request_that_waits_in_the_queue() {
     assert!(matches!(last, Event::Error { .. }), "{last:?}");
     // The one that runs is not touched.
     while !matches!(running.next_event().unwrap(), Some(Event::Delta { .. })) {}
-}
-
-#[test]
-fn an_unsubscribe_ends_the_work_within_a_step() {
-    let daemon = TestDaemon::start();
-    slow(&daemon);
-    let mut raw = daemon.raw();
-    let id = raw.subscribe("generate.stream", &json!({ "model": "slow", "prompt": "a" }));
-    while raw.event(&id)["type"] != "delta" {}
-    raw.send_call(2, "generate.unsubscribe", &json!([id]));
-    let reply = loop {
-        let message = raw.recv();
-        if message["id"] == 2 {
-            break message;
-        }
-    };
-    assert_eq!(reply["result"], true);
-    daemon.await_idle();
-    raw.half_close();
-    for message in raw.rest() {
-        assert_eq!(message["params"]["result"]["type"], "delta", "{message}");
-    }
 }
 
 #[test]
@@ -393,7 +368,8 @@ fn models_that_only_embed_say_so() {
 fn keep_alive_of_a_request_is_kept() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[]);
-    let params = LoadParams { model: "tiny".into(), keep_alive: Some(KeepAlive(-1.0)) };
+    let params =
+        LoadParams { model: "tiny".into(), keep_alive: Some(KeepAlive(-1.0)), request: None };
     let loaded = daemon.client().call::<ModelLoad>(&params).unwrap();
     assert_eq!(loaded.model.expires_s, None);
     let mut params = generate("tiny", "a");

@@ -76,7 +76,11 @@ fn a_model_that_cannot_be_opened_says_why_and_one_that_crashes_says_how() {
     daemon.model("crashing", &[("crash_open", true.into())]);
     let mut client = daemon.client();
     let mut load = |name: &str| {
-        let error = client.call::<ModelLoad>(&LoadParams { model: name.into(), keep_alive: None });
+        let error = client.call::<ModelLoad>(&LoadParams {
+            model: name.into(),
+            keep_alive: None,
+            request: None,
+        });
         hearth_tests::error_of(error)
     };
     assert_eq!(load("failing").kind(), Some(ErrorKind::LoadFailed));

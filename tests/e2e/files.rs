@@ -16,7 +16,8 @@ const ARRAY: u32 = 9;
 #[track_caller]
 fn import_error(daemon: &TestDaemon, path: &Path) -> RpcError {
     let path = path.to_str().unwrap().into();
-    let params = ImportParams { path, name: "broken".into(), mode: ImportMode::Copy };
+    let params =
+        ImportParams { path, name: "broken".into(), mode: ImportMode::Copy, request: None };
     error_of(daemon.client().call::<ModelImport>(&params))
 }
 
@@ -125,6 +126,7 @@ fn every_single_byte_of_the_header_may_be_wrong() {
             path: path.to_str().unwrap().into(),
             name: "perhaps".into(),
             mode: ImportMode::Copy,
+            request: None,
         };
         // Some of it is only a name or a number that no check can know.
         if let Err(hearth_protocol::ClientError::Rpc(error)) =
@@ -151,8 +153,12 @@ fn files_that_are_not_there_or_no_files_are_refused() {
     // Opening it would wait for a writer for ever.
     assert_eq!(import_error(&daemon, &fifo).kind(), Some(ErrorKind::InvalidParams));
 
-    let params =
-        ImportParams { path: "good.gguf".into(), name: "a".into(), mode: ImportMode::Copy };
+    let params = ImportParams {
+        path: "good.gguf".into(),
+        name: "a".into(),
+        mode: ImportMode::Copy,
+        request: None,
+    };
     let error = refused(daemon.client().call::<ModelImport>(&params), ErrorKind::InvalidParams);
     assert!(error.message.contains("absolute"), "{error:?}");
 }

@@ -1,8 +1,11 @@
 //! Clients that read nothing, that vanish, and that come by the thousand.
 
 use hearth_protocol::{DaemonStatus, Empty, Event, Generate};
-use hearth_tests::{TestDaemon, eventually_is, follow_generate, generate, peak_rss_bytes};
+use hearth_tests::{
+    TestDaemon, eventually, eventually_is, follow_generate, generate, peak_rss_bytes,
+};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -164,7 +167,8 @@ fn a_low_limit_of_open_files_is_raised_as_far_as_it_goes() {
 
 #[test]
 fn more_connections_than_may_be_wait_their_turn() {
-    let daemon = TestDaemon::builder().config("max_connections = 4").start();
+    // With one or two, a quarter is none, and all are one user's.
+    let daemon = TestDaemon::builder().config("max_connections = 2").start();
     // Connecting works at once; being answered has to wait.
     let mut connections: Vec<_> = (0..8).map(|_| daemon.raw()).collect();
     for raw in &connections {
@@ -173,6 +177,100 @@ fn more_connections_than_may_be_wait_their_turn() {
     for mut raw in connections.drain(..) {
         assert_eq!(raw.recv()["result"]["pid"], daemon.pid());
     }
+}
+
+#[test]
+fn one_stream_too_many_on_a_connection_is_refused_and_the_others_go_on() {
+    let daemon = TestDaemon::start();
+    daemon.model("late", &[("open_ms", 600_000.into())]);
+    let mut raw = daemon.raw();
+    let params = json!({ "model": "late", "prompt": "x" });
+    let calls = (0..1025).map(|id| {
+        let call =
+            json!({ "jsonrpc": "2.0", "id": id, "method": "generate.stream", "params": params });
+        call.to_string()
+    });
+    let calls: String = calls.collect();
+    let mut stream = raw.stream().try_clone().unwrap();
+    let refused = std::thread::scope(|scope| {
+        scope.spawn(move || stream.write_all(calls.as_bytes()).unwrap());
+        loop {
+            let message = raw.recv();
+            if !message["error"].is_null() {
+                break message;
+            }
+        }
+    });
+    assert_eq!(refused["error"]["data"]["kind"], "overloaded", "{refused}");
+    assert!(refused["error"]["data"]["hint"].is_string(), "{refused}");
+    eventually_is("all the others", || daemon.status().active_requests == 1024);
+}
+
+#[test]
+fn one_user_may_have_three_quarters_of_the_connections() {
+    let daemon = TestDaemon::builder().config("max_connections = 8").start();
+    let status = json!({ "jsonrpc": "2.0", "id": 1, "method": "daemon.status" }).to_string();
+    // A refused connection may be closed before anything is written to it.
+    let connect = || {
+        let mut raw = daemon.raw();
+        let _ = raw.stream().write_all(status.as_bytes());
+        let reply = raw.recv();
+        (raw, reply)
+    };
+    // Connections that were closed a moment ago still count.
+    let served = || {
+        eventually("a connection", || {
+            let (raw, reply) = connect();
+            reply["result"]["pid"].is_number().then_some(raw)
+        })
+    };
+    let mut connections: Vec<_> = (0..6).map(|_| served()).collect();
+    let (_, refused) = connect();
+    assert_eq!(refused["error"]["data"]["kind"], "overloaded", "{refused}");
+    assert!(refused["error"]["data"]["hint"].is_string(), "{refused}");
+    connections.pop();
+    served();
+}
+
+#[test]
+fn what_is_held_of_one_users_requests_is_bounded_however_many_connections_they_come_on() {
+    let daemon = TestDaemon::builder().config("max_request_bytes = 1048576").start();
+    daemon.model("late", &[("open_ms", 600_000.into())]);
+    let prompt = "x".repeat(1_000_000);
+    let call = |method: &str| {
+        let params = json!({ "model": "late", "prompt": prompt });
+        json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string()
+    };
+    // Streams and calls that wait for a load, and requests that never end.
+    let running = daemon.raw();
+    for method in ["generate.stream", "generate.stream", "generate.stream", "generate"] {
+        running.write(call(method));
+    }
+    eventually_is("four requests", || daemon.status().active_requests == 4);
+    let halves: Vec<_> = (0..20)
+        .map(|_| {
+            let half = daemon.raw();
+            let _ = half.stream().write_all(&call("generate").as_bytes()[..1_000_000]);
+            half
+        })
+        .collect();
+    let mut refused = 0;
+    for half in halves {
+        half.half_close();
+        let mut half = half;
+        let kind = half.recv()["error"]["data"]["kind"].clone();
+        refused += u32::from(kind == "overloaded");
+        assert!(kind == "overloaded" || kind == "parse_error", "{kind}");
+    }
+    assert!(refused >= 16, "{refused} of 20 were refused");
+    // What has ended counts no more.
+    drop(running);
+    daemon.await_idle();
+    let again = daemon.raw();
+    for _ in 0..7 {
+        again.write(call("generate.stream"));
+    }
+    eventually_is("seven requests", || daemon.status().active_requests == 7);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_second_sigterm_ends_everything_at_once() {
     daemon.signal(Signal::TERM);
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
     let Some(Event::Error { error }) = last else { panic!("{last:?}") };
-    assert_eq!(error.kind(), Some(ErrorKind::WorkerDied), "{error:?}");
+    assert_eq!(error.kind(), Some(ErrorKind::ShuttingDown), "{error:?}");
     assert!(daemon.await_end().success());
     eventually_is("the end of the worker", || !is_alive(worker));
 }

@@ -30,7 +30,7 @@ fn a_client_that_never_reads_does_not_keep_the_daemon_from_stopping() {
 
 #[test]
 fn a_load_that_takes_for_ever_does_not_keep_the_daemon_from_stopping() {
-    let mut daemon = TestDaemon::start();
+    let mut daemon = TestDaemon::builder().config("drain_seconds = 0").start();
     daemon.model("late", &[("open_ms", 600_000.into())]);
     let mut raw = daemon.raw();
     raw.send_call(1, "model.load", &json!({ "model": "late" }));
@@ -38,7 +38,7 @@ fn a_load_that_takes_for_ever_does_not_keep_the_daemon_from_stopping() {
     let worker = daemon.worker_pid();
     daemon.signal(Signal::TERM);
     let reply = raw.recv();
-    assert!(reply["error"]["data"]["kind"].is_string(), "{reply}");
+    assert_eq!(reply["error"]["data"]["kind"], "shutting_down", "{reply}");
     assert!(daemon.await_end().success());
     eventually_is("the worker to be gone", || !is_alive(worker));
 }
@@ -101,6 +101,79 @@ fn a_worker_that_stands_still_can_be_unloaded() {
     let Some(Event::Error { error }) = last else { panic!("{last:?}") };
     assert_eq!(error.kind(), Some(ErrorKind::WorkerDied));
     eventually_is("the worker to be gone", || !is_alive(worker));
+}
+
+/// Hangs in its fifth decode, every time it is loaded.
+fn hanging(daemon: &TestDaemon) {
+    let settings = [("hang_after", 5.into()), ("hang_hard", true.into()), ("eos_one_in", 0.into())];
+    daemon.model("hanging", &settings);
+}
+
+#[test]
+fn a_decode_that_hangs_is_ended_and_the_next_request_loads_the_model_again() {
+    let daemon = TestDaemon::builder().config("[engine]\nstall_seconds = 2").start();
+    hanging(&daemon);
+    let mut client = daemon.client();
+    let mut brief = generate("hanging", "a");
+    brief.options.max_tokens = Some(1);
+    follow_generate(&mut client, &brief).reply();
+    let worker = daemon.worker_pid();
+    let told = follow_generate(&mut client, &generate("hanging", "a"));
+    let error = told.error();
+    assert_eq!(error.kind(), Some(ErrorKind::WorkerDied), "{error:?}");
+    assert!(error.message.contains("stopped responding"), "{error:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("engine.stall_seconds")), "{error:?}");
+    eventually_is("the worker to be gone", || !is_alive(worker));
+    follow_generate(&mut client, &brief).reply();
+    assert_ne!(daemon.worker_pid(), worker);
+}
+
+#[test]
+fn a_worker_that_hangs_is_ended_also_after_everybody_gave_up() {
+    let daemon = TestDaemon::builder().config("[engine]\nstall_seconds = 1").start();
+    hanging(&daemon);
+    let raw = daemon.raw();
+    raw.send_call(1, "generate.stream", &json!({ "model": "hanging", "prompt": "a" }));
+    eventually_is("the request", || daemon.status().active_requests == 1);
+    eventually_is("the model", || daemon.loaded()[0].state == "ready");
+    let worker = daemon.worker_pid();
+    drop(raw);
+    daemon.await_idle();
+    eventually_is("the worker to be gone", || !is_alive(worker));
+}
+
+#[test]
+fn a_worker_that_stands_still_is_ended() {
+    let daemon = TestDaemon::builder().config("[engine]\nstall_seconds = 2").start();
+    slow(&daemon);
+    let mut client = daemon.client();
+    let mut stream = client.stream::<Generate>(&generate("slow", "once")).unwrap();
+    while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
+    signal_process(daemon.worker_pid(), Signal::STOP);
+    let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
+    let Some(Event::Error { error }) = last else { panic!("{last:?}") };
+    assert!(error.message.contains("stopped responding"), "{error:?}");
+}
+
+#[test]
+fn work_that_takes_longer_than_a_step_may_and_a_worker_that_rests_are_left_alone() {
+    let daemon = TestDaemon::builder().config("[engine]\nstall_seconds = 4").start();
+    daemon.model("resting", &[]);
+    // All of its text is held back to the end: nothing but steps shows that it is alive.
+    let script = "x".repeat(19);
+    daemon.model(
+        "long",
+        &[("script", script.as_str().into()), ("slow_us_per_decode", 300_000.into())],
+    );
+    let mut client = daemon.client();
+    follow_generate(&mut client, &generate("resting", "once")).reply();
+    let worker = daemon.worker_pid();
+    let mut params = chat("long", "hi");
+    params.options.stop = vec![format!("{script}y")];
+    let told = follow(&mut client, &params);
+    assert_eq!(told.text, script);
+    let resting = daemon.loaded().into_iter().find(|model| model.name == "resting:latest");
+    assert_eq!(resting.unwrap().pid, worker);
 }
 
 #[test]

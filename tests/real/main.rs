@@ -290,6 +290,7 @@ fn a_file_that_is_cut_short_or_corrupt_is_refused_and_the_daemon_goes_on() {
             path: file.display().to_string(),
             name: "broken".into(),
             mode: hearth_protocol::ImportMode::Copy,
+            request: None,
         };
         daemon.client().call::<hearth_protocol::ModelImport>(&params)
     };

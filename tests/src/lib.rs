@@ -16,6 +16,7 @@ mod programs;
 mod raw;
 mod terminal;
 mod wait;
+mod websocket;
 
 pub use chats::{Told, chat, error_of, follow, follow_generate, generate, message, refused};
 pub use daemon::{Builder, TestDaemon, signal_process};
@@ -27,3 +28,4 @@ pub use programs::{ctl_path, env_path, hearthd_path, reference_plugins, reposito
 pub use raw::Raw;
 pub use terminal::{ARROW_UP, CTRL_C, CTRL_D, ENTER, Terminal};
 pub use wait::{DEADLINE, eventually, eventually_is};
+pub use websocket::WebSocket;

@@ -43,7 +43,7 @@ pub(super) fn run(
     };
 
     let mut session = context.connect()?;
-    let params = ImportParams { path: path.to_owned(), name, mode };
+    let params = ImportParams { path: path.to_owned(), name, mode, request: None };
     let reply = progress::watch::<ModelImport>(context, &mut session, &params)?;
     if context.out.is_json() {
         return context.out.json(&reply);

@@ -11,7 +11,7 @@ pub(super) fn run(
     keep_alive: Option<KeepAlive>,
 ) -> Result<(), CtlError> {
     let mut session = context.connect()?;
-    let params = LoadParams { model, keep_alive };
+    let params = LoadParams { model, keep_alive, request: None };
     let reply = progress::watch::<ModelLoad>(context, &mut session, &params)?;
     if context.out.is_json() {
         return context.out.json(&reply);

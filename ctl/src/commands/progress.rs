@@ -31,7 +31,7 @@ pub(super) fn watch<M: StreamMethod>(
             Some(ProgressEvent::Error { error }) => {
                 return Err(CtlError::Rpc { error, hint: None }.into());
             }
-            None => {}
+            Some(ProgressEvent::Accepted { .. }) | None => {}
         }
         Ok(())
     });

@@ -55,7 +55,7 @@ kinds! {
     WorkerDied = -32004;
     /// The prompt is longer than the context.
     ContextOverflow = -32005;
-    /// Too many requests wait already.
+    /// Too many requests wait already, or the caller's own take too much together.
     Overloaded = -32006;
     /// Somebody cancelled the request.
     Cancelled = -32007;

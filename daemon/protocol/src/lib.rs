@@ -5,7 +5,12 @@
 //!
 //! **Framing, raw.** JSON values one after another; white space between them is ignored. Each reply and each
 //! notification ends with one newline and contains no other. Batches (a JSON array of calls) are answered as JSON-RPC
-//! says, but may not hold streams. A client may close its writing side and still reads every reply to come.
+//! says, but may not hold streams, nor more than 256 calls. A client may close its writing side and still reads every
+//! reply to come.
+//!
+//! **Framing, HTTP.** A POST holds one call or one batch, and cannot be answered by a stream; a notification gets status 204
+//! and no body. A WebSocket's messages are read as the raw protocol is, and each reply or notification is one text message.
+//! The same mistake gets the same error however it came.
 //!
 //! **Order.** Calls on one connection run side by side: replies come in any order, told apart by `id`. Events of one
 //! stream are in order. Nothing is said about the order between streams.
@@ -13,7 +18,9 @@
 //! **Streams.** A method marked *streams* may be called under its own name, which answers once at the end, or as
 //! `NAME.stream`, a subscription: the reply is a subscription id, then notifications `NAME.event` with
 //! `params: {subscription, result: event}`. Exactly one terminal event ends every stream: `done` or `error`; nothing follows it.
-//! `NAME.unsubscribe` with `[id]`, `cancel`, or closing the connection ends the work within one step of the engine.
+//! `NAME.unsubscribe` with `[id]`, `cancel`, or closing the connection ends the work within one step of the engine, and a
+//! load that nobody waits for any more. The terminal event is then `error` of kind `cancelled`; it may come before or after
+//! the reply to the unsubscribe or the cancel.
 //! A slow reader gets several text deltas merged into one, never fewer characters.
 //!
 //! **Errors.** JSON-RPC error objects whose `data` is an [`ErrorData`]: a stable `kind` and often a `hint`.

@@ -107,6 +107,9 @@ pub struct ImportParams {
     /// How.
     #[serde(default)]
     pub mode: ImportMode,
+    /// The caller's own name for this request, for `cancel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// Result of `model.import`.
@@ -120,11 +123,16 @@ pub struct Imported {
     pub how: String,
 }
 
-/// What a stream of `model.import` or `model.load` says. Any number of `progress`, then one `done` or `error`.
+/// What a stream of `model.import` or `model.load` says. `accepted`, any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "{R}Event")]
 pub enum ProgressEvent<R> {
+    /// The request is accepted; always first.
+    Accepted {
+        /// Its name, for `cancel`.
+        request: String,
+    },
     /// How far it is.
     Progress {
         /// What is being done, for a person: `reading`, `loading`...
@@ -153,6 +161,9 @@ pub struct LoadParams {
     /// How long it stays loaded after the last request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<KeepAlive>,
+    /// The caller's own name for this request, for `cancel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// Result of `model.load`.

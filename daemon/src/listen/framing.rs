@@ -15,6 +15,12 @@ pub(super) enum Frame {
     Garbage,
     /// A value longer than the limit.
     TooLong,
+    /// The input or the message ended before a value did.
+    Cut,
+    /// A second value where there is room for one.
+    Second,
+    /// More than the user may send at the moment.
+    Crowded,
 }
 
 #[derive(Debug)]
@@ -29,7 +35,12 @@ pub(super) struct Framer {
     in_string: bool,
     escaped: bool,
     skipping: Skip,
+    /// Whether the message that is read has held anything yet.
+    found: bool,
 }
+
+/// What a connection keeps between values.
+const KEPT: usize = 16 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Skip {
@@ -52,15 +63,24 @@ impl Framer {
             in_string: false,
             escaped: false,
             skipping: Skip::No,
+            found: false,
         }
     }
 
     /// Takes bytes as they came; `next` then answers what they complete.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.start);
-        self.scanned -= self.start;
-        self.start = 0;
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.buffer.shrink_to(KEPT);
+            self.scanned -= self.start;
+            self.start = 0;
+        }
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are held.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.len() - self.start
     }
 
     /// True while a value has begun and not ended.
@@ -68,7 +88,20 @@ impl Framer {
         self.depth > 0 && self.skipping == Skip::No
     }
 
+    /// The end of a message, after which another may begin: whether it ended in the middle of a value, or before any.
+    pub(super) fn end(&mut self) -> Option<Frame> {
+        let cut = self.is_inside() || !self.found;
+        *self = Self::new(self.limit);
+        cut.then_some(Frame::Cut)
+    }
+
     pub(super) fn next(&mut self) -> Option<Frame> {
+        let frame = self.scan();
+        self.found |= frame.is_some();
+        frame
+    }
+
+    fn scan(&mut self) -> Option<Frame> {
         while let Some(byte) = self.buffer.get(self.scanned).copied() {
             self.scanned += 1;
             if self.skipping == Skip::Line {
@@ -128,6 +161,11 @@ impl Framer {
     }
 
     fn take_scanned(&mut self) -> Vec<u8> {
+        // Of a long value, which mostly comes alone, there is no second copy.
+        if self.start == 0 && self.scanned == self.buffer.len() {
+            self.scanned = 0;
+            return std::mem::take(&mut self.buffer);
+        }
         let value = self.buffer[self.start..self.scanned].to_vec();
         self.drop_scanned();
         value
@@ -170,6 +208,35 @@ mod tests {
     #[test]
     fn garbage_costs_its_line_and_no_more() {
         assert_eq!(frames(100, &[b"hello {\n{}\n"]), [Frame::Garbage, value("{}")]);
+    }
+
+    #[test]
+    fn a_message_that_ends_in_a_value_or_holds_nothing_is_cut() {
+        let mut framer = Framer::new(100);
+        for (message, found) in [
+            ("{\"a\":", None),
+            ("", None),
+            (" \n", None),
+            ("{}", Some(value("{}"))),
+            ("nonsense", Some(Frame::Garbage)),
+        ] {
+            framer.push(message.as_bytes());
+            let first = framer.next();
+            assert_eq!(first, found, "{message}");
+            assert_eq!(framer.end(), found.is_none().then_some(Frame::Cut), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_leaves_no_long_buffer_behind() {
+        let long = format!("[\"{}\"]", "x".repeat(1 << 20));
+        for after in ["", " ["] {
+            let mut framer = Framer::new(2 << 20);
+            framer.push((long.clone() + after).as_bytes());
+            assert_eq!(framer.next(), Some(value(&long)));
+            framer.push(b" ");
+            assert!(framer.buffer.capacity() <= KEPT, "{}", framer.buffer.capacity());
+        }
     }
 
     #[test]

@@ -1,15 +1,12 @@
-//! The method table, filled with handlers: one file per method, named as the method.
+//! The method table, filled with handlers.
 //!
-//! A handler gets the daemon, the caller and its parameters, already admitted and parsed. Streaming methods have a
-//! [`Source`] of events, from which both forms are made: `NAME.stream` sends them all, `NAME` waits for the last.
+//! What is answered at once has a function in a file named as the method. What takes a while is a `work::Work`; those that
+//! a model's worker answers are rows of `jobs`.
 
 mod backend_list;
 mod cancel;
-mod chat_send;
 mod daemon_status;
-mod detokenize;
-mod embed;
-mod generate;
+mod jobs;
 mod model_import;
 mod model_list;
 mod model_load;
@@ -18,18 +15,17 @@ mod model_show;
 mod model_unload;
 mod requests;
 mod rpc_discover;
-mod tokenize;
 mod work;
 
 use crate::config::Config;
 use crate::listen::Caller;
 use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
-use hearth_protocol::{ErrorKind, Method, RpcError, StreamMethod, Who};
+use hearth_protocol::{ErrorKind, Method, RpcError, Who};
 use hearth_store::{Store, StoreError};
-use jsonrpsee::server::{PendingSubscriptionSink, RpcModule};
+use jsonrpsee::Extensions;
+use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
-use jsonrpsee::{Extensions, SubscriptionMessage};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,33 +43,24 @@ pub(crate) struct Daemon {
 
 type Handled<M> = Result<<M as Method>::Reply, RpcError>;
 
-/// Events of one stream: any number, the last one terminal, then `None`.
-trait Source<E>: Send {
-    fn next(&mut self) -> impl Future<Output = Option<E>> + Send;
-}
-
 /// Every row of the protocol's table.
 pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     let mut module = RpcModule::from_arc(daemon);
     call::<protocol::BackendListMethod, _>(&mut module, backend_list::handle);
     call::<protocol::CancelMethod, _>(&mut module, cancel::handle);
-    call::<protocol::ChatSend, _>(&mut module, chat_send::handle);
+    work::stream::<protocol::ChatSend>(&mut module);
     call::<protocol::DaemonStatus, _>(&mut module, daemon_status::handle);
-    call::<protocol::Detokenize, _>(&mut module, detokenize::handle);
-    call::<protocol::Embed, _>(&mut module, embed::handle);
-    call::<protocol::Generate, _>(&mut module, generate::handle);
-    call::<protocol::ModelImport, _>(&mut module, model_import::handle);
+    work::call::<protocol::Detokenize>(&mut module);
+    work::call::<protocol::Embed>(&mut module);
+    work::stream::<protocol::Generate>(&mut module);
+    work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
-    call::<protocol::ModelLoad, _>(&mut module, model_load::handle);
+    work::stream::<protocol::ModelLoad>(&mut module);
     call::<protocol::ModelPs, _>(&mut module, model_ps::handle);
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);
-    call::<protocol::Tokenize, _>(&mut module, tokenize::handle);
-    stream::<protocol::ChatSend, _>(&mut module, chat_send::start);
-    stream::<protocol::Generate, _>(&mut module, generate::start);
-    stream::<protocol::ModelImport, _>(&mut module, model_import::start);
-    stream::<protocol::ModelLoad, _>(&mut module, model_load::start);
+    work::call::<protocol::Tokenize>(&mut module);
     module
 }
 
@@ -92,39 +79,6 @@ fn call<M: Method, F>(
             Ok::<_, ErrorObjectOwned>(reply)
         });
     assert!(registered.is_ok(), "`{}` is registered twice", M::NAME);
-}
-
-fn stream<M: StreamMethod, S: Source<M::Event> + 'static>(
-    module: &mut RpcModule<Daemon>,
-    start: fn(Arc<Daemon>, Caller, M::Params) -> S,
-) {
-    let registered = module.register_subscription(
-        M::STREAM,
-        M::EVENT,
-        M::UNSUBSCRIBE,
-        move |params, pending: PendingSubscriptionSink, daemon, extensions| async move {
-            let (caller, params) = match admit::<M>(&daemon, &params, &extensions).await {
-                Ok(admitted) => admitted,
-                Err(error) => return pending.reject(object(error)).await,
-            };
-            let Ok(sink) = pending.accept().await else { return };
-            let mut source = start(daemon, caller, params);
-            loop {
-                let event = tokio::select! {
-                    event = source.next() => event,
-                    () = sink.closed() => return,
-                };
-                let Some(Ok(event)) = event.map(|event| serde_json::value::to_raw_value(&event))
-                else {
-                    return;
-                };
-                if sink.send(SubscriptionMessage::from(event)).await.is_err() {
-                    return;
-                }
-            }
-        },
-    );
-    assert!(registered.is_ok(), "`{}` is registered twice", M::STREAM);
 }
 
 /// Who calls, and with what; or why not.

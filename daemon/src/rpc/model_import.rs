@@ -1,7 +1,7 @@
 //! `model.import`
 
-use super::{Daemon, Handled, Source, store_error};
-use crate::listen::Caller;
+use super::work::{Events, Request, Work};
+use super::{Daemon, store_error};
 use crate::supervisor::parse_name;
 use hearth_protocol::{
     ErrorKind, ImportMode, ImportParams, Imported, ModelImport, ProgressEvent, RpcError,
@@ -9,61 +9,32 @@ use hearth_protocol::{
 use hearth_store::{ImportStage, Placed};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-pub(super) async fn handle(
-    daemon: Arc<Daemon>,
-    caller: Caller,
-    params: ImportParams,
-) -> Handled<ModelImport> {
-    let mut import = start(daemon, caller, params);
-    loop {
-        match import.next().await {
-            Some(ProgressEvent::Done { reply }) => return Ok(reply),
-            Some(ProgressEvent::Error { error }) => return Err(error),
-            Some(ProgressEvent::Progress { .. }) => {}
-            None => {
-                return Err(RpcError::new(
-                    ErrorKind::Internal,
-                    "the import ended without a result",
-                ));
-            }
-        }
+impl Work for ModelImport {
+    type Event = ProgressEvent<Imported>;
+
+    fn name(params: &mut ImportParams) -> Option<String> {
+        params.request.take()
     }
-}
 
-pub(super) fn start(daemon: Arc<Daemon>, _: Caller, params: ImportParams) -> Import {
-    // The import sees that nobody listens any more by this channel being closed.
-    let (progress, news) = watch::channel(None);
-    let task = tokio::task::spawn_blocking(move || import(&daemon, params, &progress));
-    Import { task: Some(task), news }
-}
-
-pub(super) struct Import {
-    task: Option<JoinHandle<Result<Imported, RpcError>>>,
-    news: watch::Receiver<Option<(&'static str, f32)>>,
-}
-
-impl Source<ProgressEvent<Imported>> for Import {
-    async fn next(&mut self) -> Option<ProgressEvent<Imported>> {
-        let task = self.task.as_mut()?;
-        while self.news.changed().await.is_ok() {
-            if let Some((stage, fraction)) = *self.news.borrow() {
-                return Some(ProgressEvent::Progress { stage: stage.into(), fraction });
+    async fn run(
+        request: Request,
+        params: ImportParams,
+        events: Events<Self::Event>,
+    ) -> Result<Imported, RpcError> {
+        // The import sees by this channel being closed that it is to end.
+        let (progress, mut news) = watch::channel(None);
+        let task = tokio::task::spawn_blocking(move || import(&request.daemon, params, &progress));
+        while news.changed().await.is_ok() {
+            let told = *news.borrow();
+            if let Some((stage, fraction)) = told {
+                let stage = String::from(stage);
+                events.tell(ProgressEvent::Progress { stage, fraction }).await;
             }
         }
-        let result = task.await;
-        self.task = None;
-        Some(match result {
-            Ok(Ok(reply)) => ProgressEvent::Done { reply },
-            Ok(Err(error)) => ProgressEvent::Error { error },
-            Err(error) => {
-                let error =
-                    RpcError::new(ErrorKind::Internal, format!("the import ended badly: {error}"));
-                ProgressEvent::Error { error }
-            }
+        task.await.unwrap_or_else(|error| {
+            Err(RpcError::new(ErrorKind::Internal, format!("the import ended badly: {error}")))
         })
     }
 }

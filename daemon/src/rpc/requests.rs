@@ -14,8 +14,8 @@ pub(crate) struct Requests {
     next: AtomicU64,
 }
 
-/// By caller and name; the value cancels.
-type Running = HashMap<(u32, String), watch::Sender<bool>>;
+/// By caller and name; the value says why one is to end.
+type Running = HashMap<(u32, String), watch::Sender<Option<RpcError>>>;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -35,7 +35,7 @@ impl Table {
 pub(crate) struct Registered {
     table: Arc<Table>,
     key: (u32, String),
-    cancelled: watch::Receiver<bool>,
+    end: watch::Receiver<Option<RpcError>>,
 }
 
 impl Requests {
@@ -46,14 +46,13 @@ impl Requests {
         name: Option<String>,
     ) -> Result<Registered, RpcError> {
         if *self.table.draining.borrow() {
-            return Err(RpcError::new(ErrorKind::ShuttingDown, "the daemon is stopping")
-                .with_hint("connect again when it has started again"));
+            return Err(shutting_down("the daemon is stopping"));
         }
         let name =
             name.unwrap_or_else(|| format!("r{}", self.next.fetch_add(1, Ordering::Relaxed) + 1));
         let key = (caller.uid, name);
-        let cancel = watch::Sender::new(false);
-        let cancelled = cancel.subscribe();
+        let why = watch::Sender::new(None);
+        let end = why.subscribe();
         match self.table.running().entry(key.clone()) {
             Entry::Occupied(_) => {
                 return Err(RpcError::new(
@@ -62,17 +61,17 @@ impl Requests {
                 )
                 .with_hint("give each running request a name of its own, or none"));
             }
-            Entry::Vacant(entry) => drop(entry.insert(cancel)),
+            Entry::Vacant(entry) => drop(entry.insert(why)),
         }
         self.table.n_running.send_modify(|n| *n += 1);
-        Ok(Registered { table: Arc::clone(&self.table), key, cancelled })
+        Ok(Registered { table: Arc::clone(&self.table), key, end })
     }
 
     /// False if the caller has no such request.
     pub(crate) fn cancel(&self, caller: Caller, name: &str) -> bool {
         match self.table.running().get(&(caller.uid, name.to_string())) {
-            Some(cancel) => {
-                cancel.send_replace(true);
+            Some(why) => {
+                why.send_replace(Some(cancelled()));
                 true
             }
             None => false,
@@ -88,6 +87,13 @@ impl Requests {
         self.table.draining.send_replace(true);
         let _ = self.table.n_running.subscribe().wait_for(|n| *n == 0).await;
     }
+
+    /// Ends all that run.
+    pub(crate) fn end(&self) {
+        for why in self.table.running().values() {
+            why.send_replace(Some(shutting_down("the daemon stopped before this was done")));
+        }
+    }
 }
 
 impl Registered {
@@ -95,13 +101,13 @@ impl Registered {
         &self.key.1
     }
 
-    /// Ends once somebody cancelled it.
-    pub(crate) fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut cancelled = self.cancelled.clone();
-        async move {
-            if cancelled.wait_for(|cancelled| *cancelled).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+    /// Returns once it is to end, with the reason.
+    pub(crate) async fn ended(&self) -> RpcError {
+        let mut end = self.end.clone();
+        let why = end.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            None => std::future::pending().await,
         }
     }
 }
@@ -111,4 +117,13 @@ impl Drop for Registered {
         self.table.running().remove(&self.key);
         self.table.n_running.send_modify(|n| *n -= 1);
     }
+}
+
+fn cancelled() -> RpcError {
+    RpcError::new(ErrorKind::Cancelled, "the request was cancelled")
+}
+
+fn shutting_down(message: &str) -> RpcError {
+    RpcError::new(ErrorKind::ShuttingDown, message)
+        .with_hint("connect again when it has started again")
 }

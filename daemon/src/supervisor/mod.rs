@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub(crate) use probe::Backends;
-pub(crate) use worker::{Lease, Ticket, Worker, WorkerState};
+pub(crate) use worker::{Lease, Worker, WorkerState};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -40,8 +40,7 @@ impl Supervisor {
         });
         let prober = Arc::clone(&supervisor);
         tokio::spawn(async move {
-            let Config { backend_dirs, backend, .. } = &*prober.config;
-            let found = probe::probe(&prober.executable, backend_dirs, backend).await;
+            let found = probe::probe(&prober.executable, &prober.config).await;
             prober.backends.send_replace(Some(Arc::new(found)));
         });
         supervisor
@@ -102,6 +101,7 @@ impl Supervisor {
             self.load_spec(&backend.path, model),
             names,
             keep_alive,
+            self.config.engine.stall,
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
@@ -157,7 +157,12 @@ impl Supervisor {
             }
         }
         if !worker.has_ended() {
-            tracing::info!(model = worker.name, "Unloading, because nobody used it");
+            let why = if worker.is_loading() {
+                "Ending a load that nobody waits for any more"
+            } else {
+                "Unloading, because nobody used it"
+            };
+            tracing::info!(model = worker.name, "{why}");
             worker.unload().await;
         }
     }

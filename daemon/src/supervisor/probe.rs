@@ -3,6 +3,7 @@
 //! Each plugin file is tried by `hearthd probe FILE` in a process of its own, all at the same time, with a deadline: one
 //! that crashes or hangs costs nothing but its own line in `ctl backend list`.
 
+use crate::config::Config;
 use crate::probe::ProbeReport;
 use hearth_protocol::{Backend, BackendState, Device};
 use std::collections::BTreeMap;
@@ -10,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
-
-const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Backends there can be on this system, the most wanted first, and what to say when there is no file for them.
 #[cfg(target_os = "macos")]
@@ -35,11 +34,13 @@ impl Backends {
     }
 }
 
-/// Tries every plugin in `dirs`. `wanted` is a backend's name, or `auto`.
-pub(crate) async fn probe(executable: &Path, dirs: &[PathBuf], wanted: &str) -> Backends {
+/// Tries every plugin in the configured folders, each for no longer than its time.
+pub(crate) async fn probe(executable: &Path, config: &Config) -> Backends {
+    let (dirs, wanted) = (config.backend_dirs.as_slice(), config.backend.as_str());
+    let deadline = config.probe;
     let tasks: Vec<_> = plugin_files(dirs)
         .into_iter()
-        .map(|(name, path)| tokio::spawn(probe_one(executable.to_path_buf(), name, path)))
+        .map(|(name, path)| tokio::spawn(probe_one(executable.to_path_buf(), name, path, deadline)))
         .collect();
     let mut list = Vec::new();
     for task in tasks {
@@ -106,7 +107,12 @@ fn empty(name: &str, state: BackendState, reason: String, path: String) -> Backe
     Backend { name: name.into(), state, reason, version, description, path, devices: Vec::new() }
 }
 
-async fn probe_one(executable: PathBuf, name: String, path: PathBuf) -> Backend {
+async fn probe_one(
+    executable: PathBuf,
+    name: String,
+    path: PathBuf,
+    deadline: Duration,
+) -> Backend {
     let shown = path.display().to_string();
     let child = Command::new(executable)
         .arg("probe")
@@ -116,7 +122,7 @@ async fn probe_one(executable: PathBuf, name: String, path: PathBuf) -> Backend 
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .output();
-    let output = match tokio::time::timeout(DEADLINE, child).await {
+    let output = match tokio::time::timeout(deadline, child).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => {
             return empty(
@@ -127,8 +133,10 @@ async fn probe_one(executable: PathBuf, name: String, path: PathBuf) -> Backend 
             );
         }
         Err(_) => {
-            let reason =
-                format!("its probe took longer than {} s and was ended", DEADLINE.as_secs());
+            let reason = format!(
+                "its probe took longer than {} s (`probe_seconds` in the configuration) and was ended",
+                deadline.as_secs()
+            );
             return empty(&name, BackendState::Crashed, reason, shown);
         }
     };

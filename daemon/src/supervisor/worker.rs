@@ -63,12 +63,13 @@ struct Usage {
 }
 
 impl Worker {
-    /// Starts a process that loads a model. `keep_alive` of `None` keeps it for ever.
+    /// Starts a process that loads a model. `keep_alive` of `None` keeps it for ever, `stall` of `None` lets it hang for ever.
     pub(crate) fn spawn(
         executable: &Path,
         spec: LoadSpec,
         names: (String, String, String),
         keep_alive: Option<Duration>,
+        stall: Option<Duration>,
     ) -> io::Result<Arc<Self>> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -103,7 +104,7 @@ impl Worker {
         worker.send(&ToWorker::Load(spec));
         let (reader, writer) = UnixStream::from_std(ours)?.into_split();
         tokio::spawn(write(outgoing_rx, writer));
-        tokio::spawn(Arc::clone(&worker).read(reader, child));
+        tokio::spawn(Arc::clone(&worker).read(reader, child, stall));
         Ok(worker)
     }
 
@@ -129,11 +130,18 @@ impl Worker {
         self.used.notify_one();
     }
 
+    pub(crate) fn is_loading(&self) -> bool {
+        matches!(*self.state.borrow(), WorkerState::Loading { .. })
+    }
+
     /// When it is to be unloaded; `None`: not now.
     pub(crate) fn expires(&self) -> Option<Instant> {
         let usage = self.usage();
         if usage.active > 0 {
             None
+        } else if self.is_loading() {
+            // Whoever wanted it has gone, and it may be large.
+            Some(usage.last_used)
         } else {
             usage.keep_alive.map(|keep_alive| usage.last_used + keep_alive)
         }
@@ -180,14 +188,38 @@ impl Worker {
         }
     }
 
-    async fn read(self: Arc<Self>, reader: OwnedReadHalf, mut child: Child) {
+    async fn read(
+        self: Arc<Self>,
+        reader: OwnedReadHalf,
+        mut child: Child,
+        stall: Option<Duration>,
+    ) {
         let mut reader = BufReader::with_capacity(64 << 10, reader);
         let mut buffer = Vec::new();
         let mut verdict = None;
         let mut stopped = false;
+        // When the engine must have been heard of again; none while it has nothing to do.
+        let mut deadline = None;
         loop {
+            let stalled = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                // A frame that is there counts, also if this process was not run for a while.
+                biased;
+                () = self.stop.notified() => {
+                    stopped = true;
+                    let _ = child.start_kill();
+                    break;
+                }
                 frame = read_frame(&mut reader, &mut buffer) => match frame {
+                    Ok(Some(FromWorker::Working)) => {
+                        deadline = stall.map(|stall| tokio::time::Instant::now() + stall);
+                    }
+                    Ok(Some(FromWorker::Resting)) => deadline = None,
                     Ok(Some(frame)) => self.take(frame, &mut verdict),
                     Ok(None) => break,
                     Err(error) => {
@@ -195,22 +227,20 @@ impl Worker {
                         break;
                     }
                 },
-                () = self.stop.notified() => {
-                    stopped = true;
+                () = stalled => {
+                    verdict = Some(self.stalled(stall.unwrap_or_default()));
+                    let _ = child.start_kill();
                     break;
                 }
             }
         }
-        if stopped {
+        let mut status = tokio::time::timeout(END_GRACE, child.wait()).await;
+        if status.is_err() {
             let _ = child.start_kill();
+            status = tokio::time::timeout(END_GRACE, child.wait()).await;
         }
-        let status = match tokio::time::timeout(END_GRACE, child.wait()).await {
-            Ok(status) => status,
-            Err(_) => {
-                let _ = child.start_kill();
-                child.wait().await
-            }
-        };
+        // A process inside a driver that hangs may outlive even that; nobody waits for it here.
+        let status = status.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let error = if stopped {
             RpcError::new(ErrorKind::WorkerDied, format!("the model `{}` was unloaded", self.name))
                 .with_hint("send the request again: the model is loaded again by itself")
@@ -249,6 +279,8 @@ impl Worker {
                 self.used.notify_one();
             }
             FromWorker::LoadFailed(error) => *verdict = Some(error),
+            // For whoever reads.
+            FromWorker::Working | FromWorker::Resting => {}
             FromWorker::Fatal { message } => {
                 *verdict = Some(
                     RpcError::new(
@@ -276,6 +308,17 @@ impl Worker {
         }
     }
 
+    fn stalled(&self, stall: Duration) -> RpcError {
+        let (name, seconds) = (&self.name, stall.as_secs());
+        RpcError::new(
+            ErrorKind::WorkerDied,
+            format!("the worker of `{name}` stopped responding: a step took more than {seconds} s"),
+        )
+        .with_hint(
+            "send the request again: the model is loaded again by itself; if this machine is only slow, raise `engine.stall_seconds` in the configuration",
+        )
+    }
+
     fn died(&self, status: io::Result<ExitStatus>) -> RpcError {
         let how = match status {
             Ok(status) => match (status.signal(), status.code()) {
@@ -286,8 +329,7 @@ impl Worker {
             },
             Err(error) => format!("its end is unknown: {error}"),
         };
-        let loading = matches!(*self.state.borrow(), WorkerState::Loading { .. });
-        if loading {
+        if self.is_loading() {
             RpcError::new(ErrorKind::LoadFailed, format!("the worker died while it loaded `{}`: {how}", self.name))
                 .with_hint("the log says what it printed last: `journalctl -u hearth`, or hearthd's standard error")
         } else {

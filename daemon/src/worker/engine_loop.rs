@@ -1,7 +1,8 @@
 //! The one thread that calls the plugin's [main-thread] and [engine-thread] functions: it loads the model and runs
 //! the loop.
 //!
-//! Between two steps it takes commands, and computes one text to embed if any waits, so that neither holds up the other.
+//! It tells the daemon that it lives, so that one that hangs is ended. Between two steps it takes commands, and computes one
+//! text to embed if any waits, so that neither holds up the other.
 
 use super::end;
 use super::frames::{FromWorker, LoadSpec, LoadedInfo, Reply};
@@ -14,10 +15,13 @@ use hearth_protocol::{EmbedReply, ErrorKind, RpcError, Usage};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So long without a command, and the next is not expected any moment.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How often the daemon hears that the engine works; its limit is a second at the least.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// Work for the engine, in order.
 pub(super) enum Command {
@@ -71,9 +75,13 @@ fn serve(
     sink: &mut Forward<'_>,
 ) -> Result<(), Fatal> {
     let mut embeds = VecDeque::new();
+    let mut last_beat: Option<Instant> = None;
     loop {
         let is_idle =
             embeds.is_empty() && loaded.engine.as_ref().is_none_or(|engine| engine.is_idle());
+        if is_idle && last_beat.take().is_some() {
+            send(sink.present, FromWorker::Resting);
+        }
         // Sleeps when there is nothing to compute; between steps only takes what is there already.
         let mut next = if is_idle {
             match wait(loaded, commands)? {
@@ -86,6 +94,10 @@ fn serve(
         while let Some(command) = next {
             take(command, loaded, &mut embeds, sink);
             next = commands.try_recv().ok();
+        }
+        if last_beat.is_none_or(|at| at.elapsed() >= BEAT) {
+            last_beat = Some(Instant::now());
+            send(sink.present, FromWorker::Working);
         }
         if let Some(engine) = &mut loaded.engine {
             engine.step(sink)?;

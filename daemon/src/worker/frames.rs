@@ -79,6 +79,10 @@ pub(crate) enum FromWorker {
     },
     Loaded(LoadedInfo),
     LoadFailed(RpcError),
+    /// The engine has begun a step, and is alive. Said at the first step and now and then after that.
+    Working,
+    /// The engine has nothing to do.
+    Resting,
     Event {
         id: u64,
         event: WorkerEvent,

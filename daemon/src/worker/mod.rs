@@ -14,7 +14,7 @@ mod present;
 mod public;
 mod sampling;
 
-use frames::{FromWorker, ToWorker};
+use frames::ToWorker;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -79,12 +79,4 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
 fn end(code: i32) -> ! {
     let _ = io::stderr().flush();
     std::process::exit(code)
-}
-
-/// Writes one frame at once; the daemon being gone is noticed by the reader.
-fn write_frame(stream: &mut UnixStream, buffer: &mut Vec<u8>, frame: &FromWorker) {
-    buffer.clear();
-    if frames::encode(frame, buffer).is_ok() {
-        let _ = stream.write_all(buffer);
-    }
 }

@@ -2,7 +2,6 @@
 //! them, and writes. Frames that are ready at the same time go out in one write.
 
 use super::frames::{self, FromWorker, Piece, Reply, WorkerEvent};
-use super::write_frame;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::{Finish, Logprobs};
@@ -81,11 +80,10 @@ pub(super) fn run(events: &Receiver<Present>, mut stream: UnixStream) {
         }
     }
     // The engine thread is gone without a word: the daemon must not wait for it.
-    write_frame(
-        &mut stream,
-        &mut buffer,
-        &FromWorker::Fatal { message: "the engine thread ended".into() },
-    );
+    buffer.clear();
+    let last = FromWorker::Fatal { message: "the engine thread ended".into() };
+    let _ = frames::encode(&last, &mut buffer);
+    let _ = stream.write_all(&buffer);
 }
 
 fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnMut(&FromWorker)) {

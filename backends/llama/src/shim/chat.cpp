@@ -159,6 +159,14 @@ static bool offers_tools(const common_chat_templates * templates, const common_c
     return caps["supports_tools"] || caps["supports_tool_calls"] || !params.grammar.empty();
 }
 
+// Some templates begin the reasoning themselves, and others begin and end it when none is wanted.
+static bool ends_inside(const std::string & prompt, const std::string & start, const std::vector<std::string> & ends) {
+    const size_t begun = start.empty() ? std::string::npos : prompt.rfind(start);
+    return begun != std::string::npos && std::none_of(ends.begin(), ends.end(), [&](const std::string & end) {
+        return prompt.find(end, begun) != std::string::npos;
+    });
+}
+
 static std::string render(hearth_shim_chat * chat, const std::string & text) {
     const common_json        request   = common_json::parse(text);
     const templates_ptr      templates = templates_for(chat, request.value("template", ""));
@@ -199,14 +207,6 @@ static std::string render(hearth_shim_chat * chat, const std::string & text) {
                { "think_ends", params.thinking_end_tags },
                { "tools", offers_tools(templates.get(), inputs, params) },
            }).dump_safe();
-}
-
-// Some templates begin the reasoning themselves, and others begin and end it when none is wanted.
-static bool ends_inside(const std::string & prompt, const std::string & start, const std::vector<std::string> & ends) {
-    const size_t begun = start.empty() ? std::string::npos : prompt.rfind(start);
-    return begun != std::string::npos && std::none_of(ends.begin(), ends.end(), [&](const std::string & end) {
-        return prompt.find(end, begun) != std::string::npos;
-    });
 }
 
 static std::string parse(hearth_shim_chat * chat, const std::string & parser, const std::string & text, bool partial) {

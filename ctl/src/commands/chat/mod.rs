@@ -142,8 +142,11 @@ impl Chat<'_> {
     /// reported then; the thread ends with the process.
     fn warm_up(&self) {
         let path = self.session.path().to_owned();
-        let params =
-            LoadParams { model: self.model.clone(), keep_alive: self.args.keep_alive.keep_alive };
+        let params = LoadParams {
+            model: self.model.clone(),
+            keep_alive: self.args.keep_alive.keep_alive,
+            request: None,
+        };
         std::thread::spawn(move || {
             if let Ok(mut client) = Client::connect(&path) {
                 let _ = client.call_value(ModelLoad::NAME, &params);

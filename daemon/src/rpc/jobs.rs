@@ -1,0 +1,197 @@
+//! Methods that a model's worker answers: find the model, have it loaded, submit the job, pass on what the worker says.
+
+use super::work::{Events, Request, Work};
+use super::{Daemon, blocking};
+use crate::supervisor::{Lease, WorkerState, parse_name};
+use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
+use hearth_protocol::{
+    ChatParams, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind, Event,
+    Generate, GenerateParams, KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
+};
+use serde::Serialize;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What a worker is asked.
+pub(super) struct Ask {
+    model: String,
+    keep_alive: Option<KeepAlive>,
+    job: Job,
+}
+
+/// A method that is one job of a worker.
+pub(super) trait ByWorker: Method {
+    fn name(_: &mut Self::Params) -> Option<String> {
+        None
+    }
+
+    fn ask(params: Self::Params) -> Ask;
+
+    /// `None` for a reply to something else.
+    fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply>;
+}
+
+impl ByWorker for ChatSend {
+    fn name(params: &mut ChatParams) -> Option<String> {
+        params.request.take()
+    }
+
+    fn ask(params: ChatParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        Ask { model, keep_alive, job: Job::Chat(Box::new(params)) }
+    }
+
+    fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply> {
+        let Reply::Chat(mut reply) = reply else { return None };
+        reply.request = request;
+        reply.timings.load_us = load_us;
+        Some(reply)
+    }
+}
+
+impl ByWorker for Generate {
+    fn name(params: &mut GenerateParams) -> Option<String> {
+        params.request.take()
+    }
+
+    fn ask(params: GenerateParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        Ask { model, keep_alive, job: Job::Generate(Box::new(params)) }
+    }
+
+    fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply> {
+        let Reply::Generate(mut reply) = reply else { return None };
+        reply.request = request;
+        reply.timings.load_us = load_us;
+        Some(reply)
+    }
+}
+
+impl ByWorker for Embed {
+    fn ask(params: EmbedParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        Ask { model, keep_alive, job: Job::Embed(params) }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Embed(reply) = reply { Some(reply) } else { None }
+    }
+}
+
+impl ByWorker for Tokenize {
+    fn ask(params: TokenizeParams) -> Ask {
+        Ask { model: params.model.clone(), keep_alive: None, job: Job::Tokenize(params) }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Tokenize(reply) = reply { Some(reply) } else { None }
+    }
+}
+
+impl ByWorker for Detokenize {
+    fn ask(params: DetokenizeParams) -> Ask {
+        Ask { model: params.model.clone(), keep_alive: None, job: Job::Detokenize(params) }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Detokenize(reply) = reply { Some(reply) } else { None }
+    }
+}
+
+impl<M: ByWorker> Work for M
+where
+    M::Reply: Sync,
+{
+    type Event = Event<M::Reply>;
+
+    fn name(params: &mut M::Params) -> Option<String> {
+        <M as ByWorker>::name(params)
+    }
+
+    async fn run(
+        request: Request,
+        params: M::Params,
+        events: Events<Event<M::Reply>>,
+    ) -> Result<M::Reply, RpcError> {
+        let (reply, load_us) = ask(&request, M::ask(params), &events).await?;
+        M::reply(reply, request.name, load_us).ok_or_else(unexpected)
+    }
+}
+
+/// The worker's reply, and the microseconds that the model took to load.
+async fn ask<R: Serialize>(
+    request: &Request,
+    Ask { model, keep_alive, job }: Ask,
+    events: &Events<Event<R>>,
+) -> Result<(Reply, u64), RpcError> {
+    let lease = lease(&request.daemon, &model, keep_alive).await?;
+    let mut state = lease.worker().state();
+    let since = Instant::now();
+    while let Some(fraction) = loading(&mut state).await? {
+        events.tell(Event::Loading { fraction }).await;
+    }
+    let load_us = micros(since.elapsed());
+    let ticket = lease.submit(request.caller.uid, random(), job);
+    loop {
+        events
+            .tell(match ticket.next().await {
+                WorkerEvent::Done(reply) => return Ok((*reply, load_us)),
+                WorkerEvent::Failed(error) => return Err(error),
+                WorkerEvent::Queued { place, wait_ms } => Event::Queued { place, wait_ms },
+                WorkerEvent::Prefill { done, total } => Event::Prefill { done, total },
+                WorkerEvent::Reasoning(Piece { text, logprobs }) => {
+                    Event::Reasoning { text, logprobs }
+                }
+                WorkerEvent::Delta(Piece { text, logprobs }) => Event::Delta { text, logprobs },
+                WorkerEvent::ToolCall(call) => Event::ToolCall { call },
+            })
+            .await;
+    }
+}
+
+/// A model by name, loaded or being loaded.
+pub(super) async fn lease(
+    daemon: &Arc<Daemon>,
+    model: &str,
+    keep_alive: Option<KeepAlive>,
+) -> Result<Lease, RpcError> {
+    let name = parse_name(model)?;
+    let store = Arc::clone(&daemon.store);
+    let resolved = blocking(move || store.resolve(&name)).await?;
+    let keep_alive = keep_alive.map(|KeepAlive(seconds)| crate::config::keep_alive(seconds));
+    daemon.supervisor.worker(&resolved, keep_alive).await
+}
+
+/// Waits for news of a load: a fraction, or `None` once the model is ready.
+pub(super) async fn loading(
+    state: &mut watch::Receiver<WorkerState>,
+) -> Result<Option<f32>, RpcError> {
+    match &*state.borrow_and_update() {
+        WorkerState::Ready(_) => return Ok(None),
+        WorkerState::Ended(error) => return Err(error.clone()),
+        WorkerState::Loading { .. } => {}
+    }
+    if state.changed().await.is_err() {
+        return Err(unexpected());
+    }
+    match &*state.borrow() {
+        WorkerState::Ready(_) => Ok(None),
+        WorkerState::Ended(error) => Err(error.clone()),
+        WorkerState::Loading { fraction } => Ok(Some(*fraction)),
+    }
+}
+
+fn unexpected() -> RpcError {
+    RpcError::new(ErrorKind::Internal, "the worker answered something else than it was asked")
+}
+
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A seed for callers who give none: the hasher's keys are random and differ each time.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
