@@ -1,7 +1,8 @@
 //! Tool calls, reasoning, and answers that have to fit a grammar.
 
 use hearth_protocol::{
-    ChatSend, ErrorKind, Event, FinishReason, Format, Generate, Role, Tool, ToolChoice,
+    CancelMethod, CancelParams, ChatSend, ErrorKind, Event, FinishReason, Format, Generate, Role,
+    Tool, ToolChoice,
 };
 use hearth_tests::{
     TestDaemon, chat, error_of, follow, follow_generate, generate, message, refused,
@@ -221,6 +222,39 @@ fn streams_of_many_formats_at_once_are_each_as_if_alone() {
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
     assert_eq!(together, alone);
+}
+
+#[test]
+fn requests_that_wait_for_the_vocabulary_are_answered_or_cancelled_and_hold_up_nobody() {
+    let daemon = TestDaemon::start();
+    daemon.model("large", &[("extra_tokens", 100_000.into()), ("eos_one_in", 0.into())]);
+    let mut params = generate("large", "x");
+    params.options.max_tokens = Some(8);
+    let plain = daemon.client().call::<Generate>(&params).unwrap().text;
+
+    // Never ends by itself, so that it is cancelled wherever it is.
+    let mut endless = params.clone();
+    endless.options.max_tokens = None;
+    endless.format = Some(Format::Regex("[a-z]+".into()));
+    endless.request = Some("endless".into());
+    let mut short = params.clone();
+    short.format = Some(Format::Regex("[0-9]{4}".into()));
+    std::thread::scope(|scope| {
+        let cancelled = scope.spawn(|| {
+            let mut client = daemon.client();
+            let mut stream = client.stream::<Generate>(&endless).unwrap();
+            assert!(matches!(stream.next_event().unwrap(), Some(Event::Accepted { .. })));
+            let params = CancelParams { request: "endless".into() };
+            assert!(daemon.client().call::<CancelMethod>(&params).unwrap().cancelled);
+            std::iter::from_fn(|| stream.next_event().unwrap()).last()
+        });
+        let constrained = scope.spawn(|| daemon.client().call::<Generate>(&short).unwrap().text);
+        assert_eq!(daemon.client().call::<Generate>(&params).unwrap().text, plain);
+        assert!(constrained.join().unwrap().bytes().all(|byte| byte.is_ascii_digit()));
+        let Some(Event::Error { error }) = cancelled.join().unwrap() else { panic!("no error") };
+        assert_eq!(error.kind(), Some(ErrorKind::Cancelled), "{error:?}");
+    });
+    daemon.await_idle();
 }
 
 #[test]

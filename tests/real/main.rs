@@ -6,7 +6,7 @@ mod lora;
 
 use hearth_protocol::{
     ChatParams, Detokenize, DetokenizeParams, Embed, EmbedInput, EmbedParams, ErrorKind, Event,
-    Format, Message, Role, Tokenize, TokenizeParams, Tool, ToolChoice,
+    FinishReason, Format, Message, Role, Tokenize, TokenizeParams, Tool, ToolChoice,
 };
 use hearth_tests::{
     Ran, TestDaemon, chat, ctl_path, env_path, follow, follow_generate, generate, hearthd_path,
@@ -207,6 +207,41 @@ fn a_grammar_holds() {
     params.format = Some(Format::Gbnf("root ::= (((".into()));
     let told = follow_generate(&mut daemon.client(), &params);
     assert_eq!(told.error().kind(), Some(ErrorKind::InvalidParams));
+}
+
+#[test]
+fn a_large_vocabulary_is_held_to_a_regular_expression() {
+    let daemon = start_with("HEARTH_TEST_GEMMA3", "gemma3:270m");
+    let mut params = generate("gemma3:270m", "The year the war ended, and the month: ");
+    params.format =
+        Some(Format::Regex("(19|20)[0-9]{2}, (Januar|Februar|Mär|Apri)[a-zé]{1,3}!".into()));
+    params.options.temperature = Some(1.0);
+    for seed in 0..3 {
+        params.options.seed = Some(seed);
+        let told = follow_generate(&mut daemon.client(), &params);
+        let (year, month) = told.text.split_once(", ").unwrap();
+        assert!(
+            year.len() == 4 && year.parse::<u32>().is_ok_and(|year| (1900..2100).contains(&year))
+        );
+        assert!(month.ends_with('!') && month.is_char_boundary(3), "{}", told.text);
+        assert_eq!(told.reply().finish, FinishReason::End);
+    }
+}
+
+#[test]
+fn log_probabilities_spell_the_answer() {
+    let daemon = start();
+    let mut params = limited("Say something with an emoji 🎉 and an é.", 24);
+    params.options.top_logprobs = Some(4);
+    let reply = follow(&mut daemon.client(), &params).reply();
+    let bytes: Vec<u8> =
+        reply.logprobs.iter().flat_map(|entry| entry.chosen.bytes.clone()).collect();
+    assert!(String::from_utf8_lossy(&bytes).starts_with(&reply.message.content));
+    for entry in &reply.logprobs {
+        assert_eq!(entry.top_logprobs[0], entry.chosen, "greedily the likeliest is chosen");
+        let sum: f32 = entry.top_logprobs.iter().map(|top| top.logprob.exp()).sum();
+        assert!((0.0..=1.0001).contains(&sum), "{sum}");
+    }
 }
 
 #[test]

@@ -111,7 +111,8 @@ pub enum ToolChoice {
 pub enum Format {
     /// A JSON object, whatever is in it.
     Json,
-    /// JSON that fits this schema. Keys come in the order in which the schema names them.
+    /// JSON that fits this schema. Keys come in the order in which the schema names them, and no others unless
+    /// `additionalProperties` is there or schemas are combined.
     JsonSchema(Value),
     /// Text that fits this regular expression as a whole. Syntax of Rust's `regex`, without anchors and look-around.
     Regex(String),

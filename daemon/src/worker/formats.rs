@@ -1,24 +1,71 @@
 //! From a request's `format` to a constraint.
+//!
+//! What rules are compiled with reads the whole vocabulary, which takes a second with a large one and 100 MB. So it is
+//! made when the first rule comes, on a thread of its own: requests with rules wait for it, and no others do.
 
-use super::prepare::refused;
+use super::frames::{Job, ToWorker};
+use super::prepare::{Todo, refused};
+use hearth_abi::PluginError;
 use hearth_abi::host::{Grammar, Model};
 use hearth_engine::{Constraint, Guide, Rule};
 use hearth_protocol::{ErrorKind, Format, RpcError};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-/// What rules are compiled with, for one model.
+/// Makes constraints for one model.
 pub(super) struct Formats<'a> {
     model: &'a Arc<Model>,
-    /// Made when the first rule comes: it reads the whole vocabulary.
-    guide: Option<Guide>,
+    guide: Option<Result<Guide, PluginError>>,
+    /// Requests whose rules wait for the guide, oldest first.
+    waiting: Vec<ToWorker>,
 }
 
 impl<'a> Formats<'a> {
     pub(super) fn new(model: &'a Arc<Model>) -> Self {
-        Self { model, guide: None }
+        Self { model, guide: None, waiting: Vec::new() }
     }
 
-    pub(super) fn constraint(&mut self, format: &Format) -> Result<Constraint, RpcError> {
+    /// Keeps a request that has to wait for the guide, and has that made. Answers any other.
+    pub(super) fn hold_back(&mut self, frame: ToWorker, done: &Sender<Todo>) -> Option<ToWorker> {
+        let ToWorker::Submit { job, .. } = &frame else { return Some(frame) };
+        let format = match job {
+            Job::Chat(params) => &params.format,
+            Job::Generate(params) => &params.format,
+            _ => &None,
+        };
+        if self.guide.is_some() || matches!(format, None | Some(Format::Gbnf(_))) {
+            return Some(frame);
+        }
+        self.waiting.push(frame);
+        if self.waiting.len() == 1 {
+            let (model, done) = (Arc::clone(self.model), done.clone());
+            let made = super::spawn("guide", move || {
+                let _ = done.send(Todo::Guide(Box::new(Guide::new(&model))));
+            });
+            if let Err(error) = made {
+                let failed = PluginError::new(hearth_abi::Status::Failed, error.to_string());
+                self.guide = Some(Err(failed));
+                return self.waiting.pop();
+            }
+        }
+        None
+    }
+
+    /// True if a request was waiting, and now is not.
+    pub(super) fn forget(&mut self, request: u64) -> bool {
+        let before = self.waiting.len();
+        self.waiting
+            .retain(|frame| !matches!(frame, ToWorker::Submit { id, .. } if *id == request));
+        self.waiting.len() < before
+    }
+
+    /// Takes the guide, and answers the requests that waited for it.
+    pub(super) fn take_guide(&mut self, guide: Result<Guide, PluginError>) -> Vec<ToWorker> {
+        self.guide = Some(guide);
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(super) fn constraint(&self, format: &Format) -> Result<Constraint, RpcError> {
         let (name, rule) = match format {
             Format::Json => ("json", Rule::Json),
             Format::JsonSchema(schema) => ("json_schema", Rule::JsonSchema(schema)),
@@ -26,9 +73,10 @@ impl<'a> Formats<'a> {
             Format::Lark(grammar) => ("lark", Rule::Lark(grammar)),
             Format::Gbnf(grammar) => return Ok(self.grammar(grammar)?.into()),
         };
-        let guide = match &mut self.guide {
-            Some(guide) => guide,
-            none => none.insert(Guide::new(self.model).map_err(refused)?),
+        let guide = match &self.guide {
+            Some(Ok(guide)) => guide,
+            Some(Err(error)) => return Err(refused(error.clone())),
+            None => return Err(RpcError::new(ErrorKind::Internal, "no guide was made")),
         };
         guide.compile(rule).map_err(|error| {
             RpcError::new(ErrorKind::InvalidParams, format!("`{name}` cannot be held to: {error}"))

@@ -2,7 +2,8 @@
 //!
 //! `hearthd worker` is started by the supervisor with one end of a socket pair as its standard input. Four threads:
 //! the main one loads the model and runs the loop, `read` takes frames, `prepare` renders and tokenizes, `present`
-//! turns engine events into frames. When the daemon's end closes, for whatever reason, the process ends at once, also in
+//! turns engine events into frames. Constraints add `guide` for a while, which reads the vocabulary, and `masks`. When the
+//! daemon's end closes, for whatever reason, the process ends at once, also in
 //! the middle of a decode: a worker never outlives its daemon.
 
 mod engine_loop;
@@ -15,6 +16,7 @@ mod public;
 mod sampling;
 
 use frames::ToWorker;
+use prepare::Todo;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -47,17 +49,17 @@ pub fn run() -> anyhow::Result<()> {
     let (model, model_rx) = mpsc::channel();
     spawn("present", move || present::run(&present_rx, stream))?;
     spawn("prepare", {
-        let present = present.clone();
+        let (present, later) = (present.clone(), prepare.clone());
         move || {
             // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
             if let Ok(model) = model_rx.recv() {
-                prepare::run(&model, &prepare_rx, &engine, &present);
+                prepare::run(&model, &prepare_rx, &later, &engine, &present);
             }
         }
     })?;
     spawn("read", move || {
         while let Ok(Some(frame)) = frames::read::<ToWorker>(&mut reader, &mut buffer) {
-            if prepare.send(frame).is_err() {
+            if prepare.send(Todo::Frame(frame)).is_err() {
                 break;
             }
         }

@@ -10,7 +10,7 @@ use super::sampling::sampling;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
-use hearth_engine::{Request, Thinking};
+use hearth_engine::{Guide, Request, Thinking};
 use hearth_protocol::{
     ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Message,
     Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
@@ -20,27 +20,44 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
+/// What the thread takes, in order.
+pub(super) enum Todo {
+    Frame(ToWorker),
+    Guide(Box<Result<Guide, PluginError>>),
+}
+
 pub(super) fn run(
     model: &Arc<Model>,
-    frames: &Receiver<ToWorker>,
+    todos: &Receiver<Todo>,
+    later: &Sender<Todo>,
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
     let mut learned = Learned { formats: Formats::new(model), public: PublicPrefix::default() };
-    while let Ok(frame) = frames.recv() {
-        let sent = match frame {
-            ToWorker::Submit { id, owner, seed, job } => {
-                match prepare(model, &mut learned, id, owner, seed, job, present) {
-                    Ok(Some(command)) => engine.send(command).is_ok(),
-                    Ok(None) => true,
-                    Err(error) => present.send(Present::Failed { id, error }).is_ok(),
-                }
-            }
-            ToWorker::Cancel { id } => engine.send(Command::Cancel(id)).is_ok(),
-            ToWorker::Load(_) => true,
+    while let Ok(todo) = todos.recv() {
+        let frames = match todo {
+            Todo::Frame(frame) => learned.formats.hold_back(frame, later).into_iter().collect(),
+            Todo::Guide(guide) => learned.formats.take_guide(*guide),
         };
-        if !sent {
-            return;
+        for frame in frames {
+            let sent = match frame {
+                ToWorker::Submit { id, owner, seed, job } => {
+                    match prepare(model, &mut learned, id, owner, seed, job, present) {
+                        Ok(Some(command)) => engine.send(command).is_ok(),
+                        Ok(None) => true,
+                        Err(error) => present.send(Present::Failed { id, error }).is_ok(),
+                    }
+                }
+                ToWorker::Cancel { id } if learned.formats.forget(id) => {
+                    let error = RpcError::new(ErrorKind::Cancelled, "the request was cancelled");
+                    present.send(Present::Failed { id, error }).is_ok()
+                }
+                ToWorker::Cancel { id } => engine.send(Command::Cancel(id)).is_ok(),
+                ToWorker::Load(_) => true,
+            };
+            if !sent {
+                return;
+            }
         }
     }
 }

