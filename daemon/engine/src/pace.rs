@@ -7,14 +7,19 @@
 
 use std::time::Duration;
 
-/// 1, 2, 3-4, 5-8, ... tokens.
+/// 1, 2-3, 4-7, 8-15, ... tokens. A tile begins a class, because it is faster than what is a little smaller.
 const N_CLASSES: usize = 16;
 /// Weight of the newest step in its class.
 const NEWEST: f64 = 0.25;
 /// Prompts get at least this share of the time while answers run, however slow a step is.
 const PROMPT_SHARE: f64 = 0.25;
-/// While no answer runs, a step may take so many times the target: the next request can wait that long for its turn.
-const ALONE: f64 = 3.0;
+/// While no answer runs, a step may take so many times the target: nobody waits for a token, and large steps are cheaper.
+const ALONE: f64 = 8.0;
+/// Kernels work on so many tokens at a time, and an odd rest costs as much as a whole one.
+const TILE: usize = 64;
+/// A full tile may take so many times the target, if a token in it takes at most so much of the time.
+const TILE_OVER: f64 = 1.5;
+const TILE_GAIN: f64 = 0.9;
 /// Tokens of a prompt in a step while nothing is known.
 const FIRST_PROMPT: usize = 32;
 
@@ -89,13 +94,28 @@ impl Pace {
                 high = middle - 1;
             }
         }
-        // Kernels take rows by the dozen; an odd rest costs as much as a whole one.
-        if low > 16 { low - (n_answers + low) % 8 } else { low.min(most) }
+        let rest = (n_answers + low) % TILE;
+        if low > rest { low - rest } else { self.whole_tile(n_answers, low, seconds).min(most) }
+    }
+
+    /// A tile that is not full is computed slowly: a full one may take somewhat longer than the target, if that pays.
+    fn whole_tile(&self, n_answers: usize, n_tokens: usize, seconds: f64) -> usize {
+        let (part, whole) = (n_answers + n_tokens, TILE);
+        let pays = || {
+            let (part_time, whole_time) = (self.predict(part)?, self.predict(whole)?);
+            let is_faster = whole_time / float(whole) < TILE_GAIN * part_time / float(part);
+            Some(is_faster && whole_time < TILE_OVER * seconds)
+        };
+        if part < whole && n_answers < whole && pays() == Some(true) {
+            whole - n_answers
+        } else {
+            n_tokens
+        }
     }
 }
 
 fn class_of(n_tokens: usize) -> usize {
-    n_tokens.max(1).next_power_of_two().trailing_zeros() as usize
+    n_tokens.max(1).ilog2() as usize
 }
 
 #[allow(clippy::cast_precision_loss)] // Numbers of tokens are small.

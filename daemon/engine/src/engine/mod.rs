@@ -265,6 +265,10 @@ impl Engine {
         if !self.config.speculate || !self.cache.can_roll_back() {
             return Ok(());
         }
+        // Beside a prompt every token more would delay both.
+        if self.shares.iter().any(|share| share.n_tokens > 1 || !share.completes) {
+            return Ok(());
+        }
         let mut n_tokens: usize = self.shares.iter().map(|share| share.n_tokens).sum();
         let n_completed = self.shares.iter().filter(|share| share.completes).count();
         let mut n_yield = f64::from(to_u32(n_completed));
