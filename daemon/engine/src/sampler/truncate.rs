@@ -62,10 +62,11 @@ pub(super) fn truncate(
         keep_top_p(sampling.top_p, min_keep, logits, best, floor, gathered, list);
     }
     if !gathered && !top_p {
-        let floor = min_p.map_or(floor, |ratio| floor.max(best + ratio));
-        between(logits, floor, f32::INFINITY, list);
+        let low = min_p.map_or(floor, |ratio| floor.max(best + ratio));
+        between(logits, low, f32::INFINITY, list);
         if min_p.is_some() && list.len() < min_keep {
             likeliest(logits, min_keep, list);
+            list.retain(|candidate| candidate.logit >= floor);
         }
     }
     if let Some(ratio) = min_p {
