@@ -1,12 +1,13 @@
 //! Requests by name: whatever takes a while is accepted under one, and ends when somebody says so.
 
 use hearth_protocol::{
-    CancelMethod, CancelParams, ErrorKind, ImportMode, ImportParams, Imported, LoadParams, Loaded,
-    ModelImport, ModelListMethod, ModelLoad, ProgressEvent, Stream, StreamMethod,
+    CancelMethod, CancelParams, ChatParams, ErrorKind, ImportMode, ImportParams, Imported,
+    LoadParams, Loaded, ModelImport, ModelListMethod, ModelLoad, ProgressEvent, Stream,
+    StreamMethod,
 };
 use hearth_tests::{
-    TestDaemon, WebSocket, ctl_path, eventually_is, is_alive, reference_model, refused,
-    signal_process,
+    TestDaemon, WebSocket, chat, ctl_path, eventually_is, follow, is_alive, reference_model,
+    refused, signal_process,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -251,4 +252,23 @@ fn unsubscribing_from_a_stream_that_has_ended_changes_nothing() {
     assert_eq!(raw.call("generate.unsubscribe", &json!([subscription]))["result"], false);
     raw.half_close();
     assert_eq!(raw.rest(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_request_ends_when_its_time_is_over_whatever_it_does() {
+    let daemon = TestDaemon::start();
+    daemon.model("late", &[("open_ms", 600_000.into())]);
+    daemon.model("slow", &[("slow_us_per_decode", 20_000.into()), ("eos_one_in", 0.into())]);
+    // While it loads, and in the middle of an answer; and the next is served.
+    for model in ["late", "slow"] {
+        let params = ChatParams { timeout_ms: Some(300), ..chat(model, "hello") };
+        let told = follow(&mut daemon.client(), &params);
+        let error = told.error();
+        assert_eq!(error.kind(), Some(ErrorKind::DeadlineExceeded), "{error:?}");
+        assert!(error.message.contains("300 ms"), "{error:?}");
+        daemon.await_idle();
+    }
+    let mut params = ChatParams { timeout_ms: Some(600_000), ..chat("slow", "hello") };
+    params.options.max_tokens = Some(2);
+    assert_eq!(follow(&mut daemon.client(), &params).reply().usage.completion_tokens, 2);
 }

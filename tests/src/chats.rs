@@ -18,6 +18,7 @@ pub fn chat(model: &str, text: &str) -> ChatParams {
         options: greedy(),
         keep_alive: None,
         request: None,
+        timeout_ms: None,
     }
 }
 
@@ -31,6 +32,7 @@ pub fn generate(model: &str, prompt: &str) -> GenerateParams {
         options: greedy(),
         keep_alive: None,
         request: None,
+        timeout_ms: None,
     }
 }
 

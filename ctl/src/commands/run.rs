@@ -44,6 +44,7 @@ pub(super) fn answer_once(
         options: args.options(),
         keep_alive: args.keep_alive.keep_alive,
         request: Some(request_name()),
+        timeout_ms: None,
     };
     match answer::ask(&context.out, session, &params)?.ending {
         Ending::Done(reply) => {

@@ -167,6 +167,10 @@ pub struct ChatParams {
     /// The caller's own name for this request, for `cancel`; unique among the caller's running requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// How long all of it may take in milliseconds, loading the model and waiting included; then it ends with
+    /// `deadline_exceeded`. Default: as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 /// Parameters of `generate`.
@@ -192,6 +196,10 @@ pub struct GenerateParams {
     /// The caller's own name for this request, for `cancel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// How long all of it may take in milliseconds, loading the model and waiting included; then it ends with
+    /// `deadline_exceeded`. Default: as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 impl std::fmt::Debug for GenerateParams {

@@ -73,6 +73,8 @@ kinds! {
     NoBackend = -32013;
     /// A file could not be read or written.
     Io = -32014;
+    /// The request did not end in the time it was given.
+    DeadlineExceeded = -32015;
 }
 
 /// `data` of every error object.

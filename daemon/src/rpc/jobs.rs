@@ -19,6 +19,7 @@ pub(super) struct Ask {
     model: String,
     keep_alive: Option<KeepAlive>,
     job: Job,
+    timeout: Option<Duration>,
 }
 
 /// A method that is one job of a worker.
@@ -40,7 +41,8 @@ impl ByWorker for ChatSend {
 
     fn ask(params: ChatParams) -> Ask {
         let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-        Ask { model, keep_alive, job: Job::Chat(Box::new(params)) }
+        let timeout = params.timeout_ms.map(Duration::from_millis);
+        Ask { model, keep_alive, job: Job::Chat(Box::new(params)), timeout }
     }
 
     fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply> {
@@ -58,7 +60,8 @@ impl ByWorker for Generate {
 
     fn ask(params: GenerateParams) -> Ask {
         let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-        Ask { model, keep_alive, job: Job::Generate(Box::new(params)) }
+        let timeout = params.timeout_ms.map(Duration::from_millis);
+        Ask { model, keep_alive, job: Job::Generate(Box::new(params)), timeout }
     }
 
     fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply> {
@@ -72,7 +75,7 @@ impl ByWorker for Generate {
 impl ByWorker for Embed {
     fn ask(params: EmbedParams) -> Ask {
         let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-        Ask { model, keep_alive, job: Job::Embed(params) }
+        Ask { model, keep_alive, job: Job::Embed(params), timeout: None }
     }
 
     fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
@@ -82,7 +85,8 @@ impl ByWorker for Embed {
 
 impl ByWorker for Tokenize {
     fn ask(params: TokenizeParams) -> Ask {
-        Ask { model: params.model.clone(), keep_alive: None, job: Job::Tokenize(params) }
+        let model = params.model.clone();
+        Ask { model, keep_alive: None, job: Job::Tokenize(params), timeout: None }
     }
 
     fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
@@ -92,7 +96,8 @@ impl ByWorker for Tokenize {
 
 impl ByWorker for Detokenize {
     fn ask(params: DetokenizeParams) -> Ask {
-        Ask { model: params.model.clone(), keep_alive: None, job: Job::Detokenize(params) }
+        let model = params.model.clone();
+        Ask { model, keep_alive: None, job: Job::Detokenize(params), timeout: None }
     }
 
     fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
@@ -115,7 +120,16 @@ where
         params: M::Params,
         events: Events<Event<M::Reply>>,
     ) -> Result<M::Reply, RpcError> {
-        let (reply, load_us) = ask(&request, M::ask(params), &events).await?;
+        let ask_of = M::ask(params);
+        let timeout = ask_of.timeout;
+        let asking = ask(&request, ask_of, &events);
+        let (reply, load_us) = match timeout {
+            None => asking.await?,
+            // What is dropped gives its place in the engine back.
+            Some(timeout) => tokio::time::timeout(timeout, asking)
+                .await
+                .unwrap_or_else(|_| Err(too_late(timeout)))?,
+        };
         M::reply(reply, request.name, load_us).ok_or_else(unexpected)
     }
 }
@@ -123,7 +137,7 @@ where
 /// The worker's reply, and the microseconds that the model took to load.
 async fn ask<R: Serialize>(
     request: &Request,
-    Ask { model, keep_alive, job }: Ask,
+    Ask { model, keep_alive, job, .. }: Ask,
     events: &Events<Event<R>>,
 ) -> Result<(Reply, u64), RpcError> {
     let lease = lease(&request.daemon, &model, keep_alive).await?;
@@ -181,6 +195,14 @@ pub(super) async fn loading(
         WorkerState::Ended(error) => Err(error.clone()),
         WorkerState::Loading { fraction } => Ok(Some(*fraction)),
     }
+}
+
+fn too_late(timeout: Duration) -> RpcError {
+    RpcError::new(
+        ErrorKind::DeadlineExceeded,
+        format!("the request did not end within its {} ms", timeout.as_millis()),
+    )
+    .with_hint("give it more `timeout_ms`, or ask for fewer tokens with `max_tokens`")
 }
 
 fn unexpected() -> RpcError {

@@ -239,6 +239,7 @@ impl Chat<'_> {
             options: self.settings.options.clone(),
             keep_alive: self.args.keep_alive.keep_alive,
             request: Some(request_name()),
+            timeout_ms: None,
         };
         let answer = match self.with_reconnect(|session| answer::ask(out, session, &params)) {
             Ok(answer) => answer,
