@@ -10,6 +10,7 @@
 
 mod archive;
 mod cells;
+mod find;
 
 use archive::Archive;
 use cells::Cells;
@@ -178,89 +179,6 @@ impl Cache {
 
     fn is_running(&self, slot: usize) -> bool {
         self.slots[slot].state == SlotState::Running
-    }
-
-    /// The best place for a prompt, with room for `n_cells` in all, if there is one now.
-    pub(crate) fn find_place(&self, entitled: &Entitled<'_>, n_cells: usize) -> Option<Placement> {
-        let placement = self.best_place(entitled)?;
-        let n_running = self.cells.n_used_by(|slot| self.is_running(slot)) + self.promised();
-        let needed = match placement {
-            // Its cells are counted already.
-            Placement::Copy { from, len, .. } if self.is_running(from) => n_cells - len,
-            // It is all there for a moment.
-            Placement::Restore { entry, .. } => n_cells.max(self.archive.len_of(entry)),
-            _ => n_cells,
-        };
-        (n_running + needed <= self.n_cells).then_some(placement)
-    }
-
-    fn best_place(&self, entitled: &Entitled<'_>) -> Option<Placement> {
-        let in_memory = self.best_prefix(entitled);
-        let len = in_memory.map_or(0, Placement::len);
-        if let Some((entry, saved)) = self.archive.best(entitled, !self.can_roll_back)
-            && saved > len
-            && saved >= MIN_SHARED
-            && let Some(to) = self.empty_slot()
-        {
-            return Some(Placement::Restore { entry, to, len: saved });
-        }
-        in_memory.or_else(|| self.empty_slot().map(|slot| Placement::Fresh { slot }))
-    }
-
-    /// How much of a prompt is here already, in either tier.
-    pub(crate) fn best_held(&self, entitled: &Entitled<'_>) -> usize {
-        self.best_place(entitled).map_or(0, Placement::len)
-    }
-
-    fn best_prefix(&self, entitled: &Entitled<'_>) -> Option<Placement> {
-        let most = entitled.prompt.len().saturating_sub(1);
-        let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free);
-        let usable = taken.filter_map(|(idx, slot)| {
-            let len = entitled.prefix_of(slot.owner, &slot.tokens);
-            let whole = len == slot.tokens.len();
-            let mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
-            let possible =
-                len > 0 && ((mine && (whole || self.can_roll_back)) || self.can_copy(slot, len));
-            // The same conversation goes on, or is asked again: nobody misses what stands behind the prefix.
-            let same = mine && (whole || (len == most && self.can_roll_back));
-            possible.then_some((len, same, slot.last_used, idx))
-        });
-        let (len, same, _, idx) = usable.max()?;
-        if same {
-            return Some(Placement::Reuse { slot: idx, keep: len });
-        }
-        let slot = &self.slots[idx];
-        let can_copy = self.can_copy(slot, len);
-        let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
-        let is_mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
-        match free {
-            Some(to) if can_copy => Some(Placement::Copy { from: idx, to, len }),
-            _ if is_mine && self.can_roll_back => Some(Placement::Reuse { slot: idx, keep: len }),
-            // No slot is free: another one that is kept can be emptied.
-            _ if can_copy => {
-                let to = self.least_recently_kept(Some(idx))?;
-                Some(Placement::Copy { from: idx, to, len })
-            }
-            _ => None,
-        }
-    }
-
-    fn can_copy(&self, slot: &Slot, len: usize) -> bool {
-        len >= MIN_SHARED && (self.can_copy_part || len == slot.tokens.len())
-    }
-
-    fn empty_slot(&self) -> Option<usize> {
-        let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
-        free.or_else(|| self.least_recently_kept(None))
-    }
-
-    fn least_recently_kept(&self, except: Option<usize>) -> Option<usize> {
-        let kept = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(idx, slot)| slot.state == SlotState::Kept && Some(*idx) != except);
-        kept.min_by_key(|(_, slot)| slot.last_used).map(|(idx, _)| idx)
     }
 
     /// Does what `find_place` proposed. Answers the slot and how many tokens of the prompt it holds.
