@@ -29,7 +29,7 @@ mod threads;
 pub use config::EngineConfig;
 pub use constraint::{Constraint, ConstraintError, Guide, Guided, PluginGrammar, Rule};
 pub use embedder::Embedder;
-pub use engine::{Engine, Fatal, MemoryUse, Sink};
+pub use engine::{Engine, Fatal, Sink};
 pub use sampler::{Breakers, Dry, Logprobs, Mirostat, MirostatVersion, Sampler, Sampling};
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};
 pub use thoughts::Thinking;

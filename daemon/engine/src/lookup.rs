@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 const N: usize = 3;
 /// Longest draft.
-pub(crate) const MAX_DRAFT: usize = 16;
+const MAX_DRAFT: usize = 16;
 /// Weight of the newest guess in the rate.
 const NEWEST: f64 = 0.1;
 /// The rate of a text of which nothing is known yet.

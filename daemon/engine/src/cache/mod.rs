@@ -97,7 +97,6 @@ pub(crate) struct Cache {
     clock: u64,
     can_roll_back: bool,
     can_copy_part: bool,
-    can_save: bool,
     save_time: Duration,
     /// Learned from sequences that were saved.
     save_time_per_token: Duration,
@@ -129,7 +128,6 @@ impl Cache {
             clock: 0,
             can_roll_back: info.can_roll_back,
             can_copy_part: info.can_copy_part,
-            can_save: info.can_save,
             save_time: bounds.save_time,
             save_time_per_token: Duration::from_micros(20),
             bytes_per_token: 0,
@@ -146,7 +144,7 @@ impl Cache {
 
     /// A finished sequence can only go on where it ended.
     pub(crate) fn needs_checkpoints(&self) -> bool {
-        !self.can_roll_back && self.can_save && !self.archive.is_off()
+        !self.can_roll_back && !self.archive.is_off()
     }
 
     pub(crate) fn can_roll_back(&self) -> bool {

@@ -175,13 +175,9 @@ impl Engine {
             }
         }
         sink.event(sequence.id, Event::Done(sequence.finish(reason)));
-        self.ledger.leave(sequence.owner);
         if let Some(admitted) = sequence.admitted {
             self.ledger.served(admitted.elapsed());
         }
-        if let Some(slot) = sequence.slot.take() {
-            self.cache.keep(slot);
-        }
-        self.n_places = self.config.n_parallel as usize;
+        self.leave(&sequence);
     }
 }

@@ -10,7 +10,7 @@ mod answers;
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
 use crate::ledger::Ledger;
-use crate::lookup::{MAX_DRAFT, draft_len};
+use crate::lookup::draft_len;
 use crate::pace::Pace;
 use crate::runner::Runner;
 use crate::scheduler::{Pending, Share, plan};
@@ -31,15 +31,6 @@ pub trait Sink {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the backend failed: {0}")]
 pub struct Fatal(pub PluginError);
-
-/// What a model's memory takes now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// The context: KV cells and buffers, as far as the plugin tells. It may be taken only as it is used.
-    pub context_bytes: u64,
-    /// Saved sequences.
-    pub archive_bytes: u64,
-}
 
 /// One model's serving loop.
 #[derive(Debug)]
@@ -121,12 +112,9 @@ impl Engine {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// What its memory takes.
-    pub fn memory_use(&self) -> MemoryUse {
-        MemoryUse {
-            context_bytes: self.runner.context.info().memory_bytes,
-            archive_bytes: self.cache.n_archived_bytes() as u64,
-        }
+    /// Bytes of saved sequences.
+    pub fn n_archived_bytes(&self) -> usize {
+        self.cache.n_archived_bytes()
     }
 
     /// Most tokens that one sequence may have, prompt and answer together.
@@ -177,11 +165,17 @@ impl Engine {
 
     /// Ends a request without an answer. What is in memory of it stays for reuse.
     fn abandon(&mut self, sequence: Sequence, failure: Failure, sink: &mut dyn Sink) {
+        sink.event(sequence.id, Event::Failed(failure));
+        self.leave(&sequence);
+    }
+
+    /// Gives back what a sequence had that has ended.
+    fn leave(&mut self, sequence: &Sequence) {
         self.ledger.leave(sequence.owner);
         if let Some(slot) = sequence.slot {
             self.cache.keep(slot);
         }
-        sink.event(sequence.id, Event::Failed(failure));
+        self.n_places = self.config.n_parallel as usize;
     }
 
     /// Schedule, run, sample, emit. Does nothing when idle.
@@ -269,26 +263,21 @@ impl Engine {
         if self.shares.iter().any(|share| share.n_tokens > 1 || !share.completes) {
             return Ok(());
         }
-        let mut n_tokens: usize = self.shares.iter().map(|share| share.n_tokens).sum();
-        let n_completed = self.shares.iter().filter(|share| share.completes).count();
-        let mut n_yield = f64::from(to_u32(n_completed));
+        // So each share is one token, and yields one.
+        let mut n_tokens = self.shares.len();
+        let mut n_yield = f64::from(to_u32(n_tokens));
         for share in &mut self.shares {
             let sequence = &self.running[share.idx];
             let Some(slot) = sequence.slot else { continue };
-            if share.n_tokens > 1 || !share.completes || sequence.n_generated() == 0 {
+            if sequence.n_generated() == 0 {
                 continue;
             }
             let left = sequence.n_left().saturating_sub(1);
             let room = (self.config.n_batch as usize - n_tokens).min(left);
             let n_guessed = sequence.lookup.guess(&sequence.tokens).len().min(room);
             let time = |n_tokens| self.pace.predict(n_tokens);
-            let (n_drafted, yields) = draft_len(
-                sequence.lookup.rate(),
-                n_guessed.min(MAX_DRAFT),
-                n_tokens,
-                n_yield,
-                time,
-            );
+            let (n_drafted, yields) =
+                draft_len(sequence.lookup.rate(), n_guessed, n_tokens, n_yield, time);
             let lacks = self.cache.lacks(slot, 1 + n_drafted);
             if n_drafted > 0 && self.cache.make_room(&mut self.runner.context, lacks)? {
                 self.cache.reserve(slot, 1 + n_drafted);
