@@ -17,6 +17,7 @@ mod sampling;
 mod service;
 mod stopping;
 mod stuck;
+mod templates;
 mod terminal;
 mod users;
 mod websocket;

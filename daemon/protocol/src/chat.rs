@@ -179,8 +179,11 @@ pub struct ChatParams {
 pub struct GenerateParams {
     /// Name of a model in the store; it is loaded if it is not.
     pub model: String,
-    /// Text to continue, as it stands, without a chat template. Control tokens in it are not recognised unless `raw`.
+    /// Text to continue, as it stands, without a chat template, unless there is a `suffix`. Control tokens in it are not recognised unless `raw`.
     pub prompt: String,
+    /// Text that comes after what the model writes; needs a model whose template has a place for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suffix: Option<String>,
     /// Read spelled-out control tokens in the prompt, and add none around it.
     #[serde(default)]
     pub raw: bool,

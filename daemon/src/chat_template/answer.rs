@@ -122,7 +122,8 @@ impl Reader {
         // Where the last object ended, and from where the next may begin.
         let (mut after, mut at) = (0, 0);
         while let Some(start) = text[at..].find(['{', '[']).map(|start| at + start) {
-            let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
+            let mut values =
+                serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
             let Some(Ok(value)) = values.next() else {
                 at = start + 1;
                 continue;

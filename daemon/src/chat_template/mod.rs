@@ -41,11 +41,23 @@ pub(crate) struct Chat<'a> {
 }
 
 /// What a model can do, as far as its template says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Abilities {
     pub(crate) tools: bool,
     pub(crate) insert: bool,
     pub(crate) thinking: bool,
+}
+
+impl Abilities {
+    /// A guess by the words in a template that the plugin renders, and not we.
+    pub(crate) fn of_jinja(template: &str) -> Self {
+        let thoughts = ["enable_thinking", "reasoning_content", "<think>"];
+        Self {
+            tools: template.contains("tools"),
+            insert: false,
+            thinking: thoughts.iter().any(|word| template.contains(word)),
+        }
+    }
 }
 
 impl ChatTemplate {

@@ -61,11 +61,13 @@ fn has_field(pipe: &Pipe, name: &str) -> bool {
     })
 }
 
-/// The first text in the first `if .ToolCalls`, up to a brace; without one, a brace.
+/// The first text in the first `if .ToolCalls`, up to a brace or the bracket of a list; without one, a brace.
 pub(super) fn before_calls(nodes: &[Node]) -> String {
     let text = if_calls(nodes).and_then(|branch| first_text(&branch.body)).unwrap_or_default();
-    match text.trim().split('{').next().unwrap_or_default().trim_end() {
-        "" => "{".into(),
+    let tag = text.trim().split('{').next().unwrap_or_default().trim_end();
+    match tag.strip_suffix('[').map_or(tag, str::trim_end) {
+        "" if tag.is_empty() => "{".into(),
+        "" => tag.into(),
         tag => tag.into(),
     }
 }

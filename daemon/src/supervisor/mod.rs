@@ -9,6 +9,7 @@ mod worker;
 
 use crate::config::Config;
 use crate::worker::frames::LoadSpec;
+use crate::worker::preset::Preset;
 use hearth_protocol::{BackendState, ErrorKind, RpcError};
 use hearth_store::{ModelName, ResolvedModel};
 use std::collections::HashMap;
@@ -118,6 +119,7 @@ impl Supervisor {
             plugin: plugin.into(),
             model: model.model_path.clone(),
             adapters: model.adapters.clone(),
+            preset: Preset::of(model),
             n_ctx: engine.context,
             n_batch: engine.batch,
             n_parallel: engine.parallel,

@@ -12,7 +12,9 @@ pub(crate) mod frames;
 mod load;
 mod prepare;
 mod present;
+pub(crate) mod preset;
 mod public;
+mod render;
 mod sampling;
 
 use frames::ToWorker;
@@ -50,10 +52,11 @@ pub fn run() -> anyhow::Result<()> {
     spawn("present", move || present::run(&present_rx, stream))?;
     spawn("prepare", {
         let (present, later) = (present.clone(), prepare.clone());
+        let preset = spec.preset.clone();
         move || {
             // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
             if let Ok(model) = model_rx.recv() {
-                prepare::run(&model, &prepare_rx, &later, &engine, &present);
+                prepare::run(&model, preset, &prepare_rx, &later, &engine, &present);
             }
         }
     })?;

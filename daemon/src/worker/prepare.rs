@@ -1,22 +1,23 @@
-//! From a request's words to tokens: chat templates, tokenizing, constraints. Everything the plugin allows from any
+//! From a request's words to tokens: prompts, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
 use super::engine_loop::{Command, EmbedJob};
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
 use super::present::{Answer, Parsing, Present};
+use super::preset::Preset;
 use super::public::PublicPrefix;
+use super::render::Renderer;
 use super::sampling::sampling;
+use crate::chat_template::Chat;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
 use hearth_engine::{Guide, Request, Thinking};
 use hearth_protocol::{
-    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Message,
-    Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
+    DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Options, RpcError,
+    TokenizeReply, ToolChoice,
 };
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -28,12 +29,18 @@ pub(super) enum Todo {
 
 pub(super) fn run(
     model: &Arc<Model>,
+    preset: Preset,
     todos: &Receiver<Todo>,
     later: &Sender<Todo>,
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
-    let mut learned = Learned { formats: Formats::new(model), public: PublicPrefix::default() };
+    let mut learned = Learned {
+        formats: Formats::new(model),
+        renderer: Renderer::new(model, preset.template.as_deref()),
+        preset,
+        public: PublicPrefix::default(),
+    };
     while let Ok(todo) = todos.recv() {
         let frames = match todo {
             Todo::Frame(frame) => learned.formats.hold_back(frame, later).into_iter().collect(),
@@ -62,9 +69,11 @@ pub(super) fn run(
     }
 }
 
-/// What is made once for a model, when it is needed first.
+/// What is known of a model beside its vocabulary, some of it only once it is needed.
 struct Learned<'a> {
     formats: Formats<'a>,
+    renderer: Renderer,
+    preset: Preset,
     public: PublicPrefix,
 }
 
@@ -81,9 +90,15 @@ fn prepare(
     match job {
         Job::Chat(params) => {
             generates(model)?;
-            let rendered = render(model, &params)?;
-            if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !rendered.tools
-            {
+            let renderer = &learned.renderer;
+            let think = renderer.think(params.think);
+            let chat = Chat {
+                messages: &learned.preset.begin(&params.messages),
+                tools: &params.tools,
+                think,
+            };
+            let prompt = renderer.chat(&chat, params.tool_choice)?;
+            if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !prompt.tools {
                 return Err(RpcError::new(
                     ErrorKind::Unsupported,
                     "this model's chat template knows no tools",
@@ -92,42 +107,51 @@ fn prepare(
                     "send the request without tools, or use a model that was made for them",
                 ));
             }
-            let mut request = request(model, id, owner, seed, &params.options)?;
-            request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
-            request.n_public =
-                learned.public.of(model, params.think.unwrap_or(true), &request.prompt);
-            request.stops.extend_from_slice(&rendered.stops);
+            let options = learned.preset.options(&params.options);
+            let mut request = request(model, id, owner, seed, &options)?;
+            request.n_public = learned.public.of(renderer, &learned.preset, think, &prompt.tokens);
+            request.prompt = prompt.tokens;
+            request.stops.extend(prompt.stops);
             request.thinking = thinking(
                 model,
-                &rendered,
+                prompt.thoughts,
                 params.think_tokens,
                 // The template's own grammar begins with the thoughts; a format is the answer's.
                 params.format.is_none(),
             )?;
             request.spelled =
-                rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
-            request.constraint = match &params.format {
-                Some(_) if params.tool_choice == ToolChoice::Required => {
+                prompt.spelled.iter().filter_map(|text| single_token(model, text)).collect();
+            request.constraint = match (&params.format, &prompt.grammar) {
+                (Some(_), _) if params.tool_choice == ToolChoice::Required => {
                     return Err(RpcError::new(
                         ErrorKind::InvalidParams,
                         "a `format` and a required tool call exclude each other",
                     )
                     .with_hint("leave out one of them"));
                 }
-                Some(format) => Some(learned.formats.constraint(format)?),
-                None if rendered.grammar.is_empty() || rendered.grammar_lazy => None,
-                None => Some(learned.formats.grammar(&rendered.grammar)?.into()),
+                (Some(format), _) => Some(learned.formats.constraint(format)?),
+                (None, Some(grammar)) => Some(learned.formats.grammar(grammar)?.into()),
+                (None, None) => None,
             };
-            let parsing =
-                (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser));
+            let parsing = prompt.reading.map(Parsing::new);
             let _ = present.send(Present::Begin { id, answer: Answer::chat(model, parsing) });
             Ok(Some(Command::Submit(Box::new(request))))
         }
         Job::Generate(params) => {
             generates(model)?;
-            let mut request = request(model, id, owner, seed, &params.options)?;
-            request.prompt =
-                model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
+            let options = learned.preset.options(&params.options);
+            let mut request = request(model, id, owner, seed, &options)?;
+            request.prompt = match &params.suffix {
+                None => model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?,
+                Some(_) if params.raw => {
+                    return Err(RpcError::new(
+                        ErrorKind::InvalidParams,
+                        "`raw` and a `suffix` exclude each other",
+                    )
+                    .with_hint("leave out one of them"));
+                }
+                Some(suffix) => learned.renderer.between(&params.prompt, suffix)?,
+            };
             request.constraint = params
                 .format
                 .as_ref()
@@ -189,102 +213,17 @@ fn request(
     })
 }
 
-/// What `hearth.chat/1` answers.
-#[derive(Deserialize)]
-struct Rendered {
-    prompt: String,
-    #[serde(default)]
-    stops: Vec<String>,
-    #[serde(default)]
-    plain: bool,
-    #[serde(default)]
-    parser: String,
-    #[serde(default)]
-    grammar: String,
-    #[serde(default)]
-    grammar_lazy: bool,
-    #[serde(default)]
-    preserved: Vec<String>,
-    #[serde(default)]
-    thinks: bool,
-    #[serde(default)]
-    think_start: String,
-    #[serde(default)]
-    think_ends: Vec<String>,
-    #[serde(default)]
-    tools: bool,
-}
-
 fn thinking(
     model: &Model,
-    rendered: &Rendered,
+    thoughts: Option<(String, Vec<String>)>,
     max_tokens: Option<u32>,
     is_constrained: bool,
 ) -> Result<Option<Thinking>, RpcError> {
-    let Some(end) = rendered.think_ends.first().filter(|_| rendered.thinks) else {
+    let Some((start, ends)) = thoughts.filter(|(_, ends)| !ends.is_empty()) else {
         return Ok(None);
     };
-    let closing = model.tokenize(&format!("\n{end}\n"), false, true).map_err(refused)?;
-    Ok(Some(Thinking {
-        start: rendered.think_start.clone(),
-        ends: rendered.think_ends.clone(),
-        closing,
-        max_tokens,
-        is_constrained,
-    }))
-}
-
-fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {
-    let mut request = Map::new();
-    request.insert("messages".into(), params.messages.iter().map(message).collect());
-    if !params.tools.is_empty() {
-        request.insert("tools".into(), params.tools.iter().map(tool).collect());
-        let choice = match params.tool_choice {
-            ToolChoice::Auto => "auto",
-            ToolChoice::Required => "required",
-            ToolChoice::None => "none",
-        };
-        request.insert("tool_choice".into(), choice.into());
-    }
-    request.insert("thinking".into(), params.think.unwrap_or(true).into());
-    let answer = model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
-    serde_json::from_str(&answer).map_err(|error| {
-        RpcError::new(ErrorKind::Internal, format!("the backend answered no chat prompt: {error}"))
-    })
-}
-
-/// In the shape of OpenAI's chat completions, which the plugin reads.
-fn message(message: &Message) -> Value {
-    let mut object = Map::new();
-    let role = match message.role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    };
-    object.insert("role".into(), role.into());
-    object.insert("content".into(), message.content.as_str().into());
-    if let Some(reasoning) = &message.reasoning {
-        object.insert("reasoning_content".into(), reasoning.as_str().into());
-    }
-    if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(|call| {
-            json!({ "type": "function", "id": call.id, "function": { "name": call.name, "arguments": call.arguments } })
-        });
-        object.insert("tool_calls".into(), calls.collect());
-    }
-    if let Some(id) = &message.tool_call_id {
-        object.insert("tool_call_id".into(), id.as_str().into());
-    }
-    Value::Object(object)
-}
-
-fn tool(tool: &Tool) -> Value {
-    let parameters = if tool.parameters.is_null() { json!({}) } else { tool.parameters.clone() };
-    json!({
-        "type": "function",
-        "function": { "name": tool.name, "description": tool.description, "parameters": parameters },
-    })
+    let closing = model.tokenize(&format!("\n{}\n", ends[0]), false, true).map_err(refused)?;
+    Ok(Some(Thinking { start, ends, closing, max_tokens, is_constrained }))
 }
 
 fn single_token(model: &Model, text: &str) -> Option<Token> {

@@ -2,6 +2,7 @@
 //! them, and writes. Frames that are ready at the same time go out in one write.
 
 use super::frames::{self, FromWorker, Piece, Reply, WorkerEvent};
+use crate::chat_template::{Parsed, Reader};
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::{Finish, Logprobs};
@@ -9,7 +10,6 @@ use hearth_protocol::{
     ChatReply, FinishReason, GenerateReply, Logprob, Message, Role, RpcError, Timings,
     TokenLogprob, ToolCall, Usage,
 };
-use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -222,48 +222,44 @@ fn with_logprobs(mut event: WorkerEvent, all: &[Logprob], n_told: &mut usize) ->
     event
 }
 
+/// How the answer to one prompt is read.
+pub(super) enum Reading {
+    /// By `hearth.chat/1`, which made the prompt.
+    Plugin {
+        model: Arc<Model>,
+        parser: String,
+    },
+    Tags(Reader),
+}
+
+impl Reading {
+    fn read(&self, text: &str, partial: bool) -> Option<Parsed> {
+        match self {
+            Self::Plugin { model, parser } => {
+                let message = model.chat_parse(parser, text, partial).ok()?;
+                serde_json::from_str(&message).ok()
+            }
+            Self::Tags(reader) => Some(reader.read(text, partial)),
+        }
+    }
+}
+
 /// Reads an answer in the model's own format, as it grows.
 pub(super) struct Parsing {
-    model: Arc<Model>,
-    parser: String,
+    reading: Reading,
     /// What was emitted so far.
     content: String,
     reasoning: String,
 }
 
-/// What `hearth.chat/1` reads out of an answer.
-#[derive(Deserialize, Default)]
-struct Parsed {
-    #[serde(default)]
-    content: String,
-    #[serde(default)]
-    reasoning: String,
-    #[serde(default)]
-    tool_calls: Vec<ParsedCall>,
-}
-
-#[derive(Deserialize)]
-struct ParsedCall {
-    #[serde(default)]
-    id: String,
-    name: String,
-    #[serde(default)]
-    arguments: String,
-}
-
 impl Parsing {
-    pub(super) fn new(model: Arc<Model>, parser: String) -> Self {
-        Self { model, parser, content: String::new(), reasoning: String::new() }
-    }
-
-    fn parse(&self, text: &str, partial: bool) -> Option<Parsed> {
-        let message = self.model.chat_parse(&self.parser, text, partial).ok()?;
-        serde_json::from_str(&message).ok()
+    pub(super) fn new(reading: Reading) -> Self {
+        Self { reading, content: String::new(), reasoning: String::new() }
     }
 
     fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
         // What cannot be read yet is read with the next piece, or at the end.
-        if let Some(parsed) = self.parse(text, true) {
+        if let Some(parsed) = self.reading.read(text, true) {
             self.emit(&parsed, out);
         }
     }
@@ -286,8 +282,10 @@ impl Parsing {
 
     fn finish(mut self, text: String, out: &mut dyn FnMut(WorkerEvent)) -> Message {
         // An answer that does not follow its format is content, all of it.
-        let parsed =
-            self.parse(&text, false).unwrap_or(Parsed { content: text, ..Parsed::default() });
+        let parsed = self
+            .reading
+            .read(&text, false)
+            .unwrap_or(Parsed { content: text, ..Parsed::default() });
         self.emit(&parsed, out);
         let calls = parsed.tool_calls.into_iter().enumerate().map(|(idx, call)| ToolCall {
             id: if call.id.is_empty() { format!("call_{idx}") } else { call.id },
