@@ -206,7 +206,31 @@ fn load_family(folder: &Path, family: &str) -> Result<Vec<Device>> {
         (0..sys::ggml_backend_reg_dev_count(registry))
             .map(|index| sys::ggml_backend_reg_dev_get(registry, index))
     };
-    Ok(handles.map(|handle| Device { handle, detail: detail.clone() }).collect())
+    let devices = handles.map(|handle| Device { handle, detail: detail.clone() }).collect();
+    if family == CPU {
+        register_kernels(&path);
+    }
+    Ok(devices)
+}
+
+/// Puts this plugin's kernels before ggml's own, where there are any for this processor.
+fn register_kernels(module: &CStr) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::kernels::are_usable() {
+        // SAFETY: the path is of a loaded module of this very build, and no model is open yet.
+        let registered = unsafe { crate::shim::hearth_shim_register_kernels(module.as_ptr()) };
+        let level = if registered { LogLevel::Debug } else { LogLevel::Warn };
+        log::line(
+            level,
+            if registered {
+                "Own kernels are used"
+            } else {
+                "Own kernels do not fit the CPU module"
+            },
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = module;
 }
 
 /// `libggml-cpu-zen4.so` and `libggml-cpu.so` are of the family `cpu`.
