@@ -1,4 +1,4 @@
-// A buffer type of ggml's CPU for tensors whose products are computed in `src/kernels`.
+// A buffer type of ggml's CPU whose tensors are multiplied by `src/kernels`, and which takes attention too.
 //
 // ggml asks the CPU's "extra" buffer types, in order, whether a weight may live in them, and hands each operation to the
 // type that knows it. The list belongs to the CPU module, which this library does not link: its few functions are looked up
@@ -16,7 +16,7 @@
 #include <algorithm>
 #include <cstring>
 
-// Mirrored by hand from src/kernels/mod.rs.
+// Mirrored by hand from src/kernels/product/mod.rs.
 struct hearth_product {
     ggml_type format;
     size_t n_weights;
@@ -27,7 +27,40 @@ struct hearth_product {
     float * out;
 };
 
+// Mirrored by hand from src/kernels/attention/mod.rs.
+struct hearth_tensor {
+    const void * data;
+    size_t stride;
+    size_t head_stride;
+};
+struct hearth_attention {
+    size_t n_key;
+    size_t n_value;
+    size_t n_tokens;
+    size_t n_heads;
+    size_t n_memory_heads;
+    size_t n_cells;
+    float scale;
+    hearth_tensor queries;
+    hearth_tensor keys;
+    hearth_tensor values;
+    const void * mask;
+    size_t mask_stride;
+    float * out;
+    void * work;
+};
+struct hearth_threads {
+    size_t index;
+    size_t n;
+    ggml_threadpool * pool;
+    void (*barrier)(ggml_threadpool *);
+    void (*set_next)(ggml_threadpool *, int);
+    int (*take_next)(ggml_threadpool *, int);
+};
+
 extern "C" {
+size_t hearth_kernels_attention_size(const hearth_attention * attention, size_t n_threads);
+void hearth_kernels_attend(const hearth_attention * attention, const hearth_threads * threads);
 size_t hearth_kernels_packed_size(ggml_type type, size_t n_weights, size_t n_rows);
 void hearth_kernels_pack(ggml_type type, size_t n_weights, size_t n_rows, const void * from, void * to);
 size_t hearth_kernels_rounded_size(ggml_type type, size_t n_weights, size_t n_tokens);
@@ -60,7 +93,7 @@ size_t packed_size(const ggml_tensor * tensor) {
     return hearth_kernels_packed_size(tensor->type, tensor->ne[0], tensor->ne[1]);
 }
 
-struct traits : ggml::cpu::tensor_traits {
+struct product_traits : ggml::cpu::tensor_traits {
     bool work_size(int, const ggml_tensor * op, size_t & size) override {
         const ggml_tensor * weights = op->src[0];
         size = hearth_kernels_rounded_size(weights->type, weights->ne[0], ggml_nrows(op->src[1]));
@@ -98,8 +131,59 @@ struct traits : ggml::cpu::tensor_traits {
     }
 };
 
+// Attention over half-precision memory of one stream, with a mask that only hides cells: no slopes, no cap, no sinks.
+bool is_plain_attention(const ggml_tensor * op) {
+    const ggml_tensor * queries = op->src[0];
+    const ggml_tensor * keys = op->src[1];
+    const ggml_tensor * values = op->src[2];
+    const ggml_tensor * mask = op->src[3];
+    float params[3]; // scale, slope, cap
+    std::memcpy(params, op->op_params, sizeof(params));
+    return op->op == GGML_OP_FLASH_ATTN_EXT && op->src[4] == nullptr && params[1] == 0 && params[2] == 0 &&
+           mask != nullptr && mask->type == GGML_TYPE_F16 && mask->ne[2] == 1 && mask->ne[3] == 1 &&
+           mask->nb[0] == sizeof(ggml_fp16_t) && queries->type == GGML_TYPE_F32 && queries->ne[3] == 1 &&
+           queries->nb[0] == sizeof(float) && keys->type == GGML_TYPE_F16 && keys->nb[0] == sizeof(ggml_fp16_t) &&
+           values->type == GGML_TYPE_F16 && values->nb[0] == sizeof(ggml_fp16_t) && keys->ne[0] % lanes == 0 &&
+           values->ne[0] % lanes == 0 && keys->ne[2] == values->ne[2] && queries->ne[2] % keys->ne[2] == 0 &&
+           ggml_is_contiguous(op);
+}
+
+struct attention_traits : ggml::cpu::tensor_traits {
+    static hearth_attention describe(const ggml_tensor * op, void * work) {
+        const auto tensor = [](const ggml_tensor * t) { return hearth_tensor{ t->data, t->nb[1], t->nb[2] }; };
+        const auto size = [](int64_t n) { return static_cast<size_t>(n); };
+        const ggml_tensor * queries = op->src[0];
+        const ggml_tensor * keys = op->src[1];
+        hearth_attention attention = {
+            size(keys->ne[0]), size(op->src[2]->ne[0]), size(queries->ne[1]), size(queries->ne[2]),
+            size(keys->ne[2]), size(keys->ne[1]),       0,                    tensor(queries),
+            tensor(keys),      tensor(op->src[2]),      op->src[3]->data,     op->src[3]->nb[1],
+            static_cast<float *>(op->data), work,
+        };
+        std::memcpy(&attention.scale, op->op_params, sizeof(float));
+        return attention;
+    }
+
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        const hearth_attention attention = describe(op, nullptr);
+        size = hearth_kernels_attention_size(&attention, n_threads);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        const hearth_attention attention = describe(op, params->wdata);
+        const hearth_threads threads = {
+            static_cast<size_t>(params->ith), static_cast<size_t>(params->nth), params->threadpool, barrier, chunk_set,
+            chunk_add,
+        };
+        hearth_kernels_attend(&attention, &threads);
+        return true;
+    }
+};
+
 struct extra : ggml::cpu::extra_buffer_type {
-    traits product;
+    product_traits product;
+    attention_traits attention;
 
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
         return op->op == GGML_OP_MUL_MAT && is_ours(op->src[0]) && packed_size(op->src[0]) > 0 &&
@@ -108,7 +192,10 @@ struct extra : ggml::cpu::extra_buffer_type {
     }
 
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
-        return op->op == GGML_OP_MUL_MAT && is_ours(op->src[0]) ? &product : nullptr;
+        if (op->op == GGML_OP_MUL_MAT && is_ours(op->src[0])) {
+            return &product;
+        }
+        return is_plain_attention(op) ? &attention : nullptr;
     }
 };
 

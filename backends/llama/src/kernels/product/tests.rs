@@ -1,4 +1,6 @@
 use super::*;
+use crate::kernels::are_usable;
+use crate::kernels::tests::Noise;
 use llama_cpp_sys_2 as sys;
 
 const ALL: [sys::ggml_type; 8] = [
@@ -11,21 +13,6 @@ const ALL: [sys::ggml_type; 8] = [
     sys::GGML_TYPE_Q5_K,
     sys::GGML_TYPE_Q6_K,
 ];
-
-/// Numbers like a small model's, the same in each run.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1 << 24) as f32 - 0.5
-    }
-
-    fn take(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.next() * (1.0 + 3.0 * self.next())).collect()
-    }
-}
 
 /// Rows in ggml's layout, and what they mean.
 fn quantized(
@@ -74,7 +61,7 @@ fn products_are_those_of_plain_arithmetic() {
         // The kernels are not registered on such a processor.
         return;
     }
-    let mut noise = Noise(7);
+    let mut noise = Noise::new(7);
     for kind in ALL {
         for (n_weights, n_rows, n_tokens) in
             [(256, 16, 1), (512, 48, 5), (768, 32, 12), (256, 16, 13), (512, 32, 31)]
@@ -134,7 +121,7 @@ fn numbers_that_are_none_do_not_become_numbers() {
         return;
     }
     let (kind, n_weights, n_rows) = (sys::GGML_TYPE_Q8_0, 32, 16);
-    let (ggml, _) = quantized(kind, n_weights, n_rows, &mut Noise(3));
+    let (ggml, _) = quantized(kind, n_weights, n_rows, &mut Noise::new(3));
     let mut tiles = vec![0_u8; hearth_kernels_packed_size(kind, n_weights, n_rows)];
     let mut panels = vec![0_u8; hearth_kernels_rounded_size(kind, n_weights, 1)];
     let mut out = vec![0_f32; n_rows];
