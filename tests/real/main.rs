@@ -2,6 +2,7 @@
 //! the form that was asked for.
 
 mod embedding;
+mod kernels;
 mod lora;
 
 use hearth_protocol::{

@@ -200,37 +200,31 @@ fn load_family(folder: &Path, family: &str) -> Result<Vec<Device>> {
         let why = log::reason(&lines).unwrap_or_else(|| "no reason given".into());
         return Err(error(Status::Failed, format!("cannot load `{name}`: {why}")));
     }
+    let detail = match family == CPU && register_kernels(&path) {
+        true => format!("{detail}, with own kernels for AVX-512"),
+        false => detail,
+    };
     log::line(LogLevel::Info, &format!("Loaded {detail}"));
     // SAFETY: ggml answered a live registry entry; the indices are below its count.
     let handles = unsafe {
         (0..sys::ggml_backend_reg_dev_count(registry))
             .map(|index| sys::ggml_backend_reg_dev_get(registry, index))
     };
-    let devices = handles.map(|handle| Device { handle, detail: detail.clone() }).collect();
-    if family == CPU {
-        register_kernels(&path);
-    }
-    Ok(devices)
+    Ok(handles.map(|handle| Device { handle, detail: detail.clone() }).collect())
 }
 
-/// Puts this plugin's kernels before ggml's own, where there are any for this processor.
-fn register_kernels(module: &CStr) {
+/// Puts this plugin's kernels before ggml's own, where there are any for this processor. `HEARTH_LLAMA_KERNELS=ggml` keeps
+/// ggml's, for whoever doubts ours.
+fn register_kernels(module: &CStr) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if crate::kernels::are_usable() {
+    if crate::kernels::are_usable()
+        && std::env::var_os("HEARTH_LLAMA_KERNELS").is_none_or(|wanted| wanted != "ggml")
+    {
         // SAFETY: the path is of a loaded module of this very build, and no model is open yet.
-        let registered = unsafe { crate::shim::hearth_shim_register_kernels(module.as_ptr()) };
-        let level = if registered { LogLevel::Debug } else { LogLevel::Warn };
-        log::line(
-            level,
-            if registered {
-                "Own kernels are used"
-            } else {
-                "Own kernels do not fit the CPU module"
-            },
-        );
+        return unsafe { crate::shim::hearth_shim_register_kernels(module.as_ptr()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
     let _ = module;
+    false
 }
 
 /// `libggml-cpu-zen4.so` and `libggml-cpu.so` are of the family `cpu`.
