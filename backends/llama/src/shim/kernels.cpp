@@ -123,9 +123,9 @@ struct product_traits : ggml::cpu::tensor_traits {
         }
         barrier(params->threadpool);
         const size_t n_tiles = product.n_rows / lanes;
-        const size_t share = std::max<size_t>(1, n_tiles / (params->nth * 4));
-        for (size_t start = params->ith * share; start < n_tiles; start = chunk_add(params->threadpool, 1) * share) {
-            hearth_kernels_multiply(&product, start, std::min(start + share, n_tiles));
+        const size_t n_shares = params->nth * 4;
+        for (size_t share = params->ith; share < n_shares; share = chunk_add(params->threadpool, 1)) {
+            hearth_kernels_multiply(&product, n_tiles * share / n_shares, n_tiles * (share + 1) / n_shares);
         }
         return true;
     }
