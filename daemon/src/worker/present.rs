@@ -152,7 +152,7 @@ impl Answer {
 
     fn take_logprobs(&mut self, logprobs: &Logprobs) {
         let told = |(token, logprob): (Token, f32)| {
-            let bytes = self.model.token_piece(token, true).unwrap_or_default();
+            let bytes = self.model.token_piece(token, true).unwrap_or_default().into_vec();
             let text = String::from_utf8_lossy(&bytes).into_owned();
             TokenLogprob { id: token, token: text, bytes, logprob }
         };
