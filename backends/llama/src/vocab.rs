@@ -192,7 +192,7 @@ mod tests {
             unsafe { std::ptr::copy_nonoverlapping(b"hello".as_ptr(), buffer, 5) };
             Ok(5)
         });
-        assert_eq!(answer.unwrap(), b"hello");
+        assert_eq!(answer.unwrap().as_slice(), b"hello");
         assert_eq!(capacities, [2, 5]);
     }
 
