@@ -103,7 +103,9 @@ const GEMMA_TENSORS: &[Tensor] = &[
 ];
 
 fn tokenizer(source: &Source, metadata: &mut Metadata) -> Result<(), ConvertError> {
-    if !sentencepiece::write(source, metadata)? {
+    if !sentencepiece::write(source, metadata)?
+        && !sentencepiece::write_from_json(source, metadata)?
+    {
         return Err(ConvertError::Missing { path: source.folder.path("tokenizer.model") });
     }
     metadata.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));

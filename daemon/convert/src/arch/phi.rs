@@ -87,7 +87,9 @@ fn tokenizer(source: &Source, metadata: &mut Metadata) -> Result<(), ConvertErro
     let class = config.as_ref().and_then(|config| config.get("tokenizer_class")?.as_str());
     if class == Some("GPT2Tokenizer") {
         bpe::write(source, metadata)
-    } else if sentencepiece::write_phi(source, metadata)? {
+    } else if sentencepiece::write_phi(source, metadata)?
+        || sentencepiece::write_from_json(source, metadata)?
+    {
         Ok(())
     } else {
         Err(ConvertError::Missing { path: source.folder.path("tokenizer.model") })

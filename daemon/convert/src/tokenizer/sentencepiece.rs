@@ -23,7 +23,8 @@ pub(crate) fn write(source: &Source, metadata: &mut Metadata) -> Result<bool, Co
         let (kind, text) = added(text, is_special);
         replace(&mut tokens, id, &text, kind);
     }
-    finish(source, tokens, metadata)
+    let tokenizer = TokenizerJson::read(&source.folder)?;
+    finish(source, tokenizer.as_ref(), tokens, metadata)
 }
 
 /// As llama.cpp's converter has it for Phi 3, whose added tokens take the space around them.
@@ -37,13 +38,13 @@ pub(crate) fn write_phi(source: &Source, metadata: &mut Metadata) -> Result<bool
         let kind = if is_special { Kind::Control } else { Kind::UserDefined };
         replace(&mut tokens, id, text, kind);
     }
-    finish(source, tokens, metadata)
+    finish(source, tokenizer.as_ref(), tokens, metadata)
 }
 
 /// From a `tokenizer.json` made of such a model; `false` if it is of another kind.
 ///
-/// It has no scores. But the merges are in the order of the scores they were made of, which is all
-/// that matters of them.
+/// It has no scores, and llama.cpp's converter gives all tokens the same, which cuts text otherwise.
+/// But the merges are in the order of the scores that they were made of, and only that order counts.
 pub(crate) fn write_from_json(
     source: &Source,
     metadata: &mut Metadata,
@@ -65,18 +66,18 @@ pub(crate) fn write_from_json(
             token.kind = Kind::Byte;
         }
     }
-    finish(source, tokens, metadata)
+    finish(source, Some(&tokenizer), tokens, metadata)
 }
 
 fn finish(
     source: &Source,
+    tokenizer: Option<&TokenizerJson>,
     tokens: Vec<Token>,
     metadata: &mut Metadata,
 ) -> Result<bool, ConvertError> {
     let n_tokens = tokens.len();
     write_tokens("llama", "default", tokens, true, metadata);
-    let tokenizer = TokenizerJson::read(&source.folder)?;
-    special::write(source, tokenizer.as_ref(), Some(n_tokens), metadata)?;
+    special::write(source, tokenizer, Some(n_tokens), metadata)?;
     Ok(true)
 }
 
