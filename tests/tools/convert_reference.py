@@ -1,6 +1,6 @@
 """Converts the tests' tiny models with llama.cpp's own converter, and prints the hashes of the files.
 
-    convert_reference.py SOURCES MODELS OUT > daemon/convert/tests/reference/llama_cpp.sha256
+    convert_reference.py SOURCES MODELS OUT > daemon/convert/tests/convert/llama_cpp.sha256
 
 SOURCES is the llama.cpp folder of the PyPI package in tests/tools/peers.sh; MODELS is what the example
 `tiny-models` of daemon/convert wrote; OUT gets the converted files. Python needs what SOURCES says in

@@ -1,8 +1,8 @@
 //! `tiny-models FOLDER` writes the models that the tests convert, for llama.cpp's own converter.
 
-#[path = "../tests/reference/models.rs"]
+#[path = "../tests/convert/models.rs"]
 mod models;
-#[path = "../tests/reference/tokenizers.rs"]
+#[path = "../tests/convert/tokenizers.rs"]
 mod tokenizers;
 
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //!
 //! `convert` writes from front to back and holds a few MiB of the model at a time, besides its
 //! vocabulary. Architectures are declarations, in `arch`; names, order and numbers are those of
-//! llama.cpp's own converter, and `tests/reference.sha256` compares whole files with it.
+//! llama.cpp's own converter, and `tests/convert/reference.rs` compares whole files with it.
 //!
 //! A folder may hold any bytes: lengths are checked against the files before they are believed, and
 //! what is not understood is refused rather than guessed.

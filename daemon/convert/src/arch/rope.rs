@@ -175,7 +175,8 @@ pub(super) fn long_factors(
     let rope = Rope::of(config);
     let Some(long) = factors(&rope, "long_factor")? else { return Ok(Vec::new()) };
     let short = factors(&rope, "short_factor")?
-        .ok_or_else(|| config.invalid("there is a `long_factor` and no `short_factor`"))?;
+        .filter(|short| short.len() == long.len())
+        .ok_or_else(|| config.invalid("there are not as many short factors as long ones"))?;
     let original = original_context(&rope)? as f64;
     let scale = config.need(&["n_positions", "max_position_embeddings"])? as f64 / original;
     let attention = match rope.kind() {

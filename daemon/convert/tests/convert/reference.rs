@@ -4,14 +4,13 @@
 //! `llama_cpp.sha256` has the hashes of what that converter makes of them. It takes Python, PyTorch
 //! and minutes, and so runs when something here changes: `tests/tools/convert_reference.py`.
 
-mod models;
-mod tokenizers;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use hearth_convert::{ConvertError, Options, OutputType, convert, convert_adapter};
 use sha2::{Digest, Sha256};
+
+use crate::models;
 
 const TYPES: [(&str, OutputType); 4] = [
     ("f32", OutputType::F32),
