@@ -10,7 +10,7 @@ const FILE: &str = "config.json";
 /// What a field is if `config.json` leaves it out. It often does: transformers writes what differs
 /// from its own defaults.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Default {
+pub(crate) enum Otherwise {
     Count(u64),
     Float(f64),
     /// As another field, also where the field is null.
@@ -51,20 +51,20 @@ impl Config {
 
     pub(crate) fn fill_in(
         &mut self,
-        defaults: &[(&'static str, Default)],
+        defaults: &[(&'static str, Otherwise)],
     ) -> Result<(), ConvertError> {
-        for &(key, default) in defaults {
+        for &(key, otherwise) in defaults {
             let known = self.fields.get(key);
-            let value = match default {
+            let value = match otherwise {
                 _ if known.is_some_and(|value| !value.is_null()) => continue,
-                Default::Count(_) | Default::Float(_) if known.is_some() => continue,
-                Default::Count(count) => Value::from(count),
-                Default::Float(number) => Value::from(number),
-                Default::Same(other) => match self.fields.get(other) {
+                Otherwise::Count(_) | Otherwise::Float(_) if known.is_some() => continue,
+                Otherwise::Count(count) => Value::from(count),
+                Otherwise::Float(number) => Value::from(number),
+                Otherwise::Same(other) => match self.fields.get(other) {
                     Some(value) => value.clone(),
                     None => continue,
                 },
-                Default::Quotient(whole, parts) => {
+                Otherwise::Quotient(whole, parts) => {
                     match (self.count(&[whole])?, self.count(&[parts])?) {
                         (Some(whole), Some(parts)) if parts > 0 => Value::from(whole / parts),
                         _ => continue,

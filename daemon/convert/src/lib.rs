@@ -77,5 +77,6 @@ pub fn convert<W: Write>(
     architecture.describe(&source, options.output_type, &mut metadata)?;
     metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     (architecture.tokenizer)(&source, &mut metadata)?;
+    plan::check_vocabulary(&tensors, &metadata, &source)?;
     stream::write(&metadata, &tensors, out, progress)
 }

@@ -55,6 +55,14 @@ impl Metadata {
         self.pairs.iter().any(|(known, _)| *known == key)
     }
 
+    /// How many texts a key lists.
+    pub(crate) fn n_texts(&self, key: &str) -> u64 {
+        self.pairs.iter().find(|(known, _)| known == key).map_or(0, |(_, value)| match value {
+            Value::Texts(texts) => texts.len() as u64,
+            _ => 0,
+        })
+    }
+
     pub(crate) fn pairs(&self) -> &[(String, Value)] {
         &self.pairs
     }

@@ -39,9 +39,9 @@ impl OutputType {
 /// Turns pieces of a stored tensor into pieces of a written one. A piece is whole blocks.
 #[derive(Debug)]
 pub(crate) struct Encoder {
-    pub(crate) from: Dtype,
-    pub(crate) to: TensorType,
-    pub(crate) add_one: bool,
+    from: Dtype,
+    to: TensorType,
+    add_one: bool,
     numbers: Vec<f32>,
     halves: Vec<f16>,
     brains: Vec<bf16>,
@@ -55,12 +55,7 @@ impl Encoder {
     /// Replaces what is in `out`.
     pub(crate) fn encode(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        let is_same = match self.from {
-            Dtype::F32 => self.to == TensorType::F32,
-            Dtype::F16 => self.to == TensorType::F16,
-            Dtype::Bf16 => self.to == TensorType::BF16,
-        };
-        if is_same && !self.add_one {
+        if self.from.tensor_type() == self.to && !self.add_one {
             out.extend_from_slice(piece);
             return;
         }

@@ -4,6 +4,7 @@ use hearth_gguf::{TensorInfo, TensorType, quote};
 
 use crate::arch::{Architecture, Change, ComputedTensor, LAYERS, Source, Tensor};
 use crate::error::ConvertError;
+use crate::metadata::Metadata;
 use crate::output::OutputType;
 use crate::safetensors::{StoredTensor, model_tensors};
 
@@ -59,10 +60,23 @@ pub(crate) fn model(
             .config
             .invalid(format!("two tensors of its model become `{}`", pair[0])));
     }
-    if names.binary_search(&"token_embd.weight").is_err() {
-        return Err(source.config.invalid("its model has no token embeddings"));
-    }
     Ok(planned)
+}
+
+/// llama.cpp loads no model that has another number of tokens than of embeddings.
+pub(crate) fn check_vocabulary(
+    tensors: &[PlannedTensor],
+    metadata: &Metadata,
+    source: &Source,
+) -> Result<(), ConvertError> {
+    let embeddings = tensors.iter().find(|tensor| tensor.info.name == "token_embd.weight");
+    let n_embeddings = embeddings.and_then(|tensor| tensor.info.dims.get(1).copied()).unwrap_or(0);
+    let n_tokens = metadata.n_texts("tokenizer.ggml.tokens");
+    if n_embeddings != n_tokens {
+        let reason = format!("there are {n_embeddings} embeddings for {n_tokens} tokens");
+        return Err(source.config.invalid(reason));
+    }
+    Ok(())
 }
 
 pub(crate) fn plan_tensor(

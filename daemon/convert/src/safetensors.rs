@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use hearth_gguf::quote;
+use hearth_gguf::{TensorType, quote};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -88,10 +88,11 @@ impl StoredTensor {
 }
 
 impl Dtype {
-    pub(crate) fn n_bytes(self) -> u64 {
+    pub(crate) fn tensor_type(self) -> TensorType {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => TensorType::F32,
+            Self::F16 => TensorType::F16,
+            Self::Bf16 => TensorType::BF16,
         }
     }
 }
@@ -185,7 +186,7 @@ pub(crate) fn file_tensors(folder: &Folder, name: &str) -> Result<Vec<StoredTens
             tensor.shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
         // Sizes of types that are not converted do not matter.
         if let Ok(dtype) = tensor.dtype()
-            && n_elements.and_then(|n| n.checked_mul(dtype.n_bytes())) != Some(tensor.n_bytes)
+            && n_elements.and_then(|n| dtype.tensor_type().size_of(n)) != Some(tensor.n_bytes)
         {
             return Err(tensor.invalid("has a shape that does not fit its data"));
         }

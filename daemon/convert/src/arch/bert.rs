@@ -4,7 +4,7 @@ use hearth_gguf::Value;
 use serde_json::Value as Json;
 
 use super::{Architecture, COMMON, Key, Source, nothing_computed, pooling, tensor};
-use crate::config::Default;
+use crate::config::Otherwise;
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
 use crate::tokenizer::wordpiece;
@@ -13,14 +13,14 @@ pub(super) const BERT: Architecture = Architecture {
     classes: &["BertModel", "BertForMaskedLM"],
     name: "bert",
     defaults: &[
-        ("vocab_size", Default::Count(30_522)),
-        ("hidden_size", Default::Count(768)),
-        ("intermediate_size", Default::Count(3072)),
-        ("num_hidden_layers", Default::Count(12)),
-        ("num_attention_heads", Default::Count(12)),
-        ("max_position_embeddings", Default::Count(512)),
-        ("type_vocab_size", Default::Count(2)),
-        ("layer_norm_eps", Default::Float(1e-12)),
+        ("vocab_size", Otherwise::Count(30_522)),
+        ("hidden_size", Otherwise::Count(768)),
+        ("intermediate_size", Otherwise::Count(3072)),
+        ("num_hidden_layers", Otherwise::Count(12)),
+        ("num_attention_heads", Otherwise::Count(12)),
+        ("max_position_embeddings", Otherwise::Count(512)),
+        ("type_vocab_size", Otherwise::Count(2)),
+        ("layer_norm_eps", Otherwise::Float(1e-12)),
     ],
     keys: &[COMMON, &[Key::Rule(both_directions), Key::Rule(pooling)]],
     prefixes: &["bert."],

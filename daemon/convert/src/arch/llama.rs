@@ -3,7 +3,7 @@
 use hearth_gguf::Value;
 
 use super::{Architecture, COMMON, Change, Key, Source, changed, rope, tensor};
-use crate::config::Default;
+use crate::config::Otherwise;
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
 use crate::tokenizer::{bpe, sentencepiece};
@@ -15,16 +15,16 @@ pub(super) const LLAMA: Architecture = Architecture {
     classes: &["LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"],
     name: "llama",
     defaults: &[
-        ("vocab_size", Default::Count(32_000)),
-        ("hidden_size", Default::Count(4096)),
-        ("intermediate_size", Default::Count(11_008)),
-        ("num_hidden_layers", Default::Count(32)),
-        ("num_attention_heads", Default::Count(32)),
-        ("num_key_value_heads", Default::Same("num_attention_heads")),
-        ("max_position_embeddings", Default::Count(2048)),
-        ("rms_norm_eps", Default::Float(1e-6)),
-        ("rope_theta", Default::Float(10_000.0)),
-        ("head_dim", Default::Quotient("hidden_size", "num_attention_heads")),
+        ("vocab_size", Otherwise::Count(32_000)),
+        ("hidden_size", Otherwise::Count(4096)),
+        ("intermediate_size", Otherwise::Count(11_008)),
+        ("num_hidden_layers", Otherwise::Count(32)),
+        ("num_attention_heads", Otherwise::Count(32)),
+        ("num_key_value_heads", Otherwise::Same("num_attention_heads")),
+        ("max_position_embeddings", Otherwise::Count(2048)),
+        ("rms_norm_eps", Otherwise::Float(1e-6)),
+        ("rope_theta", Otherwise::Float(10_000.0)),
+        ("head_dim", Otherwise::Quotient("hidden_size", "num_attention_heads")),
     ],
     keys: &[COMMON, &[Key::Count("vocab_size", &["vocab_size"]), Key::Rule(rotated_dimensions)]],
     prefixes: &[],
@@ -50,15 +50,15 @@ pub(super) const LLAMA: Architecture = Architecture {
 pub(super) const MISTRAL: Architecture = Architecture {
     classes: &["MistralForCausalLM"],
     defaults: &[
-        ("vocab_size", Default::Count(32_000)),
-        ("hidden_size", Default::Count(4096)),
-        ("intermediate_size", Default::Count(14_336)),
-        ("num_hidden_layers", Default::Count(32)),
-        ("num_attention_heads", Default::Count(32)),
-        ("num_key_value_heads", Default::Count(8)),
-        ("max_position_embeddings", Default::Count(131_072)),
-        ("rms_norm_eps", Default::Float(1e-6)),
-        ("rope_theta", Default::Float(10_000.0)),
+        ("vocab_size", Otherwise::Count(32_000)),
+        ("hidden_size", Otherwise::Count(4096)),
+        ("intermediate_size", Otherwise::Count(14_336)),
+        ("num_hidden_layers", Otherwise::Count(32)),
+        ("num_attention_heads", Otherwise::Count(32)),
+        ("num_key_value_heads", Otherwise::Count(8)),
+        ("max_position_embeddings", Otherwise::Count(131_072)),
+        ("rms_norm_eps", Otherwise::Float(1e-6)),
+        ("rope_theta", Otherwise::Float(10_000.0)),
     ],
     ..LLAMA
 };

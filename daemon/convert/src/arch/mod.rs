@@ -14,7 +14,7 @@ mod rope;
 
 use hearth_gguf::Value;
 
-use crate::config::{Config, Default};
+use crate::config::{Config, Otherwise};
 use crate::error::ConvertError;
 use crate::folder::Folder;
 use crate::metadata::Metadata;
@@ -26,7 +26,7 @@ pub(crate) struct Architecture {
     pub(crate) classes: &'static [&'static str],
     /// What llama.cpp calls it.
     pub(crate) name: &'static str,
-    pub(crate) defaults: &'static [(&'static str, Default)],
+    pub(crate) defaults: &'static [(&'static str, Otherwise)],
     pub(crate) keys: &'static [&'static [Key]],
     /// Prefixes that some classes put before all names of tensors.
     pub(crate) prefixes: &'static [&'static str],

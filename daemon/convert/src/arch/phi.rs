@@ -1,7 +1,7 @@
 //! Phi 3, and Phi 4 of the same shape.
 
 use super::{Architecture, HEADS, HEADS_KV, Key, LAYERS, Source, WIDTH, rope, tensor};
-use crate::config::Default;
+use crate::config::Otherwise;
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
 use crate::tokenizer::{bpe, sentencepiece};
@@ -10,17 +10,17 @@ pub(super) const PHI3: Architecture = Architecture {
     classes: &["Phi3ForCausalLM"],
     name: "phi3",
     defaults: &[
-        ("vocab_size", Default::Count(32_064)),
-        ("hidden_size", Default::Count(3072)),
-        ("intermediate_size", Default::Count(8192)),
-        ("num_hidden_layers", Default::Count(32)),
-        ("num_attention_heads", Default::Count(32)),
-        ("num_key_value_heads", Default::Same("num_attention_heads")),
-        ("max_position_embeddings", Default::Count(4096)),
-        ("original_max_position_embeddings", Default::Count(4096)),
-        ("rms_norm_eps", Default::Float(1e-5)),
-        ("rope_theta", Default::Float(10_000.0)),
-        ("partial_rotary_factor", Default::Float(1.0)),
+        ("vocab_size", Otherwise::Count(32_064)),
+        ("hidden_size", Otherwise::Count(3072)),
+        ("intermediate_size", Otherwise::Count(8192)),
+        ("num_hidden_layers", Otherwise::Count(32)),
+        ("num_attention_heads", Otherwise::Count(32)),
+        ("num_key_value_heads", Otherwise::Same("num_attention_heads")),
+        ("max_position_embeddings", Otherwise::Count(4096)),
+        ("original_max_position_embeddings", Otherwise::Count(4096)),
+        ("rms_norm_eps", Otherwise::Float(1e-5)),
+        ("rope_theta", Otherwise::Float(10_000.0)),
+        ("partial_rotary_factor", Otherwise::Float(1.0)),
     ],
     keys: &[&[
         Key::Count("context_length", &["n_positions", "max_position_embeddings"]),

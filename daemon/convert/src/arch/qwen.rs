@@ -1,7 +1,7 @@
 //! Qwen 2 (also 1.5 and 2.5) and Qwen 3, without experts.
 
 use super::{Architecture, COMMON, Key, Source, nothing_computed, pooling, tensor};
-use crate::config::Default;
+use crate::config::Otherwise;
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
 use crate::tokenizer::{bpe, sentencepiece};
@@ -10,15 +10,15 @@ pub(super) const QWEN2: Architecture = Architecture {
     classes: &["Qwen2ForCausalLM", "Qwen2Model"],
     name: "qwen2",
     defaults: &[
-        ("vocab_size", Default::Count(151_936)),
-        ("hidden_size", Default::Count(4096)),
-        ("intermediate_size", Default::Count(22_016)),
-        ("num_hidden_layers", Default::Count(32)),
-        ("num_attention_heads", Default::Count(32)),
-        ("num_key_value_heads", Default::Count(32)),
-        ("max_position_embeddings", Default::Count(32_768)),
-        ("rms_norm_eps", Default::Float(1e-6)),
-        ("rope_theta", Default::Float(10_000.0)),
+        ("vocab_size", Otherwise::Count(151_936)),
+        ("hidden_size", Otherwise::Count(4096)),
+        ("intermediate_size", Otherwise::Count(22_016)),
+        ("num_hidden_layers", Otherwise::Count(32)),
+        ("num_attention_heads", Otherwise::Count(32)),
+        ("num_key_value_heads", Otherwise::Count(32)),
+        ("max_position_embeddings", Otherwise::Count(32_768)),
+        ("rms_norm_eps", Otherwise::Float(1e-6)),
+        ("rope_theta", Otherwise::Float(10_000.0)),
     ],
     keys: &[COMMON, &[Key::Rule(pooling)]],
     prefixes: &[],
@@ -47,16 +47,16 @@ pub(super) const QWEN3: Architecture = Architecture {
     classes: &["Qwen3ForCausalLM", "Qwen3Model"],
     name: "qwen3",
     defaults: &[
-        ("vocab_size", Default::Count(151_936)),
-        ("hidden_size", Default::Count(4096)),
-        ("intermediate_size", Default::Count(22_016)),
-        ("num_hidden_layers", Default::Count(32)),
-        ("num_attention_heads", Default::Count(32)),
-        ("num_key_value_heads", Default::Count(32)),
-        ("head_dim", Default::Count(128)),
-        ("max_position_embeddings", Default::Count(32_768)),
-        ("rms_norm_eps", Default::Float(1e-6)),
-        ("rope_theta", Default::Float(10_000.0)),
+        ("vocab_size", Otherwise::Count(151_936)),
+        ("hidden_size", Otherwise::Count(4096)),
+        ("intermediate_size", Otherwise::Count(22_016)),
+        ("num_hidden_layers", Otherwise::Count(32)),
+        ("num_attention_heads", Otherwise::Count(32)),
+        ("num_key_value_heads", Otherwise::Count(32)),
+        ("head_dim", Otherwise::Count(128)),
+        ("max_position_embeddings", Otherwise::Count(32_768)),
+        ("rms_norm_eps", Otherwise::Float(1e-6)),
+        ("rope_theta", Otherwise::Float(10_000.0)),
     ],
     ..QWEN2
 };

@@ -13,8 +13,8 @@ use hearth_gguf::Value;
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
 
-/// The largest known vocabularies have a million.
-const MAX_TOKENS: u64 = 1 << 21;
+/// The largest known vocabulary, XLM-V's, has 901,629.
+const MAX_TOKENS: u64 = 1 << 20;
 
 /// llama.h's `llama_token_attr`, as GGUF numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

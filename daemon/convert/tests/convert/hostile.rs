@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use hearth_convert::{ConvertError, Options, OutputType, convert};
+use hearth_convert::{ConvertError, Options, OutputType, convert, convert_adapter};
 use hearth_gguf::Gguf;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::models::{write_json, write_safetensors};
+use crate::models::{write_adapter, write_json, write_safetensors};
 use crate::{converted, written};
 
 /// What is converted is a GGUF file, and what is not has a reason on one line.
@@ -215,6 +215,70 @@ fn what_is_missing_is_named() {
 
     let absent = Path::new("/nonexistent/model");
     assert_eq!(converted(absent).unwrap_err().kind(), "not_found");
+}
+
+#[test]
+fn embeddings_and_tokens_are_as_many() {
+    let folder = written("llama");
+    let config = folder.path().join("config.json");
+    let mut other = read_json(&config);
+    let n_tokens = other["vocab_size"].as_u64().unwrap();
+    other["vocab_size"] = json!(n_tokens + 1);
+    write_json(&config, &other);
+    let (kind, message) = refusal(folder.path());
+    assert_eq!(kind, "bad_model");
+    assert!(message.ends_with(&format!("{n_tokens} embeddings for {} tokens", n_tokens + 1)));
+}
+
+#[test]
+fn an_adapter_is_pairs_of_matrices_that_its_model_has() {
+    let base = written("llama");
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("adapter_model.safetensors");
+    let refusal = || {
+        let options = Options { name: "Adapter".to_owned(), output_type: OutputType::F32 };
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let result = convert_adapter(folder.path(), base.path(), &options, io::sink(), go_on);
+        result
+            .err()
+            .map(|error| error.to_string().replace(&folder.path().display().to_string(), "ADAPTER"))
+    };
+    write_adapter(folder.path());
+    assert_eq!(refusal(), None);
+
+    let matrix = |name: &str, shape: [u64; 2]| {
+        (format!("base_model.model.model.{name}.weight"), shape.to_vec())
+    };
+    for (tensors, expected) in [
+        (
+            vec![matrix("layers.0.mlp.up_proj.lora_A", [8, 64])],
+            "`ADAPTER/adapter_model.safetensors`: half of the change of \
+             `model.layers.0.mlp.up_proj.weight` is missing",
+        ),
+        (
+            vec![
+                matrix("layers.0.mlp.up_proj.lora_A", [8, 64]),
+                matrix("layers.0.mlp.up_proj.lora_B", [80, 4]),
+            ],
+            "`ADAPTER/adapter_model.safetensors`: tensor \
+             `base_model.model.model.layers.0.mlp.up_proj.lora_A.weight` does not fit its other half",
+        ),
+        (
+            vec![matrix("embed_tokens.lora_A", [8, 64]), matrix("embed_tokens.lora_B", [64, 8])],
+            "an adapter that changes `token_embd.weight` is not supported",
+        ),
+        (
+            vec![matrix("layers.0.mlp.up_proj", [80, 64])],
+            "in an adapter the tensor \
+             `base_model.model.model.layers.0.mlp.up_proj.weight` is not supported",
+        ),
+    ] {
+        write_safetensors(&weights, "F32", &tensors);
+        assert_eq!(refusal().as_deref(), Some(expected));
+    }
+    fs::write(folder.path().join("adapter_config.json"), "{}").unwrap();
+    let expected = "`ADAPTER/adapter_config.json`: it has no `lora_alpha`";
+    assert_eq!(refusal().as_deref(), Some(expected));
 }
 
 #[test]

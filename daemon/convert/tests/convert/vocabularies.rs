@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::models::write_json;
+use crate::models::{write_json, write_safetensors};
 use crate::{converted, written};
 
 /// The metadata of a file as far as tokenizers write it, by key.
@@ -101,6 +101,8 @@ fn merges_order_pieces_that_have_no_scores() {
     });
     write_json(&folder.path().join("tokenizer.json"), &tokenizer);
     change(&folder.path().join("config.json"), |config| config["vocab_size"] = json!(10));
+    let embeddings = ("model.embed_tokens.weight".to_owned(), vec![10, 64]);
+    write_safetensors(&folder.path().join("model.safetensors"), "F16", &[embeddings]);
     let found = metadata(&converted(folder.path()).unwrap());
     assert_eq!(found["tokenizer.ggml.model"], "llama");
     assert_eq!(found["tokenizer.ggml.tokens"][8], "▁ab");
