@@ -39,7 +39,7 @@ impl Cache {
         let most = entitled.prompt.len().saturating_sub(1);
         let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free);
         let usable = taken.filter_map(|(idx, slot)| {
-            let len = entitled.prefix_of(slot.owner, &slot.tokens);
+            let len = entitled.prefix_of(slot.owner, slot.prefix());
             let whole = len == slot.tokens.len();
             let mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
             let possible =

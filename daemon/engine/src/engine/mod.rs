@@ -6,6 +6,7 @@
 
 mod admission;
 mod answers;
+mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
@@ -126,6 +127,11 @@ impl Engine {
         }
     }
 
+    /// Answers can go on where the context is full.
+    pub fn can_shift(&self) -> bool {
+        self.cache.can_shift()
+    }
+
     /// Takes a request, or refuses it with a `Failed` event.
     pub fn submit(&mut self, request: Request, sink: &mut dyn Sink) {
         let n_ctx = self.max_tokens().min(request.max_context.unwrap_or(u32::MAX));
@@ -135,6 +141,8 @@ impl Engine {
             Some(Failure::EmptyPrompt)
         } else if n_prompt >= n_ctx {
             Some(Failure::ContextOverflow { n_prompt, n_ctx })
+        } else if request.shift.is_some() && !self.can_shift() {
+            Some(Failure::CannotShift)
         } else if n_waiting >= self.config.max_waiting
             || self.waiting.len() >= self.config.max_waiting * OWNERS_WAITING
         {
