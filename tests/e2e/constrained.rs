@@ -31,7 +31,7 @@ fn a_tool_call_is_an_event_and_no_text() {
         .events
         .iter()
         .filter_map(|event| match event {
-            Event::ToolCall { call } => Some(call.clone()),
+            Event::ToolCall { call, .. } => Some(call.clone()),
             _ => None,
         })
         .collect();

@@ -18,6 +18,9 @@ impl Cache {
     }
 
     fn best_place(&self, entitled: &Entitled<'_>) -> Option<Placement> {
+        if !self.reuse {
+            return self.empty_slot().map(|slot| Placement::Fresh { slot });
+        }
         let in_memory = self.best_prefix(entitled);
         let len = in_memory.map_or(0, Placement::len);
         if let Some((entry, saved)) = self.archive.best(entitled, !self.can_roll_back)

@@ -97,6 +97,8 @@ pub(crate) struct Bounds {
     pub(crate) archive_bytes: usize,
     /// The longest that saving one sequence may hold up the others.
     pub(crate) save_time: Duration,
+    /// Prompts may find what others left.
+    pub(crate) reuse: bool,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ pub(crate) struct Cache {
     can_roll_back: bool,
     can_copy_part: bool,
     can_shift: bool,
+    reuse: bool,
     save_time: Duration,
     /// Learned from sequences that were saved.
     save_time_per_token: Duration,
@@ -142,6 +145,7 @@ impl Cache {
             can_roll_back: info.can_roll_back,
             can_copy_part: info.can_copy_part,
             can_shift: info.can_shift && info.can_roll_back,
+            reuse: bounds.reuse,
             save_time: bounds.save_time,
             save_time_per_token: Duration::from_micros(20),
             bytes_per_token: 0,

@@ -108,7 +108,9 @@ pub(crate) fn shifted_answer(
 ) -> (String, bool) {
     let keep = keep.min((n_ctx - 1) / 2) as usize;
     let (mut context, mut answer) = (prompt.to_vec(), Vec::new());
-    while answer.len() < max_tokens as usize && !answer.last().is_some_and(|last| vocab::is_end(*last)) {
+    while answer.len() < max_tokens as usize
+        && !answer.last().is_some_and(|last| vocab::is_end(*last))
+    {
         let next = expected(settings, &context, 1);
         answer.extend(&next);
         context.extend(next);
