@@ -25,12 +25,9 @@ fn failed(why: String) -> PluginError {
 impl LlamaContext {
     /// The sequence as an index, if it exists.
     pub(super) fn check_seq(&self, seq: Seq) -> Result<usize> {
-        usize::try_from(seq).ok().filter(|slot| *slot < self.sharing.n_sequences()).ok_or_else(
-            || {
-                let n_sequences = self.sharing.n_sequences();
-                invalid(format!("sequence {seq} is not below `n_seq_max`, {n_sequences}"))
-            },
-        )
+        let n_seq_max = self.info.n_seq_max;
+        let slot = usize::try_from(seq).ok().filter(|slot| *slot < n_seq_max as usize);
+        slot.ok_or_else(|| invalid(format!("sequence {seq} is not below `n_seq_max`, {n_seq_max}")))
     }
 
     /// Tokens in a sequence that exists, counted by its last position.

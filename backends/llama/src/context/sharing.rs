@@ -15,10 +15,6 @@ impl Sharing {
         Self { ends: vec![vec![0; n_seq_max]; n_seq_max] }
     }
 
-    pub(super) fn n_sequences(&self) -> usize {
-        self.ends.len()
-    }
-
     /// The empty sequence `to` begins with `len` positions of `from`, and so with what others share of them.
     pub(super) fn copied(&mut self, from: usize, to: usize, len: Pos) {
         for other in 0..self.ends.len() {
