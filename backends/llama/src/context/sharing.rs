@@ -67,6 +67,9 @@ mod tests {
         sharing.copied(0, 2, 4);
         sharing.removed(0, 2, 6);
         assert!(!sharing.is_own_from(0, 9) && sharing.is_own_from(0, 10));
+        // The third has what ended in it in common with the second still.
+        assert!(!sharing.is_own_from(2, 3) && sharing.is_own_from(2, 4));
+        sharing.removed(1, 0, Pos::MAX);
         assert!(sharing.is_own_from(2, 2));
     }
 }
