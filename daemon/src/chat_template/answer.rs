@@ -25,7 +25,7 @@ pub(crate) struct ParsedCall {
 }
 
 /// Reads the answer to one prompt.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Reader {
     think_tags: Option<(String, String)>,
     /// The prompt ends with the first of them.

@@ -34,8 +34,8 @@ pub(crate) struct ChatTemplate {
 /// A chat to be rendered.
 #[derive(Clone, Copy)]
 pub(crate) struct Chat<'a> {
-    pub(crate) messages: &'a [Message],
-    pub(crate) tools: &'a [Tool],
+    pub(crate) messages: &'a [&'a Message],
+    pub(crate) tools: &'a [&'a Tool],
     /// `None`: nobody said anything of it.
     pub(crate) think: Option<bool>,
 }
@@ -113,7 +113,7 @@ impl ChatTemplate {
     }
 
     /// What reads the answer to a prompt.
-    pub(crate) fn reader(&self, prompt: &str, tools: &[Tool], think: bool) -> Reader {
+    pub(crate) fn reader(&self, prompt: &str, tools: &[&Tool], think: bool) -> Reader {
         let tags = self.think_tags.clone().filter(|_| think);
         let begun =
             tags.as_ref().is_some_and(|(open, _)| prompt.trim_end().ends_with(open.as_str()));
@@ -182,7 +182,7 @@ impl Turn {
 
 /// All system messages as one text, and all messages, those of one role that follow each other joined. Results of tools stay
 /// apart.
-fn collate(messages: &[Message]) -> (String, Vec<Message>) {
+fn collate(messages: &[&Message]) -> (String, Vec<Message>) {
     let mut joined: Vec<Message> = Vec::new();
     for message in messages {
         match joined.last_mut() {
@@ -195,7 +195,7 @@ fn collate(messages: &[Message]) -> (String, Vec<Message>) {
                     *all += reasoning;
                 }
             }
-            _ => joined.push(message.clone()),
+            _ => joined.push((*message).clone()),
         }
     }
     let system = messages.iter().filter(|message| message.role == Role::System);

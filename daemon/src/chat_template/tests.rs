@@ -36,6 +36,8 @@ fn every_chat_is_rendered_as_by_ollama() {
         let messages: Vec<Message> = from_field(chat, "messages");
         let tools: Vec<Tool> = from_field(chat, "tools");
         let think = chat.get("think").and_then(Json::as_bool);
+        let messages: Vec<&Message> = messages.iter().collect();
+        let tools: Vec<&Tool> = tools.iter().collect();
         let prompt =
             template(name).render(&Chat { messages: &messages, tools: &tools, think }).unwrap();
         assert_eq!(prompt, case["prompt"].as_str().unwrap(), "{name}, {key}");
@@ -70,9 +72,9 @@ fn what_is_wrong_with_a_template_has_its_line() {
         assert_eq!(ChatTemplate::parse(source).unwrap_err().to_string(), message);
     }
     let template = ChatTemplate::parse("{{ range .Messages }}\n{{ .Nope }}{{ end }}").unwrap();
-    let messages = [Message::text(Role::User, "hi")];
+    let message = Message::text(Role::User, "hi");
     let error =
-        template.render(&Chat { messages: &messages, tools: &[], think: None }).unwrap_err();
+        template.render(&Chat { messages: &[&message], tools: &[], think: None }).unwrap_err();
     assert_eq!(
         error.to_string(),
         "line 2: can't evaluate field Nope in type template.templateMessage"
@@ -107,7 +109,7 @@ fn arguments_keep_large_numbers_and_stay_as_they_are_where_they_are_no_object() 
         let template = ChatTemplate::parse(
             "{{ range .Messages }}{{ range .ToolCalls }}{{ .Function.Arguments }}{{ end }}{{ end }}",
         );
-        template.unwrap().render(&Chat { messages: &[message], tools: &[], think: None }).unwrap()
+        template.unwrap().render(&Chat { messages: &[&message], tools: &[], think: None }).unwrap()
     };
     assert_eq!(
         call(r#"{"id": 1234567890123456789, "n": 2.0}"#),
@@ -228,7 +230,7 @@ fn calls_are_found_in_every_familys_form() {
         ("qwen", "a <tool", "a <tool", vec![]),
         ("mistral", "[1, 2]", "[1, 2]", vec![]),
     ] {
-        let reader = template(name).reader("", &tools, false);
+        let reader = template(name).reader("", &tools.each_ref(), false);
         let parsed = grown(&reader, answer);
         assert_eq!(parsed.content, content, "{name}: {answer}");
         let found: Vec<_> = parsed

@@ -111,8 +111,8 @@ fn tool_calls(message: &Message) -> Value {
     calls.collect::<Value>().typed(&LIST)
 }
 
-pub(super) fn tools(tools: &[Tool]) -> Value {
-    tools.iter().map(tool).collect::<Value>().typed(&TOOLS)
+pub(super) fn tools(tools: &[&Tool]) -> Value {
+    tools.iter().copied().map(tool).collect::<Value>().typed(&TOOLS)
 }
 
 fn tool(tool: &Tool) -> Value {

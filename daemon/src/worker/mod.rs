@@ -6,7 +6,11 @@
 //! daemon's end closes, for whatever reason, the process ends at once, also in
 //! the middle of a decode: a worker never outlives its daemon.
 
+mod answer;
+mod candidates;
+mod chat;
 mod engine_loop;
+mod fit;
 mod formats;
 pub(crate) mod frames;
 mod load;
@@ -55,8 +59,8 @@ pub fn run() -> anyhow::Result<()> {
         let preset = spec.preset.clone();
         move || {
             // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
-            if let Ok(model) = model_rx.recv() {
-                prepare::run(&model, preset, &prepare_rx, &later, &engine, &present);
+            if let Ok((model, n_ctx)) = model_rx.recv() {
+                prepare::run(&model, n_ctx, preset, &prepare_rx, &later, &engine, &present);
             }
         }
     })?;

@@ -1,22 +1,24 @@
 //! From a request's words to tokens: prompts, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
+use super::answer::{Answer, Parsing};
+use super::candidates::{self, engine_id};
+use super::chat::{Conversation, single_token, thinking};
 use super::engine_loop::{Command, EmbedJob};
+use super::fit::Fit;
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
-use super::present::{Answer, Parsing, Present};
+use super::present::{Answers, Present};
 use super::preset::Preset;
 use super::public::PublicPrefix;
 use super::render::Renderer;
 use super::sampling::sampling;
-use crate::chat_template::Chat;
 use hearth_abi::host::Model;
-use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
-use hearth_engine::{Guide, Request, Thinking};
+use hearth_engine::{Guide, Request};
 use hearth_protocol::{
-    DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Options, RpcError,
-    TokenizeReply, ToolChoice,
+    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
+    GenerateParams, Options, RpcError, TokenizeReply, ToolChoice,
 };
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -29,37 +31,37 @@ pub(super) enum Todo {
 
 pub(super) fn run(
     model: &Arc<Model>,
+    n_ctx: u32,
     preset: Preset,
     todos: &Receiver<Todo>,
     later: &Sender<Todo>,
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
-    let mut learned = Learned {
-        formats: Formats::new(model),
-        renderer: Renderer::new(model, preset.template.as_deref()),
-        preset,
-        public: PublicPrefix::default(),
-    };
+    let renderer = Renderer::new(model, preset.template.as_deref());
+    let (formats, public) = (Formats::new(model), PublicPrefix::default());
+    let mut preparer = Preparer { model, n_ctx, renderer, preset, formats, public, present };
     while let Ok(todo) = todos.recv() {
         let frames = match todo {
-            Todo::Frame(frame) => learned.formats.hold_back(frame, later).into_iter().collect(),
-            Todo::Guide(guide) => learned.formats.take_guide(*guide),
+            Todo::Frame(frame) => preparer.formats.hold_back(frame, later).into_iter().collect(),
+            Todo::Guide(guide) => preparer.formats.take_guide(*guide),
         };
         for frame in frames {
             let sent = match frame {
                 ToWorker::Submit { id, owner, seed, job } => {
-                    match prepare(model, &mut learned, id, owner, seed, job, present) {
+                    match preparer.prepare(&Asker { id, owner, seed }, job) {
                         Ok(Some(command)) => engine.send(command).is_ok(),
                         Ok(None) => true,
                         Err(error) => present.send(Present::Failed { id, error }).is_ok(),
                     }
                 }
-                ToWorker::Cancel { id } if learned.formats.forget(id) => {
+                ToWorker::Cancel { id } if preparer.formats.forget(id) => {
                     let error = RpcError::new(ErrorKind::Cancelled, "the request was cancelled");
                     present.send(Present::Failed { id, error }).is_ok()
                 }
                 ToWorker::Cancel { id } => engine.send(Command::Cancel(id)).is_ok(),
+                ToWorker::EndThinking { id } if preparer.formats.end_thinking(id) => true,
+                ToWorker::EndThinking { id } => engine.send(Command::EndThinking(id)).is_ok(),
                 ToWorker::Load(_) => true,
             };
             if !sent {
@@ -69,109 +71,145 @@ pub(super) fn run(
     }
 }
 
-/// What is known of a model beside its vocabulary, some of it only once it is needed.
-struct Learned<'a> {
-    formats: Formats<'a>,
-    renderer: Renderer,
-    preset: Preset,
-    public: PublicPrefix,
-}
-
-/// Answers work for the engine, unless the job is done already.
-fn prepare(
-    model: &Arc<Model>,
-    learned: &mut Learned<'_>,
+/// Whose request it is, and the seed where the caller gave none.
+struct Asker {
     id: u64,
     owner: u32,
     seed: u64,
-    job: Job,
-    present: &Sender<Present>,
-) -> Result<Option<Command>, RpcError> {
-    match job {
-        Job::Chat(params) => {
-            generates(model)?;
-            let renderer = &learned.renderer;
-            let think = renderer.think(params.think);
-            let chat = Chat {
-                messages: &learned.preset.begin(&params.messages),
-                tools: &params.tools,
-                think,
-            };
-            let prompt = renderer.chat(&chat, params.tool_choice)?;
-            if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !prompt.tools {
-                return Err(RpcError::new(
-                    ErrorKind::Unsupported,
-                    "this model's chat template knows no tools",
-                )
-                .with_hint(
-                    "send the request without tools, or use a model that was made for them",
-                ));
+}
+
+struct Preparer<'a> {
+    model: &'a Arc<Model>,
+    /// Most tokens of one sequence.
+    n_ctx: u32,
+    renderer: Renderer,
+    preset: Preset,
+    formats: Formats<'a>,
+    public: PublicPrefix,
+    present: &'a Sender<Present>,
+}
+
+impl Preparer<'_> {
+    /// Answers work for the engine, unless the job is done already.
+    fn prepare(&mut self, asker: &Asker, job: Job) -> Result<Option<Command>, RpcError> {
+        let model = self.model;
+        match job {
+            Job::Chat(params) => self.chat(asker, &params).map(Some),
+            Job::Generate(params) => self.generate(asker, &params).map(Some),
+            Job::Embed(params) => embed(model, asker.id, params).map(Some),
+            Job::Tokenize(params) => {
+                let tokens = model
+                    .tokenize(&params.text, params.add_special, params.parse_special)
+                    .map_err(refused)?;
+                reply(self.present, asker.id, Reply::Tokenize(TokenizeReply { tokens }))
             }
-            let options = learned.preset.options(&params.options);
-            let mut request = request(model, id, owner, seed, &options)?;
-            request.n_public = learned.public.of(renderer, &learned.preset, think, &prompt.tokens);
-            request.prompt = prompt.tokens;
-            request.stops.extend(prompt.stops);
-            request.thinking = thinking(
-                model,
-                prompt.thoughts,
-                params.think_tokens,
-                // The template's own grammar begins with the thoughts; a format is the answer's.
-                params.format.is_none(),
-            )?;
-            request.spelled =
-                prompt.spelled.iter().filter_map(|text| single_token(model, text)).collect();
-            request.constraint = match (&params.format, &prompt.grammar) {
-                (Some(_), _) if params.tool_choice == ToolChoice::Required => {
-                    return Err(RpcError::new(
-                        ErrorKind::InvalidParams,
-                        "a `format` and a required tool call exclude each other",
-                    )
-                    .with_hint("leave out one of them"));
-                }
-                (Some(format), _) => Some(learned.formats.constraint(format)?),
-                (None, Some(grammar)) => Some(learned.formats.grammar(grammar)?.into()),
-                (None, None) => None,
-            };
-            let parsing = prompt.reading.map(Parsing::new);
-            let _ = present.send(Present::Begin { id, answer: Answer::chat(model, parsing) });
-            Ok(Some(Command::Submit(Box::new(request))))
-        }
-        Job::Generate(params) => {
-            generates(model)?;
-            let options = learned.preset.options(&params.options);
-            let mut request = request(model, id, owner, seed, &options)?;
-            request.prompt = match &params.suffix {
-                None => model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?,
-                Some(_) if params.raw => {
-                    return Err(RpcError::new(
-                        ErrorKind::InvalidParams,
-                        "`raw` and a `suffix` exclude each other",
-                    )
-                    .with_hint("leave out one of them"));
-                }
-                Some(suffix) => learned.renderer.between(&params.prompt, suffix)?,
-            };
-            request.constraint = params
-                .format
-                .as_ref()
-                .map(|format| learned.formats.constraint(format))
-                .transpose()?;
-            let _ = present.send(Present::Begin { id, answer: Answer::generate(model) });
-            Ok(Some(Command::Submit(Box::new(request))))
-        }
-        Job::Embed(params) => embed(model, id, params).map(Some),
-        Job::Tokenize(params) => {
-            let tokens = model
-                .tokenize(&params.text, params.add_special, params.parse_special)
-                .map_err(refused)?;
-            reply(present, id, Reply::Tokenize(TokenizeReply { tokens }))
-        }
-        Job::Detokenize(params) => {
-            let text = detokenize(model, &params)?;
-            reply(present, id, Reply::Detokenize(DetokenizeReply { text }))
+            Job::Detokenize(params) => {
+                let text = detokenize(model, &params)?;
+                reply(self.present, asker.id, Reply::Detokenize(DetokenizeReply { text }))
+            }
         }
     }
+
+    fn chat(&mut self, asker: &Asker, params: &ChatParams) -> Result<Command, RpcError> {
+        generates(self.model)?;
+        let (model, options) = (self.model, &self.preset.options(&params.options));
+        let fit = Fit::new(options, self.n_ctx)?;
+        let conversation = Conversation::new(&self.renderer, &self.preset, params);
+        let (rendered, prompt, dropped) = conversation.prompt(&fit)?;
+        if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !rendered.tools {
+            return Err(RpcError::new(
+                ErrorKind::Unsupported,
+                "this model's chat template knows no tools",
+            )
+            .with_hint("send the request without tools, or use a model that was made for them"));
+        }
+        let mut first = self.request(asker, options, &fit, || conversation.n_system(&prompt))?;
+        first.n_public = self.public.of(&self.renderer, &self.preset, conversation.think, &prompt);
+        first.prompt = prompt;
+        first.stops.extend_from_slice(&rendered.stops);
+        first.thinking = thinking(
+            model,
+            &rendered,
+            params.think_tokens,
+            // The template's own grammar begins with the thoughts; a format is the answer's.
+            params.format.is_none(),
+        )?;
+        first.spelled =
+            rendered.spelled.iter().filter_map(|text| single_token(model, text)).collect();
+        let n_wanted = candidates::wanted(options)?;
+        let requests = candidates::requests(first, n_wanted, || match &params.format {
+            Some(_) if params.tool_choice == ToolChoice::Required => Err(RpcError::new(
+                ErrorKind::InvalidParams,
+                "a `format` and a required tool call exclude each other",
+            )
+            .with_hint("leave out one of them")),
+            Some(format) => self.formats.constraint(format).map(Some),
+            None => {
+                let grammar = rendered.grammar.as_ref();
+                grammar.map(|grammar| Ok(self.formats.grammar(grammar)?.into())).transpose()
+            }
+        })?;
+        let parsing = || rendered.reading.clone().map(Parsing::new);
+        let answers = (0..n_wanted).map(|at| Answer::new(model, at, parsing())).collect();
+        let answers = Answers::new(true, answers, dropped);
+        let _ = self.present.send(Present::Begin { id: asker.id, answers });
+        Ok(submit(requests, options))
+    }
+
+    fn generate(&mut self, asker: &Asker, params: &GenerateParams) -> Result<Command, RpcError> {
+        generates(self.model)?;
+        let (model, options) = (self.model, &self.preset.options(&params.options));
+        let fit = Fit::new(options, self.n_ctx)?;
+        let mut first = self.request(asker, options, &fit, || 0)?;
+        first.prompt = match &params.suffix {
+            None => model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?,
+            Some(_) if params.raw => {
+                return Err(RpcError::new(
+                    ErrorKind::InvalidParams,
+                    "`raw` and a `suffix` exclude each other",
+                )
+                .with_hint("leave out one of them"));
+            }
+            Some(suffix) => self.renderer.between(&params.prompt, suffix)?,
+        };
+        let dropped = fit.cut(&mut first.prompt);
+        let n_wanted = candidates::wanted(options)?;
+        let requests = candidates::requests(first, n_wanted, || {
+            params.format.as_ref().map(|format| self.formats.constraint(format)).transpose()
+        })?;
+        let answers = (0..n_wanted).map(|at| Answer::new(model, at, None)).collect();
+        let answers = Answers::new(false, answers, dropped);
+        let _ = self.present.send(Present::Begin { id: asker.id, answers });
+        Ok(submit(requests, options))
+    }
+
+    /// What the options ask for. `n_first` tells how many tokens at the start say what the rest is about.
+    fn request(
+        &self,
+        asker: &Asker,
+        options: &Options,
+        fit: &Fit,
+        n_first: impl FnOnce() -> usize,
+    ) -> Result<Request, RpcError> {
+        Ok(Request {
+            id: engine_id(asker.id, 0),
+            owner: asker.owner,
+            prompt: Vec::new(),
+            n_public: 0,
+            max_context: options.context,
+            sampling: sampling(self.model, options, asker.seed)?,
+            stops: options.stop.clone(),
+            max_tokens: options.max_tokens.or_else(|| fit.most_tokens()),
+            shift: fit.shift(n_first),
+            constraint: None,
+            thinking: None,
+            spelled: Vec::new(),
+        })
+    }
+}
+
+fn submit(requests: Vec<Request>, options: &Options) -> Command {
+    Command::Submit { requests, alone: options.deterministic.unwrap_or(false) }
 }
 
 fn reply(present: &Sender<Present>, id: u64, reply: Reply) -> Result<Option<Command>, RpcError> {
@@ -189,48 +227,6 @@ fn generates(model: &Model) -> Result<(), RpcError> {
         format!("this model (`{architecture}`) yields embeddings and writes no text"),
     )
     .with_hint("use it with the method `embed`"))
-}
-
-fn request(
-    model: &Arc<Model>,
-    id: u64,
-    owner: u32,
-    seed: u64,
-    options: &Options,
-) -> Result<Request, RpcError> {
-    Ok(Request {
-        id,
-        owner,
-        prompt: Vec::new(),
-        n_public: 0,
-        max_context: options.context,
-        sampling: sampling(model, options, seed)?,
-        stops: options.stop.clone(),
-        max_tokens: options.max_tokens,
-        constraint: None,
-        thinking: None,
-        spelled: Vec::new(),
-    })
-}
-
-fn thinking(
-    model: &Model,
-    thoughts: Option<(String, Vec<String>)>,
-    max_tokens: Option<u32>,
-    is_constrained: bool,
-) -> Result<Option<Thinking>, RpcError> {
-    let Some((start, ends)) = thoughts.filter(|(_, ends)| !ends.is_empty()) else {
-        return Ok(None);
-    };
-    let closing = model.tokenize(&format!("\n{}\n", ends[0]), false, true).map_err(refused)?;
-    Ok(Some(Thinking { start, ends, closing, max_tokens, is_constrained }))
-}
-
-fn single_token(model: &Model, text: &str) -> Option<Token> {
-    match model.tokenize(text, false, true).as_deref() {
-        Ok([token]) => Some(*token),
-        _ => None,
-    }
 }
 
 fn embed(model: &Model, id: u64, params: EmbedParams) -> Result<Command, RpcError> {

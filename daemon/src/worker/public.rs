@@ -27,9 +27,11 @@ impl PublicPrefix {
             // What two different conversations begin with.
             let [one, other] = ["a", "z"].map(|text| {
                 let messages = preset.begin(&[Message::text(Role::User, text)]);
+                let messages: Vec<&Message> = messages.iter().collect();
                 let chat = Chat { messages: &messages, tools: &[], think };
                 // A template that refuses has no public beginning.
-                renderer.chat(&chat, ToolChoice::Auto).unwrap_or_default().tokens
+                let (_, tokens) = renderer.chat(&chat, ToolChoice::Auto).unwrap_or_default();
+                tokens
             });
             let n = common(&one, &other);
             one[..n].to_vec()

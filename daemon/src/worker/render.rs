@@ -1,8 +1,8 @@
 //! From a chat to a prompt: by the template that the manifest has in Go's language, or else by the plugin, which knows the
 //! one in the weights.
 
+use super::answer::Reading;
 use super::prepare::refused;
-use super::present::Reading;
 use crate::chat_template::{Chat, ChatTemplate};
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
@@ -12,10 +12,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// A chat as the model reads it, and how its answer is to be read.
+/// What a chat was rendered with, and how its answer is to be read.
 #[derive(Default)]
-pub(super) struct Prompt {
-    pub(super) tokens: Vec<Token>,
+pub(super) struct Rendered {
     pub(super) stops: Vec<String>,
     /// The text before thoughts, which is empty if the prompt ends with it, and those that may end them.
     pub(super) thoughts: Option<(String, Vec<String>)>,
@@ -54,7 +53,11 @@ impl Renderer {
         }
     }
 
-    pub(super) fn chat(&self, chat: &Chat<'_>, choice: ToolChoice) -> Result<Prompt, RpcError> {
+    pub(super) fn chat(
+        &self,
+        chat: &Chat<'_>,
+        choice: ToolChoice,
+    ) -> Result<(Rendered, Vec<Token>), RpcError> {
         match &self.template {
             None => self.by_plugin(chat, choice),
             Some(Ok(template)) => self.by_template(template, chat, choice),
@@ -81,7 +84,7 @@ impl Renderer {
         template: &ChatTemplate,
         chat: &Chat<'_>,
         choice: ToolChoice,
-    ) -> Result<Prompt, RpcError> {
+    ) -> Result<(Rendered, Vec<Token>), RpcError> {
         let tools = match choice {
             ToolChoice::None => &[],
             ToolChoice::Required if !chat.tools.is_empty() => {
@@ -98,15 +101,15 @@ impl Renderer {
         let reader = template.reader(&prompt, tools, chat.think == Some(true));
         let thoughts =
             reader.think_tags().map(|(open, close)| (open.to_string(), vec![close.to_string()]));
-        Ok(Prompt {
-            tokens: self.tokens(&prompt)?,
+        let rendered = Rendered {
             stops: Vec::new(),
             thoughts,
             spelled: reader.tags().map(String::from).collect(),
             grammar: None,
             tools: template.abilities().tools,
             reading: (!reader.is_plain()).then_some(Reading::Tags(reader)),
-        })
+        };
+        Ok((rendered, self.tokens(&prompt)?))
     }
 
     /// With what begins every text, which some of these templates write and most do not.
@@ -121,11 +124,15 @@ impl Renderer {
         Ok(tokens)
     }
 
-    fn by_plugin(&self, chat: &Chat<'_>, choice: ToolChoice) -> Result<Prompt, RpcError> {
+    fn by_plugin(
+        &self,
+        chat: &Chat<'_>,
+        choice: ToolChoice,
+    ) -> Result<(Rendered, Vec<Token>), RpcError> {
         let mut request = Map::new();
-        request.insert("messages".into(), chat.messages.iter().map(message).collect());
+        request.insert("messages".into(), chat.messages.iter().copied().map(message).collect());
         if !chat.tools.is_empty() {
-            request.insert("tools".into(), chat.tools.iter().map(tool).collect());
+            request.insert("tools".into(), chat.tools.iter().copied().map(tool).collect());
             let choice = match choice {
                 ToolChoice::Auto => "auto",
                 ToolChoice::Required => "required",
@@ -136,24 +143,24 @@ impl Renderer {
         request.insert("thinking".into(), chat.think.into());
         let answer =
             self.model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
-        let rendered: Rendered = serde_json::from_str(&answer).map_err(|error| {
+        let answer: RenderAnswer = serde_json::from_str(&answer).map_err(|error| {
             RpcError::new(
                 ErrorKind::Internal,
                 format!("the backend answered no chat prompt: {error}"),
             )
         })?;
-        let follows = !rendered.grammar.is_empty() && !rendered.grammar_lazy;
+        let tokens = self.model.tokenize(&answer.prompt, false, true).map_err(refused)?;
+        let follows = !answer.grammar.is_empty() && !answer.grammar_lazy;
         let model = Arc::clone(&self.model);
-        Ok(Prompt {
-            tokens: self.model.tokenize(&rendered.prompt, false, true).map_err(refused)?,
-            stops: rendered.stops,
-            thoughts: rendered.thinks.then_some((rendered.think_start, rendered.think_ends)),
-            spelled: rendered.preserved,
-            grammar: follows.then_some(rendered.grammar),
-            tools: rendered.tools,
-            reading: (!rendered.plain)
-                .then_some(Reading::Plugin { model, parser: rendered.parser }),
-        })
+        let rendered = Rendered {
+            stops: answer.stops,
+            thoughts: answer.thinks.then_some((answer.think_start, answer.think_ends)),
+            spelled: answer.preserved,
+            grammar: follows.then_some(answer.grammar),
+            tools: answer.tools,
+            reading: (!answer.plain).then_some(Reading::Plugin { model, parser: answer.parser }),
+        };
+        Ok((rendered, tokens))
     }
 }
 
@@ -164,7 +171,7 @@ fn broken(error: &TemplateError) -> RpcError {
 
 /// What `hearth.chat/1` answers.
 #[derive(Deserialize)]
-struct Rendered {
+struct RenderAnswer {
     prompt: String,
     #[serde(default)]
     stops: Vec<String>,

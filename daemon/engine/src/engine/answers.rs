@@ -65,6 +65,7 @@ impl Engine {
         match end {
             Ok(None) if self.config.speculate => sequence.lookup.follow(&sequence.tokens),
             Ok(None) => {}
+            Ok(Some(FinishReason::ContextFull)) if sequence.can_shift() => self.shift(at)?,
             Ok(Some(reason)) => {
                 let sequence = self.running.remove(at);
                 self.finish(sequence, reason, sink);

@@ -6,4 +6,5 @@ mod fairness;
 mod guessing;
 mod randomized;
 mod scheduling;
+mod shifting;
 mod support;
