@@ -42,7 +42,7 @@ mod tokens;
 
 pub use chat::{
     ChatParams, ChatReply, Event, FinishReason, Format, GenerateParams, GenerateReply, Message,
-    Role, Timings, Tool, ToolCall, ToolChoice, Usage,
+    Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use daemon::{

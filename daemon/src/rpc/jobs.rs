@@ -159,6 +159,7 @@ async fn ask<R: Serialize>(
                     Event::Reasoning { text, logprobs }
                 }
                 WorkerEvent::Delta(Piece { text, logprobs }) => Event::Delta { text, logprobs },
+                WorkerEvent::ToolCallDelta(delta) => Event::ToolCallDelta { delta },
                 WorkerEvent::ToolCall(call) => Event::ToolCall { call },
             })
             .await;

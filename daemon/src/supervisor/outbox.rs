@@ -35,6 +35,11 @@ impl Outbox {
                 last.text.push_str(&piece.text);
                 last.logprobs.extend(piece.logprobs);
             }
+            (Some(WorkerEvent::ToolCallDelta(last)), WorkerEvent::ToolCallDelta(delta))
+                if last.index == delta.index =>
+            {
+                last.arguments.push_str(&delta.arguments);
+            }
             (Some(last @ WorkerEvent::Prefill { .. }), event @ WorkerEvent::Prefill { .. })
             | (Some(last @ WorkerEvent::Queued { .. }), event @ WorkerEvent::Queued { .. }) => {
                 *last = event
@@ -66,7 +71,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::worker::frames::Piece;
-    use hearth_protocol::{ErrorKind, RpcError};
+    use hearth_protocol::{ErrorKind, RpcError, ToolCallDelta};
 
     #[tokio::test]
     async fn text_that_nobody_reads_is_merged_and_nothing_follows_the_end() {
@@ -76,10 +81,21 @@ mod tests {
         for _ in 0..1000 {
             outbox.push(WorkerEvent::Delta(Piece::text("ab")));
         }
+        for index in [0, 0, 1] {
+            let (id, name) = (String::new(), String::new());
+            let delta = ToolCallDelta { index, id, name, arguments: "cd".into() };
+            outbox.push(WorkerEvent::ToolCallDelta(delta));
+        }
         outbox.push(WorkerEvent::Failed(RpcError::new(ErrorKind::Cancelled, "x")));
         outbox.push(WorkerEvent::Delta(Piece::text("late")));
         assert!(outbox.next().await == WorkerEvent::Prefill { done: 9, total: 9 });
         assert!(outbox.next().await == WorkerEvent::Delta(Piece::text("ab".repeat(1000))));
+        for arguments in ["cdcd", "cd"] {
+            let event = outbox.next().await;
+            assert!(
+                matches!(event, WorkerEvent::ToolCallDelta(delta) if delta.arguments == arguments)
+            );
+        }
         assert!(outbox.next().await.is_terminal());
         assert!(outbox.state.lock().unwrap().events.is_empty());
     }

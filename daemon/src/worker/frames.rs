@@ -7,6 +7,7 @@
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
+    ToolCallDelta,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,7 @@ pub(crate) enum WorkerEvent {
     Prefill { done: u32, total: u32 },
     Reasoning(Piece),
     Delta(Piece),
+    ToolCallDelta(ToolCallDelta),
     ToolCall(ToolCall),
     Done(Box<Reply>),
     Failed(RpcError),
@@ -150,6 +152,7 @@ impl std::fmt::Debug for WorkerEvent {
             Self::Prefill { .. } => "Prefill",
             Self::Reasoning(_) => "Reasoning",
             Self::Delta(_) => "Delta",
+            Self::ToolCallDelta(_) => "ToolCallDelta",
             Self::ToolCall(_) => "ToolCall",
             Self::Done(_) => "Done",
             Self::Failed(_) => "Failed",

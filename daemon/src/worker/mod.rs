@@ -10,10 +10,12 @@ mod engine_loop;
 mod formats;
 pub(crate) mod frames;
 mod load;
+mod parsing;
 mod prepare;
 mod present;
 mod public;
 mod sampling;
+mod tools;
 
 use frames::ToWorker;
 use prepare::Todo;

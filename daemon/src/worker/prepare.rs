@@ -4,16 +4,18 @@
 use super::engine_loop::{Command, EmbedJob};
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
-use super::present::{Answer, Parsing, Present};
+use super::parsing::Parsing;
+use super::present::{Answer, Present};
 use super::public::PublicPrefix;
 use super::sampling::sampling;
+use super::tools;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
 use hearth_engine::{Guide, Request, Thinking};
 use hearth_protocol::{
     ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Message,
-    Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
+    Options, Role, RpcError, TokenizeReply,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -82,32 +84,17 @@ fn prepare(
         Job::Chat(params) => {
             generates(model)?;
             let rendered = render(model, &params)?;
-            if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !rendered.tools
-            {
-                return Err(RpcError::new(
-                    ErrorKind::Unsupported,
-                    "this model's chat template knows no tools",
-                )
-                .with_hint(
-                    "send the request without tools, or use a model that was made for them",
-                ));
-            }
             let mut request = request(model, id, owner, seed, &params.options)?;
             request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
             request.n_public =
                 learned.public.of(model, params.think.unwrap_or(true), &request.prompt);
             request.stops.extend_from_slice(&rendered.stops);
-            request.thinking = thinking(
-                model,
-                &rendered,
-                params.think_tokens,
-                // The template's own grammar begins with the thoughts; a format is the answer's.
-                params.format.is_none(),
-            )?;
+            let thinks_by_grammar = params.format.is_none() && rendered.grammar_thinks;
+            request.thinking = thinking(model, &rendered, params.think_tokens, thinks_by_grammar)?;
             request.spelled =
                 rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
             request.constraint = match &params.format {
-                Some(_) if params.tool_choice == ToolChoice::Required => {
+                Some(_) if tools::must_call(&params) => {
                     return Err(RpcError::new(
                         ErrorKind::InvalidParams,
                         "a `format` and a required tool call exclude each other",
@@ -115,11 +102,10 @@ fn prepare(
                     .with_hint("leave out one of them"));
                 }
                 Some(format) => Some(learned.formats.constraint(format)?),
-                None if rendered.grammar.is_empty() || rendered.grammar_lazy => None,
-                None => Some(learned.formats.grammar(&rendered.grammar)?.into()),
+                None => tools::constraint(model, &rendered)?,
             };
             let parsing =
-                (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser));
+                (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser, seed));
             let _ = present.send(Present::Begin { id, answer: Answer::chat(model, parsing) });
             Ok(Some(Command::Submit(Box::new(request))))
         }
@@ -191,7 +177,7 @@ fn request(
 
 /// What `hearth.chat/1` answers.
 #[derive(Deserialize)]
-struct Rendered {
+pub(super) struct Rendered {
     prompt: String,
     #[serde(default)]
     stops: Vec<String>,
@@ -200,9 +186,15 @@ struct Rendered {
     #[serde(default)]
     parser: String,
     #[serde(default)]
-    grammar: String,
+    pub(super) grammar: String,
     #[serde(default)]
-    grammar_lazy: bool,
+    pub(super) grammar_prefix: String,
+    #[serde(default)]
+    grammar_thinks: bool,
+    #[serde(default)]
+    pub(super) grammar_lazy: bool,
+    #[serde(default)]
+    pub(super) triggers: Vec<tools::Trigger>,
     #[serde(default)]
     preserved: Vec<String>,
     #[serde(default)]
@@ -211,8 +203,6 @@ struct Rendered {
     think_start: String,
     #[serde(default)]
     think_ends: Vec<String>,
-    #[serde(default)]
-    tools: bool,
 }
 
 fn thinking(
@@ -237,15 +227,7 @@ fn thinking(
 fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {
     let mut request = Map::new();
     request.insert("messages".into(), params.messages.iter().map(message).collect());
-    if !params.tools.is_empty() {
-        request.insert("tools".into(), params.tools.iter().map(tool).collect());
-        let choice = match params.tool_choice {
-            ToolChoice::Auto => "auto",
-            ToolChoice::Required => "required",
-            ToolChoice::None => "none",
-        };
-        request.insert("tool_choice".into(), choice.into());
-    }
+    tools::offer(params, &mut request)?;
     request.insert("thinking".into(), params.think.unwrap_or(true).into());
     let answer = model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
     serde_json::from_str(&answer).map_err(|error| {
@@ -277,14 +259,6 @@ fn message(message: &Message) -> Value {
         object.insert("tool_call_id".into(), id.as_str().into());
     }
     Value::Object(object)
-}
-
-fn tool(tool: &Tool) -> Value {
-    let parameters = if tool.parameters.is_null() { json!({}) } else { tool.parameters.clone() };
-    json!({
-        "type": "function",
-        "function": { "name": tool.name, "description": tool.description, "parameters": parameters },
-    })
 }
 
 fn single_token(model: &Model, text: &str) -> Option<Token> {

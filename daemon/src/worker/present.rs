@@ -2,14 +2,14 @@
 //! them, and writes. Frames that are ready at the same time go out in one write.
 
 use super::frames::{self, FromWorker, Piece, Reply, WorkerEvent};
+use super::parsing::Parsing;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::{Finish, Logprobs};
 use hearth_protocol::{
     ChatReply, FinishReason, GenerateReply, Logprob, Message, Role, RpcError, Timings,
-    TokenLogprob, ToolCall, Usage,
+    TokenLogprob, Usage,
 };
-use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -200,11 +200,12 @@ impl Answer {
         }
         let message = match self.parsing {
             None => Message::text(Role::Assistant, self.text),
-            Some(parsing) => parsing.finish(self.text, &mut |event| {
+            Some(parsing) => parsing.finish(&self.text, &mut |event| {
                 out(with_logprobs(event, &self.logprobs, &mut self.n_told));
             }),
         };
-        if !message.tool_calls.is_empty() {
+        let is_cut = matches!(reason, FinishReason::MaxTokens | FinishReason::ContextFull);
+        if !message.tool_calls.is_empty() && !is_cut {
             reason = FinishReason::ToolCalls;
         }
         let logprobs = self.logprobs;
@@ -220,84 +221,4 @@ fn with_logprobs(mut event: WorkerEvent, all: &[Logprob], n_told: &mut usize) ->
         *n_told = all.len();
     }
     event
-}
-
-/// Reads an answer in the model's own format, as it grows.
-pub(super) struct Parsing {
-    model: Arc<Model>,
-    parser: String,
-    /// What was emitted so far.
-    content: String,
-    reasoning: String,
-}
-
-/// What `hearth.chat/1` reads out of an answer.
-#[derive(Deserialize, Default)]
-struct Parsed {
-    #[serde(default)]
-    content: String,
-    #[serde(default)]
-    reasoning: String,
-    #[serde(default)]
-    tool_calls: Vec<ParsedCall>,
-}
-
-#[derive(Deserialize)]
-struct ParsedCall {
-    #[serde(default)]
-    id: String,
-    name: String,
-    #[serde(default)]
-    arguments: String,
-}
-
-impl Parsing {
-    pub(super) fn new(model: Arc<Model>, parser: String) -> Self {
-        Self { model, parser, content: String::new(), reasoning: String::new() }
-    }
-
-    fn parse(&self, text: &str, partial: bool) -> Option<Parsed> {
-        let message = self.model.chat_parse(&self.parser, text, partial).ok()?;
-        serde_json::from_str(&message).ok()
-    }
-
-    fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
-        // What cannot be read yet is read with the next piece, or at the end.
-        if let Some(parsed) = self.parse(text, true) {
-            self.emit(&parsed, out);
-        }
-    }
-
-    /// Emits what is new. A partial reading that takes back what it said before is passed over.
-    fn emit(&mut self, parsed: &Parsed, out: &mut dyn FnMut(WorkerEvent)) {
-        if let Some(new) =
-            parsed.reasoning.strip_prefix(self.reasoning.as_str()).filter(|new| !new.is_empty())
-        {
-            out(WorkerEvent::Reasoning(Piece::text(new)));
-            self.reasoning.push_str(new);
-        }
-        if let Some(new) =
-            parsed.content.strip_prefix(self.content.as_str()).filter(|new| !new.is_empty())
-        {
-            out(WorkerEvent::Delta(Piece::text(new)));
-            self.content.push_str(new);
-        }
-    }
-
-    fn finish(mut self, text: String, out: &mut dyn FnMut(WorkerEvent)) -> Message {
-        // An answer that does not follow its format is content, all of it.
-        let parsed =
-            self.parse(&text, false).unwrap_or(Parsed { content: text, ..Parsed::default() });
-        self.emit(&parsed, out);
-        let calls = parsed.tool_calls.into_iter().enumerate().map(|(idx, call)| ToolCall {
-            id: if call.id.is_empty() { format!("call_{idx}") } else { call.id },
-            name: call.name,
-            arguments: call.arguments,
-        });
-        let mut message = Message::text(Role::Assistant, parsed.content);
-        message.reasoning = Some(parsed.reasoning).filter(|reasoning| !reasoning.is_empty());
-        message.tool_calls =
-            calls.inspect(|call| out(WorkerEvent::ToolCall(call.clone()))).collect();
-        message
-    }
 }
