@@ -27,7 +27,9 @@ mod thoughts;
 mod threads;
 
 pub use config::EngineConfig;
-pub use constraint::{Constraint, ConstraintError, Guide, Guided, PluginGrammar, Rule};
+pub use constraint::{
+    Constraint, ConstraintError, Guide, Guided, PluginGrammar, Rule, Triggers, check,
+};
 pub use embedder::Embedder;
 pub use engine::{Engine, Fatal, Sink};
 pub use sampler::{Breakers, Dry, Logprobs, Mirostat, MirostatVersion, Sampler, Sampling};

@@ -174,6 +174,9 @@ async fn tell<R: Serialize>(ticket: &Ticket, events: &Events<Event<R>>) -> Resul
                 WorkerEvent::Delta(Piece { candidate, text, logprobs }) => {
                     Event::Delta { candidate, text, logprobs }
                 }
+                WorkerEvent::ToolCallDelta { candidate, delta } => {
+                    Event::ToolCallDelta { candidate, delta }
+                }
                 WorkerEvent::ToolCall { candidate, call } => Event::ToolCall { candidate, call },
             })
             .await;

@@ -2,10 +2,11 @@
 
 use super::fit::{Dropped, Fit};
 use super::prepare::refused;
+use super::tools;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::Thinking;
-use hearth_protocol::{ChatParams, ErrorKind, Message, Role, RpcError, Tool, ToolChoice};
+use hearth_protocol::{ChatParams, ErrorKind, Message, Role, RpcError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -58,7 +59,13 @@ pub(super) struct Rendered {
     #[serde(default)]
     pub(super) grammar: String,
     #[serde(default)]
+    pub(super) grammar_prefix: String,
+    #[serde(default)]
+    pub(super) grammar_thinks: bool,
+    #[serde(default)]
     pub(super) grammar_lazy: bool,
+    #[serde(default)]
+    pub(super) triggers: Vec<tools::Trigger>,
     #[serde(default)]
     pub(super) preserved: Vec<String>,
     #[serde(default)]
@@ -67,8 +74,6 @@ pub(super) struct Rendered {
     pub(super) think_start: String,
     #[serde(default)]
     pub(super) think_ends: Vec<String>,
-    #[serde(default)]
-    pub(super) tools: bool,
 }
 
 pub(super) fn thinking(
@@ -93,15 +98,7 @@ pub(super) fn thinking(
 fn render(model: &Model, params: &ChatParams, messages: &[&Message]) -> Result<Rendered, RpcError> {
     let mut request = Map::new();
     request.insert("messages".into(), messages.iter().copied().map(message).collect());
-    if !params.tools.is_empty() {
-        request.insert("tools".into(), params.tools.iter().map(tool).collect());
-        let choice = match params.tool_choice {
-            ToolChoice::Auto => "auto",
-            ToolChoice::Required => "required",
-            ToolChoice::None => "none",
-        };
-        request.insert("tool_choice".into(), choice.into());
-    }
+    tools::offer(params, &mut request)?;
     request.insert("thinking".into(), params.think.unwrap_or(true).into());
     let answer = model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
     serde_json::from_str(&answer).map_err(|error| {
@@ -133,14 +130,6 @@ fn message(message: &Message) -> Value {
         object.insert("tool_call_id".into(), id.as_str().into());
     }
     Value::Object(object)
-}
-
-fn tool(tool: &Tool) -> Value {
-    let parameters = if tool.parameters.is_null() { json!({}) } else { tool.parameters.clone() };
-    json!({
-        "type": "function",
-        "function": { "name": tool.name, "description": tool.description, "parameters": parameters },
-    })
 }
 
 pub(super) fn single_token(model: &Model, text: &str) -> Option<Token> {

@@ -7,6 +7,7 @@
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
+    ToolCallDelta,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,7 @@ pub(crate) enum WorkerEvent {
     Prefill { done: u32, total: u32 },
     Reasoning(Piece),
     Delta(Piece),
+    ToolCallDelta { candidate: u32, delta: ToolCallDelta },
     ToolCall { candidate: u32, call: ToolCall },
     Done(Box<Reply>),
     Failed(RpcError),
@@ -150,7 +152,9 @@ impl WorkerEvent {
     pub(crate) fn candidate(&self) -> Option<u32> {
         match self {
             Self::Reasoning(piece) | Self::Delta(piece) => Some(piece.candidate),
-            Self::ToolCall { candidate, .. } => Some(*candidate),
+            Self::ToolCallDelta { candidate, .. } | Self::ToolCall { candidate, .. } => {
+                Some(*candidate)
+            }
             _ => None,
         }
     }
@@ -163,6 +167,7 @@ impl std::fmt::Debug for WorkerEvent {
             Self::Prefill { .. } => "Prefill",
             Self::Reasoning(_) => "Reasoning",
             Self::Delta(_) => "Delta",
+            Self::ToolCallDelta { .. } => "ToolCallDelta",
             Self::ToolCall { .. } => "ToolCall",
             Self::Done(_) => "Done",
             Self::Failed(_) => "Failed",

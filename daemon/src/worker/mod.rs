@@ -14,10 +14,12 @@ mod fit;
 mod formats;
 pub(crate) mod frames;
 mod load;
+mod parsing;
 mod prepare;
 mod present;
 mod public;
 mod sampling;
+mod tools;
 
 use frames::ToWorker;
 use prepare::Todo;

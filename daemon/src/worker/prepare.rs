@@ -1,22 +1,24 @@
 //! From a request's words to tokens: chat templates, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
-use super::answer::{Answer, Parsing};
+use super::answer::Answer;
 use super::candidates::{self, engine_id};
 use super::chat::{Prompt, single_token, thinking};
 use super::engine_loop::{Command, EmbedJob};
 use super::fit::Fit;
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
+use super::parsing::Parsing;
 use super::present::{Answers, Present};
 use super::public::PublicPrefix;
 use super::sampling::sampling;
+use super::tools;
 use hearth_abi::host::Model;
 use hearth_abi::{PluginError, Status};
 use hearth_engine::{Guide, Request};
 use hearth_protocol::{
     ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
-    GenerateParams, Options, RpcError, TokenizeReply, ToolChoice,
+    GenerateParams, Options, RpcError, TokenizeReply,
 };
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -109,45 +111,32 @@ impl Preparer<'_> {
         let (model, options) = (self.model, &params.options);
         let fit = Fit::new(options, self.n_ctx)?;
         let prompt = Prompt::new(model, params, &fit)?;
-        if !params.tools.is_empty()
-            && params.tool_choice != ToolChoice::None
-            && !prompt.rendered.tools
-        {
-            return Err(RpcError::new(
-                ErrorKind::Unsupported,
-                "this model's chat template knows no tools",
-            )
-            .with_hint("send the request without tools, or use a model that was made for them"));
-        }
         let n_system = || prompt.n_system(model, params);
         let mut first = self.request(asker, options, &fit, n_system)?;
         let Prompt { rendered, tokens, dropped } = prompt;
         first.n_public = self.public.of(model, params.think.unwrap_or(true), &tokens);
         first.prompt = tokens;
         first.stops.extend_from_slice(&rendered.stops);
-        first.thinking = thinking(
-            model,
-            &rendered,
-            params.think_tokens,
-            // The template's own grammar begins with the thoughts; a format is the answer's.
-            params.format.is_none(),
-        )?;
+        let thinks_by_grammar = params.format.is_none() && rendered.grammar_thinks;
+        first.thinking = thinking(model, &rendered, params.think_tokens, thinks_by_grammar)?;
         first.spelled =
             rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
         let n_wanted = candidates::wanted(options)?;
         let requests = candidates::requests(first, n_wanted, || match &params.format {
-            Some(_) if params.tool_choice == ToolChoice::Required => Err(RpcError::new(
+            Some(_) if tools::must_call(params) => Err(RpcError::new(
                 ErrorKind::InvalidParams,
                 "a `format` and a required tool call exclude each other",
             )
             .with_hint("leave out one of them")),
             Some(format) => self.formats.constraint(format).map(Some),
-            None if rendered.grammar.is_empty() || rendered.grammar_lazy => Ok(None),
-            None => Ok(Some(self.formats.grammar(&rendered.grammar)?.into())),
+            None => tools::constraint(model, &rendered),
         })?;
-        let parsing =
-            || (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser.clone()));
-        let answers = (0..n_wanted).map(|at| Answer::new(model, at, parsing())).collect();
+        let parsing = |at: u32| {
+            let seed = asker.seed.wrapping_add(at.into());
+            let parser = rendered.parser.clone();
+            (!rendered.plain).then(|| Parsing::new(Arc::clone(model), parser, seed))
+        };
+        let answers = (0..n_wanted).map(|at| Answer::new(model, at, parsing(at))).collect();
         let answers = Answers::new(true, answers, dropped);
         let _ = self.present.send(Present::Begin { id: asker.id, answers });
         Ok(submit(requests, options))

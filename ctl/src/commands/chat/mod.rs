@@ -233,6 +233,7 @@ impl Chat<'_> {
             messages: self.conversation.with_question(&prompt),
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
+            parallel_tool_calls: None,
             format: None,
             think: self.settings.think,
             think_tokens: None,

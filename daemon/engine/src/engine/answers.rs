@@ -145,7 +145,7 @@ impl Engine {
         if let Some(constraint) = &mut sequence.constraint
             && is_answer
         {
-            constraint.accept(token)?;
+            constraint.accept(token, &piece)?;
         }
         if was_chosen && let Some(logprobs) = sequence.sampler.logprobs(token) {
             sink.event(sequence.id, Event::Logprobs(logprobs));
