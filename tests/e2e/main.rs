@@ -6,6 +6,7 @@ mod backends;
 mod chat;
 mod constrained;
 mod ctl;
+mod drafts;
 mod dying;
 mod files;
 mod hostile;

@@ -280,7 +280,7 @@ mod tests {
         let mut memory = memory();
         let texts = [(97..147).collect::<Vec<_>>(), (100..140).collect()];
         let running = [sequence(1, 0, &texts[0]), sequence(2, 0, &texts[1])];
-        running.iter().for_each(|sequence| drop(read(&mut memory, sequence)));
+        assert_eq!(running.each_ref().map(|sequence| read(&mut memory, sequence)), [0, 0]);
         assert!(!memory.make_room(11, &running).unwrap());
         assert!(memory.make_room(10, &running).unwrap());
         assert!(memory.make_room(11, &running[1..]).unwrap());
