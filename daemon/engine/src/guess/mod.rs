@@ -55,15 +55,17 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Seconds that it will take with so many tokens more.
+    /// Seconds that it will take with so many tokens more. No more than a larger step: while all are large, what is known of
+    /// small ones may be of a time when a neighbour was busy, and would go on to speak for guessing.
     fn seconds(&self, n_more: usize) -> Option<f64> {
-        self.pace.predict(self.n_tokens + n_more)
+        let sizes = (0..=4).map(|doublings| (self.n_tokens + n_more) << doublings);
+        sizes.filter_map(|n_tokens| self.pace.predict(n_tokens)).reduce(f64::min)
     }
 
     /// Seconds that so many tokens more cost.
     fn cost(&self, n_more: usize) -> f64 {
         let seconds = self.seconds(n_more).zip(self.seconds(0));
-        seconds.map_or(f64::INFINITY, |(with, without)| with - without)
+        seconds.map_or(f64::INFINITY, |(with, without)| (with - without).max(0.0))
     }
 
     /// Most tokens to guess for a sequence.

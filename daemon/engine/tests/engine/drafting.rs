@@ -62,11 +62,11 @@ const HOT: f32 = 4.0;
 
 #[test]
 fn a_draft_that_is_wrong_is_asked_less_and_less() {
-    let wrong = draft(&[("slow_us_per_decode", 1000_u64.into())]);
+    let wrong = draft(&[("slow_us_per_decode", 1200_u64.into())]);
     let (plain, _) = answers(None, 1, HOT);
     let (drafted, _) = answers(Some(&wrong), 1, HOT);
     assert_eq!(plain.text, drafted.text);
-    assert!((1..60).contains(&drafted.finish(0).n_drafted), "{:?}", drafted.finish(0));
+    assert!(drafted.finish(0).n_drafted < 60, "{:?}", drafted.finish(0));
 }
 
 #[test]
@@ -86,6 +86,22 @@ fn answers_go_on_without_a_draft_that_fails() {
     let (drafted, _) = answers(Some(&failing), 2, 0.0);
     assert_eq!(plain.text, drafted.text);
     assert!(total(&drafted, |finish| finish.n_accepted) > 0);
+}
+
+#[test]
+fn a_draft_goes_when_memory_is_short() {
+    let short = draft(&[("no_memory_at", 30_u64.into())]);
+    for (has_draft, ends) in [(false, false), (true, true)] {
+        let mut engine = Engine::new(&short, EngineConfig::default()).unwrap();
+        if has_draft {
+            engine.draft_with(&draft(&[])).unwrap();
+        }
+        let mut sink = Collected::default();
+        engine.submit(request(0, 0, text(0, 20), 300), &mut sink);
+        let mut steps = std::iter::from_fn(|| (!engine.is_idle()).then(|| engine.step(&mut sink)));
+        assert_eq!(steps.all(|step| step.is_ok()), ends);
+        assert_eq!(sink.ended.contains_key(&0), ends);
+    }
 }
 
 #[test]
