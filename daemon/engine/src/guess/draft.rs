@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 /// Longest draft.
 const MAX_DRAFT: usize = 8;
-/// The rate of a model of which nothing is known yet.
-const FIRST_RATE: f64 = 0.7;
+/// The rate of a model of which nothing is known yet: trying one that is bad costs a few rounds, not trying one that is good
+/// costs half the speed.
+const FIRST_RATE: f64 = 0.9;
 /// Weight of the newest guess in its sequence's rate, and in that of all.
 const NEWEST: (f64, f64) = (1.0 / 16.0, 1.0 / 32.0);
 /// How far a rate goes back in a step without guesses: a sequence's to that of all, and that to the first.
@@ -32,9 +33,9 @@ const MAX_BEHIND: usize = 4;
 const READING: f64 = 0.25;
 const MIN_READ: usize = 16;
 /// Sizes of the steps that are measured at first.
-const PROBES: [usize; 3] = [1, 4, 32];
+const PROBES: [usize; 4] = [1, 2, 4, 32];
 /// Steps without guesses until one more is measured: a neighbour may have been busy the last time.
-const PROBE_STEPS: u32 = 512;
+const PROBE_STEPS: u32 = 128;
 
 /// Why a model cannot draft for another.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +89,11 @@ struct Asked {
 impl Asked {
     fn is_ready(&self) -> bool {
         self.slot.is_some() && self.n_behind <= MAX_BEHIND
+    }
+
+    /// Tokens that are read in the first round: two after all guesses were right.
+    fn n_first(&self) -> usize {
+        if self.is_ready() { self.n_behind } else { 2 }
     }
 }
 
@@ -235,8 +241,15 @@ impl Drafter {
     fn choose(&mut self, step: &Step<'_>) -> Option<Plan> {
         let mut best: Option<(usize, Plan)> = None;
         for n in 1..=self.asked.len() {
+            let first = self.asked[..n].iter().map(Asked::n_first).sum();
             let right = |len| self.asked[..n].iter().map(|one| power(one.rate, len)).sum::<f64>();
-            let seconds = |len| Some(step.seconds(n * len)? + float(len) * self.pace.predict(n)?);
+            let seconds = |len: usize| {
+                let rounds = match len {
+                    0 => 0.0,
+                    _ => self.pace.predict(first)? + float(len - 1) * self.pace.predict(n)?,
+                };
+                Some(step.seconds(n * len)? + rounds)
+            };
             let plan = best_len(MAX_DRAFT, step.n_yield, right, seconds)?;
             if plan.len > 0 && best.is_none_or(|(_, best)| plan.is_faster_than(&best)) {
                 best = Some((n, plan));
@@ -296,13 +309,17 @@ impl Drafter {
             }
         }
         let per_token = step.seconds(0).unwrap_or_default() / step.n_yield;
-        for _ in 0..MAX_DRAFT {
+        for nth in 0..MAX_DRAFT {
             self.asked.retain(|asked| {
                 let sequence = &running[asked.idx];
                 asked.belief > 0.0 && sequence.guess.len() + 1 < sequence.n_left()
             });
             self.asked.truncate(step.n_batch - step.n_tokens);
-            if !self.is_worth_a_round(per_token, step) {
+            let n_read = match nth {
+                0 => self.asked.iter().map(Asked::n_first).sum(),
+                _ => self.asked.len(),
+            };
+            if !self.is_worth_a_round(n_read, per_token, step) {
                 break;
             }
             self.round(per_token, running, step)?;
@@ -310,11 +327,11 @@ impl Drafter {
         Ok(())
     }
 
-    /// One more guess for each is expected to save more than it costs.
-    fn is_worth_a_round(&self, per_token: f64, step: &Step<'_>) -> bool {
+    /// One more guess for each, by reading so many tokens, is expected to save more than it costs.
+    fn is_worth_a_round(&self, n_read: usize, per_token: f64, step: &Step<'_>) -> bool {
         let n = self.asked.len();
         let right: f64 = self.asked.iter().map(|asked| asked.belief * asked.rate).sum();
-        let drafting = self.pace.predict(n).unwrap_or(f64::INFINITY);
+        let drafting = self.pace.predict(n_read).unwrap_or(f64::INFINITY);
         n > 0 && right * per_token > drafting + step.cost(n)
     }
 
