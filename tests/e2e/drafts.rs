@@ -15,7 +15,7 @@ fn daemon(config: &str) -> TestDaemon {
     let daemon = TestDaemon::builder().config(config).start();
     let endless = ("eos_one_in", 0_u64.into());
     daemon.model("big", &[endless.clone(), ("slow_us_per_decode", 3000_u64.into())]);
-    daemon.model("small", &[endless.clone()]);
+    daemon.model("small", std::slice::from_ref(&endless));
     daemon.model("alien", &[endless, ("extra_tokens", 500_u64.into())]);
     daemon
 }
