@@ -11,7 +11,9 @@ use crate::session::Session;
 use crate::status_line::{DELAY, StatusLine};
 use crate::wire::chat_event;
 use crate::wrap::Wrap;
-use hearth_protocol::{ChatParams, ChatReply, ChatSend, ErrorKind, Event, FinishReason, RpcError};
+use hearth_protocol::{
+    ChatParams, ChatReply, ChatSend, ErrorKind, Event, FinishReason, RpcError, Usage,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -42,11 +44,21 @@ pub(crate) fn request_name() -> String {
     format!("ctl-{}-{n}-{ns}", std::process::id())
 }
 
+/// What the first Ctrl-C does while the model thinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hurry {
+    /// It lets it answer.
+    Answer,
+    /// It ends the request, as at any other time.
+    End,
+}
+
 /// Asks and shows. An error means that there was no answer at all; [`Ending`] has the rest.
 pub(crate) fn ask(
     out: &Out,
     session: &mut Session,
     params: &ChatParams,
+    hurry: Hurry,
 ) -> Result<Answer, CtlError> {
     let mut view = View::new(out);
     let mut ending = None;
@@ -63,7 +75,11 @@ pub(crate) fn ask(
         }
         match event {
             Event::Accepted { .. } => watch.accepted(),
-            Event::Delta { text: piece, .. } => text.push_str(&piece),
+            Event::Reasoning { .. } => watch.thinks(hurry == Hurry::Answer),
+            Event::Delta { candidate: 0, text: piece, .. } => {
+                watch.thinks(false);
+                text.push_str(&piece);
+            }
             Event::Done { reply } => ending = Some(Ending::Done(Box::new(reply))),
             Event::Error { error } => ending = Some(Ending::Failed(error)),
             _ => {}
@@ -87,9 +103,12 @@ pub(crate) fn ask(
     Ok(Answer { text, ending })
 }
 
-/// What a person should know about a complete answer: that it was cut, and with `--verbose` what it cost.
+/// What a person should know about a complete answer: what was left out, that it was cut, and with `--verbose` what it cost.
 pub(crate) fn afterword(out: &Out, reply: &ChatReply, verbose: bool) {
     let n_tokens = reply.usage.completion_tokens;
+    if let Some(text) = left_out(&reply.usage) {
+        out.note(&text);
+    }
     match reply.finish {
         FinishReason::MaxTokens => {
             out.note(&format!("[cut after {n_tokens} tokens, the limit set]"))
@@ -100,6 +119,20 @@ pub(crate) fn afterword(out: &Out, reply: &ChatReply, verbose: bool) {
     if verbose {
         out.note(&costs(reply));
     }
+}
+
+fn left_out(usage: &Usage) -> Option<String> {
+    let messages = match usage.dropped_messages {
+        0 => None,
+        1 => Some("the oldest message was left out".to_owned()),
+        n => Some(format!("the oldest {n} messages were left out")),
+    };
+    let shifted = match usage.shifted_tokens {
+        0 => None,
+        n => Some(format!("{} left the full context", tokens(n))),
+    };
+    let parts: Vec<String> = messages.into_iter().chain(shifted).collect();
+    (!parts.is_empty()).then(|| format!("[{}]", parts.join(", and ")))
 }
 
 fn costs(reply: &ChatReply) -> String {
@@ -178,7 +211,7 @@ impl<'a> View<'a> {
             Event::Prefill { done, total } => {
                 self.status.set(format!("reading the prompt, {done} of {total} tokens"));
             }
-            Event::Reasoning { text, .. } => {
+            Event::Reasoning { candidate: 0, text, .. } => {
                 if self.out.stdout_is_terminal() {
                     self.enter(Part::Reasoning)?;
                     self.print(text)?;
@@ -186,14 +219,16 @@ impl<'a> View<'a> {
                     self.status.set("thinking");
                 }
             }
-            Event::Delta { text, .. } => {
+            Event::Delta { candidate: 0, text, .. } => {
                 self.enter(Part::Text)?;
                 self.print(text)?;
             }
-            Event::ToolCall { call } => {
+            Event::ToolCall { candidate: 0, call } => {
                 self.enter(Part::Text)?;
                 self.print(&format!("[calls `{}` with {}]", call.name, call.arguments))?;
             }
+            // The others are shown when they are complete.
+            Event::Reasoning { .. } | Event::Delta { .. } | Event::ToolCall { .. } => {}
             Event::Done { .. } | Event::Error { .. } => self.status.finish(),
         }
         Ok(())
@@ -256,7 +291,7 @@ impl<'a> View<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_protocol::{Message, Role, Timings, Usage};
+    use hearth_protocol::{Message, Role, Timings};
 
     #[test]
     fn costs_in_words() {
@@ -268,7 +303,7 @@ mod tests {
                 prompt_tokens: 30,
                 cached_tokens: 20,
                 completion_tokens: 43,
-                guessed_tokens: 0,
+                ..Usage::default()
             },
             timings: Timings {
                 load_us: 210_000,
@@ -277,6 +312,7 @@ mod tests {
                 decode_us: 810_000,
             },
             logprobs: Vec::new(),
+            others: Vec::new(),
         };
         assert_eq!(
             costs(&reply),
@@ -285,6 +321,26 @@ mod tests {
         reply.usage = Usage { prompt_tokens: 1, ..Usage::default() };
         reply.timings = Timings::default();
         assert_eq!(costs(&reply), "0 tokens in 0.00 s · prompt 1 token in 0.00 s");
+    }
+
+    #[test]
+    fn what_was_left_out_in_words() {
+        assert_eq!(left_out(&Usage::default()), None);
+        let usage = |dropped_messages, shifted_tokens| Usage {
+            dropped_messages,
+            shifted_tokens,
+            ..Usage::default()
+        };
+        for (usage, words) in [
+            (usage(1, 0), "[the oldest message was left out]"),
+            (
+                usage(4, 1),
+                "[the oldest 4 messages were left out, and 1 token left the full context]",
+            ),
+            (usage(0, 9), "[9 tokens left the full context]"),
+        ] {
+            assert_eq!(left_out(&usage).as_deref(), Some(words));
+        }
     }
 
     #[test]

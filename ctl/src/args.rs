@@ -55,6 +55,9 @@ pub(crate) enum Command {
         prompt: Vec<String>,
         #[command(flatten)]
         answer: AnswerArgs,
+        /// Print so many answers, with a line `---` before each but the first
+        #[arg(long, value_name = "NUMBER")]
+        candidates: Option<u32>,
     },
     /// List the models in the store
     Ls,
@@ -136,6 +139,15 @@ pub(crate) struct AnswerArgs {
     /// Most tokens in an answer
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_tokens: Option<u32>,
+    /// Leave out the oldest turns where they do not fit the context
+    #[arg(long)]
+    pub(crate) truncate: bool,
+    /// Go on where the context is full, without what is oldest in it
+    #[arg(long)]
+    pub(crate) shift: bool,
+    /// Compute each answer by itself, so that the same seed gives the same one
+    #[arg(long)]
+    pub(crate) deterministic: bool,
     /// Let a reasoning model think first
     #[arg(long, overrides_with = "no_think")]
     pub(crate) think: bool,
@@ -155,6 +167,9 @@ impl AnswerArgs {
             temperature: self.temperature,
             seed: self.seed,
             max_tokens: self.max_tokens,
+            truncate: self.truncate.then_some(true),
+            shift: self.shift.then_some(true),
+            deterministic: self.deterministic.then_some(true),
             ..Options::default()
         }
     }

@@ -1,7 +1,8 @@
 //! Ctrl-C.
 //!
-//! A thread waits for SIGINT. The first one during an answer asks the daemon to cancel the request, whose stream then ends
-//! as every stream does; the second, or the first where there is nothing to cancel, ends the connection, so that a daemon
+//! A thread waits for SIGINT. In a chat the first one while the model thinks asks the daemon to let it answer with that.
+//! Otherwise the first one during an answer asks the daemon to cancel the request, whose stream then ends as every stream
+//! does; the second, or the first where there is nothing to cancel, ends the connection, so that a daemon
 //! that hangs holds nobody. While the chat waits at its prompt the terminal is raw and Ctrl-C is a key, not a signal; one
 //! sent from elsewhere (`kill -INT`) at that time does nothing.
 
@@ -20,6 +21,18 @@ struct State {
     installed: bool,
     n_signals: u32,
     target: Option<Target>,
+    thinking: Thinking,
+}
+
+/// Of the model, while it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Thinking {
+    #[default]
+    No,
+    /// It can be told to answer.
+    Yes,
+    /// It was told.
+    Hurried,
 }
 
 #[derive(Debug)]
@@ -36,6 +49,7 @@ impl Interrupt {
             state.installed = self.install();
         }
         state.n_signals = 0;
+        state.thinking = Thinking::No;
         state.target = Some(Target { canceller, request });
         drop(state);
         Watch { interrupt: self }
@@ -65,12 +79,22 @@ impl Interrupt {
 
 impl State {
     fn signal(&mut self) {
+        let target = self.target.as_ref();
+        if let (Some(Target { canceller, request: Some(request) }), Thinking::Yes) =
+            (target, self.thinking)
+        {
+            self.thinking = Thinking::Hurried;
+            // A connection that cannot be written to or shut down has ended, and its reader knows.
+            let _ = canceller.end_thinking(request);
+            return;
+        }
         self.n_signals += 1;
-        let Some(Target { canceller, request }) = &self.target else { return };
-        // A connection that cannot be written to or shut down has ended, and its reader knows.
-        let _ = match request {
-            Some(request) if self.n_signals == 1 => canceller.cancel(request),
-            _ => canceller.hang_up(),
+        let _ = match target {
+            None => return,
+            Some(Target { canceller, request: Some(request) }) if self.n_signals == 1 => {
+                canceller.cancel(request)
+            }
+            Some(Target { canceller, .. }) => canceller.hang_up(),
         };
     }
 }
@@ -82,6 +106,14 @@ pub(crate) struct Watch<'a> {
 }
 
 impl Watch<'_> {
+    /// Whether the model thinks, so that the first Ctrl-C makes it answer.
+    pub(crate) fn thinks(&self, yes: bool) {
+        let mut state = self.interrupt.lock();
+        if state.thinking != Thinking::Hurried {
+            state.thinking = if yes { Thinking::Yes } else { Thinking::No };
+        }
+    }
+
     /// The daemon knows the request now; a cancel that came before it did was lost, and is sent again.
     pub(crate) fn accepted(&self) {
         let state = self.interrupt.lock();

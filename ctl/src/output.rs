@@ -59,6 +59,11 @@ impl Out {
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CtlError::Output)
     }
 
+    /// A model's text as stdout gets it: a terminal gets no control characters.
+    pub(crate) fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.stdout_is_terminal { printable(text) } else { Cow::Borrowed(text) }
+    }
+
     pub(crate) fn line(&self, text: &str) -> Result<(), CtlError> {
         self.write(&format!("{text}\n"))
     }

@@ -114,7 +114,7 @@ impl Config {
             queue: engine.queue.unwrap_or(256),
             threads: engine.threads.unwrap_or(0),
             step_ms: engine.step_ms.unwrap_or(100),
-            archive_mib: engine.archive_mib.unwrap_or(1024),
+            archive_mib: engine.archive_mib.unwrap_or(512),
             speculate: engine.speculate.unwrap_or(true),
             stall: match engine.stall_seconds.unwrap_or(300) {
                 0 => None,

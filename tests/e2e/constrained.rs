@@ -1,8 +1,8 @@
 //! Tool calls, reasoning, and answers that have to fit a grammar.
 
 use hearth_protocol::{
-    CancelMethod, CancelParams, ChatSend, ErrorKind, Event, FinishReason, Format, Generate, Role,
-    Tool, ToolChoice,
+    CancelMethod, CancelParams, ChatEndThinking, ChatSend, EndThinkingParams, ErrorKind, Event,
+    FinishReason, Format, Generate, Role, Tool, ToolChoice,
 };
 use hearth_tests::{
     TestDaemon, chat, error_of, follow, follow_generate, generate, message, refused,
@@ -31,7 +31,7 @@ fn a_tool_call_is_an_event_and_no_text() {
         .events
         .iter()
         .filter_map(|event| match event {
-            Event::ToolCall { call } => Some(call.clone()),
+            Event::ToolCall { call, .. } => Some(call.clone()),
             _ => None,
         })
         .collect();
@@ -111,6 +111,36 @@ fn thoughts_that_had_their_tokens_are_cut_short() {
     let told = follow(&mut daemon.client(), &params);
     assert_eq!(told.reasoning.trim_end(), "hm, well");
     assert_eq!(told.reply().message.content.trim_start(), "on and on</think>Yes.");
+}
+
+#[test]
+fn a_model_that_thinks_can_be_told_to_answer() {
+    let daemon = TestDaemon::start();
+    let thoughts = "hm, well, ".repeat(200);
+    let script = format!("<think>{thoughts}</think>Yes.");
+    let settings = [("script", script.as_str().into()), ("slow_us_per_decode", 2000.into())];
+    daemon.model("thinks", &settings);
+    let mut params = chat("thinks", "Is it?");
+    params.think = Some(true);
+    params.request = Some("mine".into());
+    let mut client = daemon.client();
+    let mut stream = client.stream::<ChatSend>(&params).unwrap();
+    while !matches!(stream.next_event().unwrap(), Some(Event::Reasoning { .. })) {}
+    let hurry = |request: &str| {
+        let params = EndThinkingParams { request: request.into() };
+        daemon.client().call::<ChatEndThinking>(&params)
+    };
+    hurry("mine").unwrap();
+    // The script goes on by its own count, behind what closes the thoughts.
+    while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
+    // It answers already.
+    hurry("mine").unwrap();
+    let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
+    let Some(Event::Done { reply }) = last else { panic!("{last:?}") };
+    let reasoning = reply.message.reasoning.unwrap();
+    assert!(thoughts.starts_with(reasoning.trim_end()) && reasoning.len() < thoughts.len());
+    assert!(reply.message.content.ends_with("</think>Yes."));
+    refused(hurry("mine"), ErrorKind::RequestNotFound);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 #![cfg(test)]
 
 mod backends;
+mod candidates;
 mod chat;
 mod constrained;
+mod context;
 mod ctl;
 mod drafts;
 mod dying;

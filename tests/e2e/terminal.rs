@@ -84,6 +84,25 @@ fn ctrl_c_stops_an_answer_and_the_next_question_is_answered() {
 }
 
 #[test]
+fn ctrl_c_lets_a_model_that_thinks_answer_and_then_stops_the_answer() {
+    let daemon = start();
+    let words: Vec<String> = (0..3000).map(|n| format!("w{n}")).collect();
+    let script = format!("<think>{}", words.join(" "));
+    let settings = [("script", script.as_str().into()), ("slow_us_per_decode", 5000_u64.into())];
+    daemon.model("thinks", &settings);
+    let terminal = chat_with(&daemon, "thinks", "xterm-256color", &[("NO_COLOR", "1")]);
+    terminal.await_prompt(PROMPT);
+    terminal.enter("tell");
+    terminal.await_text("[thinking]\nw0 w1 w2 ");
+    terminal.press(CTRL_C);
+    terminal.await_text("[answer]\n");
+    terminal.press(CTRL_C);
+    terminal.await_text("[stopped]");
+    terminal.await_prompt(PROMPT);
+    leave(terminal);
+}
+
+#[test]
 fn ctrl_c_at_the_prompt_clears_the_line_and_stays() {
     let daemon = start();
     let terminal = chat(&daemon, "short");

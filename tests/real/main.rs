@@ -1,7 +1,9 @@
 //! llama.cpp and real models, through the whole chain. What a model says is not compared with anything but itself and
 //! the form that was asked for.
 
+mod context;
 mod embedding;
+mod kernels;
 mod lora;
 
 use hearth_protocol::{

@@ -69,9 +69,9 @@ pub fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, kind: ErrorKi
 pub struct Told<R> {
     /// Every event, the terminal one included.
     pub events: Vec<Event<R>>,
-    /// All deltas.
+    /// All deltas of the first answer.
     pub text: String,
-    /// All reasoning.
+    /// All reasoning of the first answer.
     pub reasoning: String,
 }
 
@@ -117,8 +117,8 @@ where
     let mut told = Told { events: Vec::new(), text: String::new(), reasoning: String::new() };
     while let Some(event) = stream.next_event().unwrap() {
         match &event {
-            Event::Delta { text, .. } => told.text.push_str(text),
-            Event::Reasoning { text, .. } => told.reasoning.push_str(text),
+            Event::Delta { candidate: 0, text, .. } => told.text.push_str(text),
+            Event::Reasoning { candidate: 0, text, .. } => told.reasoning.push_str(text),
             _ => {}
         }
         told.events.push(event);

@@ -355,7 +355,11 @@ typedef struct hearth_plugin {
   hearth_status_t (*seq_copy)(hearth_context_t *context, hearth_seq_t from, hearth_seq_t to, hearth_pos_t p0,
                               hearth_pos_t p1, hearth_error_t *error);
 
-  /* Adds `delta` to positions p0 <= p < p1. The host removes what would collide before.
+  /* Adds `delta` to positions p0 <= p < p1 of this sequence and of no other. The host removes what would collide before.
+   * What is moved must be this sequence's own: positions that seq_copy gave it in common with a sequence that still holds
+   * them answer UNSUPPORTED, and everything stays as it was. Common positions below p0 are no obstacle.
+   * Rationale: engines count positions by cell, so moving one that is shared moves it for all. The host knows which
+   * sequences share it, can let go of those it only keeps, and can otherwise compute the moved part again.
    * [engine-thread] */
   hearth_status_t (*seq_shift)(hearth_context_t *context, hearth_seq_t seq, hearth_pos_t p0, hearth_pos_t p1,
                                hearth_pos_t delta, hearth_error_t *error);

@@ -3,6 +3,7 @@
 //! They carry the same facts as the structs in `raw`, without pointers. None of them is ever sent over a wire.
 
 use crate::raw;
+use smallvec::SmallVec;
 use std::path::PathBuf;
 
 /// Why a call failed. The numbers are the header's `HEARTH_*` statuses.
@@ -256,6 +257,9 @@ pub struct BatchEntry {
     /// Its logits or embedding will be read.
     pub output: bool,
 }
+
+/// The bytes of one token. Few tokens have more than fit without an allocation.
+pub type Piece = SmallVec<[u8; 32]>;
 
 /// How bad a log line is. The last names the culprit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

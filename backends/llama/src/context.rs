@@ -20,8 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 mod params;
 mod sequences;
+mod sharing;
 
 use params::{check_room, pooling_type, raw_params};
+use sharing::Sharing;
 
 /// A context of llama.cpp.
 #[derive(Debug)]
@@ -36,9 +38,7 @@ pub struct LlamaContext {
     n_embd: usize,
     /// Tells saved sequences of this sort of context from others.
     mark: u64,
-    /// Sequences with the same number may share cells, by seq_copy.
-    groups: Vec<u32>,
-    last_group: u32,
+    sharing: Sharing,
     batch: BatchBuffers,
     abort: Arc<AtomicBool>,
     model: Arc<LlamaModel>,
@@ -168,8 +168,7 @@ impl LlamaContext {
             mark: traits.mark.rotate_left(8)
                 ^ (config.kv_type as u64)
                 ^ (u64::from(traits.without_memory) << 8),
-            groups: (0..config.n_seq_max).collect(),
-            last_group: config.n_seq_max,
+            sharing: Sharing::new(n_seq_max),
             batch: BatchBuffers {
                 n_seq_ids: vec![1; n_batch],
                 seq_ids: Vec::with_capacity(n_batch),

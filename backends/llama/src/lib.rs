@@ -16,6 +16,8 @@ mod chat;
 mod context;
 mod facts;
 mod grammar;
+#[cfg(target_arch = "x86_64")]
+mod kernels;
 mod log;
 mod lora;
 mod memory;

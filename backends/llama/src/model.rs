@@ -11,7 +11,7 @@ use crate::shim::{Captured, c_string, captured, error, hearth_shim_model_load};
 use crate::vocab::Vocab;
 use hearth_abi::author::Model;
 use hearth_abi::raw::Token;
-use hearth_abi::{ContextConfig, ModelInfo, OpenParams, PluginError, Result, Status};
+use hearth_abi::{ContextConfig, ModelInfo, OpenParams, Piece, PluginError, Result, Status};
 use llama_cpp_sys_2 as sys;
 use std::ffi::{CString, c_void};
 use std::io::Read;
@@ -182,7 +182,7 @@ impl Model for LlamaModel {
         self.vocab.tokenize(text, add_special, parse_special)
     }
 
-    fn token_piece(&self, token: Token, special: bool) -> Result<Vec<u8>> {
+    fn token_piece(&self, token: Token, special: bool) -> Result<Piece> {
         self.vocab.piece(token, special)
     }
 

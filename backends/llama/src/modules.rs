@@ -200,6 +200,10 @@ fn load_family(folder: &Path, family: &str) -> Result<Vec<Device>> {
         let why = log::reason(&lines).unwrap_or_else(|| "no reason given".into());
         return Err(error(Status::Failed, format!("cannot load `{name}`: {why}")));
     }
+    let detail = match family == CPU && register_kernels(&path) {
+        true => format!("{detail}, with own kernels for AVX-512"),
+        false => detail,
+    };
     log::line(LogLevel::Info, &format!("Loaded {detail}"));
     // SAFETY: ggml answered a live registry entry; the indices are below its count.
     let handles = unsafe {
@@ -207,6 +211,20 @@ fn load_family(folder: &Path, family: &str) -> Result<Vec<Device>> {
             .map(|index| sys::ggml_backend_reg_dev_get(registry, index))
     };
     Ok(handles.map(|handle| Device { handle, detail: detail.clone() }).collect())
+}
+
+/// Puts this plugin's kernels before ggml's own, where there are any for this processor. `HEARTH_LLAMA_KERNELS=ggml` keeps
+/// ggml's, for whoever doubts ours.
+fn register_kernels(module: &CStr) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if crate::kernels::are_usable()
+        && std::env::var_os("HEARTH_LLAMA_KERNELS").is_none_or(|wanted| wanted != "ggml")
+    {
+        // SAFETY: the path is of a loaded module of this very build, and no model is open yet.
+        return unsafe { crate::shim::hearth_shim_register_kernels(module.as_ptr()) };
+    }
+    let _ = module;
+    false
 }
 
 /// `libggml-cpu-zen4.so` and `libggml-cpu.so` are of the family `cpu`.

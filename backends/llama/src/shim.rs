@@ -34,6 +34,8 @@ unsafe extern "C" {
     pub(crate) fn hearth_shim_grammar_accept(grammar: *mut sys::llama_sampler, token: sys::llama_token, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_silence_common();
     pub(crate) fn hearth_shim_map_buffers();
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn hearth_shim_register_kernels(module_path: *const c_char) -> bool;
 
     pub(crate) fn hearth_shim_chat_new(model: *const sys::llama_model) -> *mut ChatHandle;
     pub(crate) fn hearth_shim_chat_free(chat: *mut ChatHandle);

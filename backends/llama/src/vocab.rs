@@ -5,8 +5,9 @@ use crate::shim::{
     error, guarded, hearth_shim_detokenize, hearth_shim_token_piece, hearth_shim_tokenize, invalid,
 };
 use hearth_abi::raw::Token;
-use hearth_abi::{Result, Status};
+use hearth_abi::{Piece, Result, Status};
 use llama_cpp_sys_2 as sys;
+use smallvec::SmallVec;
 use std::ffi::c_char;
 
 /// A model's vocabulary. Lives as long as the model that holds it.
@@ -79,7 +80,7 @@ impl Vocab {
             invalid(format!("the text is not UTF-8 from byte {} on", problem.valid_up_to()))
         })?;
         let text_len = len_of(text.len(), "the text")?;
-        filled(text.len() + 8, 0, |tokens, capacity| {
+        let tokens = filled(text.len() + 8, 0, |tokens, capacity| {
             let mut answer = 0;
             // SAFETY: the vocabulary is alive; text and tokens have the lengths given.
             guarded(|message| unsafe {
@@ -96,10 +97,11 @@ impl Vocab {
                 )
             })
             .map(|()| answer)
-        })
+        });
+        tokens.map(SmallVec::into_vec)
     }
 
-    pub(crate) fn piece(&self, token: Token, special: bool) -> Result<Vec<u8>> {
+    pub(crate) fn piece(&self, token: Token, special: bool) -> Result<Piece> {
         self.check(token)?;
         filled(32, 0_u8, |buffer, capacity| {
             let mut answer = 0;
@@ -125,7 +127,7 @@ impl Vocab {
             self.check(*token)?;
         }
         let n_tokens = len_of(tokens.len(), "the list of tokens")?;
-        filled(tokens.len() * 8 + 32, 0_u8, |buffer, capacity| {
+        let text = filled(tokens.len() * 8 + 32, 0_u8, |buffer, capacity| {
             let mut answer = 0;
             // SAFETY: all tokens are in the vocabulary; tokens and buffer have the lengths given.
             guarded(|message| unsafe {
@@ -142,7 +144,8 @@ impl Vocab {
                 )
             })
             .map(|()| answer)
-        })
+        });
+        text.map(SmallVec::into_vec)
     }
 }
 
@@ -155,8 +158,8 @@ fn filled<T: Copy>(
     first_capacity: usize,
     empty: T,
     mut body: impl FnMut(*mut T, i32) -> std::result::Result<i32, String>,
-) -> Result<Vec<T>> {
-    let mut buffer = vec![empty; first_capacity];
+) -> Result<SmallVec<[T; 32]>> {
+    let mut buffer = SmallVec::from_elem(empty, first_capacity);
     for _ in 0..2 {
         let capacity = len_of(buffer.len(), "the answer")?;
         let answer = body(buffer.as_mut_ptr(), capacity).map_err(invalid)?;
@@ -189,7 +192,7 @@ mod tests {
             unsafe { std::ptr::copy_nonoverlapping(b"hello".as_ptr(), buffer, 5) };
             Ok(5)
         });
-        assert_eq!(answer.unwrap(), b"hello");
+        assert_eq!(answer.unwrap().as_slice(), b"hello");
         assert_eq!(capacities, [2, 5]);
     }
 

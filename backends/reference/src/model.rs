@@ -10,8 +10,8 @@ use hearth_abi::author::{
 };
 use hearth_abi::raw::{self, Token};
 use hearth_abi::{
-    ContextConfig, DeviceInfo, DeviceKind, LogLevel, ModelInfo, OpenParams, PluginError, Result,
-    Status,
+    ContextConfig, DeviceInfo, DeviceKind, LogLevel, ModelInfo, OpenParams, Piece, PluginError,
+    Result, Status,
 };
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -187,7 +187,7 @@ impl Model for ReferenceModel {
         Ok(tokens)
     }
 
-    fn token_piece(&self, token: Token, special: bool) -> Result<Vec<u8>> {
+    fn token_piece(&self, token: Token, special: bool) -> Result<Piece> {
         self.check_token(token)?;
         Ok(vocab::piece(token, special))
     }

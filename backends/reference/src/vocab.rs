@@ -3,6 +3,7 @@
 //! Token `n` below 256 is the byte `n`. Above stand the control tokens, then as many unused ones as the model's
 //! `extra_tokens` says, for tests that need a large vocabulary.
 
+use hearth_abi::Piece;
 use hearth_abi::raw::Token;
 
 /// Begins a text.
@@ -62,11 +63,11 @@ pub fn tokenize(text: &[u8], parse_special: bool) -> Vec<Token> {
 }
 
 /// The bytes of a token; control tokens have some only when `special`.
-pub fn piece(token: Token, special: bool) -> Vec<u8> {
+pub fn piece(token: Token, special: bool) -> Piece {
     match u8::try_from(token) {
-        Ok(byte) => vec![byte],
-        Err(_) if special => spelling(token).unwrap_or_default().into_bytes(),
-        Err(_) => Vec::new(),
+        Ok(byte) => Piece::from_slice(&[byte]),
+        Err(_) if special => spelling(token).unwrap_or_default().into_bytes().into(),
+        Err(_) => Piece::new(),
     }
 }
 

@@ -66,7 +66,7 @@ fn memory_that_cannot_roll_back_passes() {
         ("can_save", false.into()),
     ]);
     assert_eq!(failures(&outcomes), []);
-    assert_eq!(not_applicable(&outcomes), ["seq-load-damaged"]);
+    assert_eq!(not_applicable(&outcomes), ["seq-shift-shared", "seq-load-damaged"]);
 }
 
 #[test]
@@ -102,6 +102,7 @@ fn the_minimal_plugin_passes() {
     let outcomes = run_c("examples/minimal.c", &[]);
     assert_eq!(failures(&outcomes), []);
     let missing = [
+        "seq-shift-shared",
         "seq-load-damaged",
         "embeddings",
         "chat-render",

@@ -40,7 +40,9 @@ impl Context {
 pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
     match command {
         Command::Chat { model, answer } => chat::run(context, model, &answer),
-        Command::Run { model, prompt, answer } => run::run(context, model, &prompt, &answer),
+        Command::Run { model, prompt, answer, candidates } => {
+            run::run(context, model, &prompt, &answer, candidates)
+        }
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),

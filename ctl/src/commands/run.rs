@@ -3,11 +3,11 @@
 //! The prompt is the words of the command line, then an empty line, then stdin where that is no terminal.
 
 use super::{Context, chat};
-use crate::answer::{self, Ending, request_name};
+use crate::answer::{self, Ending, Hurry, request_name};
 use crate::args::AnswerArgs;
 use crate::error::CtlError;
 use crate::session::Session;
-use hearth_protocol::{ChatParams, Message, Role, ToolChoice};
+use hearth_protocol::{ChatParams, Message, Options, Role, ToolChoice};
 use std::io::{IsTerminal as _, Read as _};
 
 pub(super) fn run(
@@ -15,10 +15,13 @@ pub(super) fn run(
     model: String,
     prompt: &[String],
     args: &AnswerArgs,
+    candidates: Option<u32>,
 ) -> Result<(), CtlError> {
     // Before connecting, since whoever writes to stdin may take its time.
     match assemble(prompt.join(" "), piped_stdin()?) {
-        Some(prompt) => answer_once(context, &mut context.connect()?, model, prompt, args),
+        Some(prompt) => {
+            answer_once(context, &mut context.connect()?, model, prompt, args, candidates)
+        }
         None if std::io::stdin().is_terminal() => chat::interactive(context, Some(model), args),
         None => Err(empty_prompt()),
     }
@@ -31,6 +34,7 @@ pub(super) fn answer_once(
     model: String,
     prompt: String,
     args: &AnswerArgs,
+    candidates: Option<u32>,
 ) -> Result<(), CtlError> {
     let system = args.system.as_ref().map(|text| Message::text(Role::System, text));
     let params = ChatParams {
@@ -41,14 +45,18 @@ pub(super) fn answer_once(
         format: None,
         think: args.think(),
         think_tokens: None,
-        options: args.options(),
+        options: Options { candidates, ..args.options() },
         keep_alive: args.keep_alive.keep_alive,
         request: Some(request_name()),
         timeout_ms: None,
     };
-    match answer::ask(&context.out, session, &params)?.ending {
+    match answer::ask(&context.out, session, &params, Hurry::End)?.ending {
         Ending::Done(reply) => {
             if !context.out.is_json() {
+                for other in &reply.others {
+                    context.out.line("---")?;
+                    context.out.line(&context.out.shown(&other.message.content))?;
+                }
                 answer::afterword(&context.out, &reply, args.verbose);
             }
             Ok(())

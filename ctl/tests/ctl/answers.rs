@@ -73,6 +73,26 @@ fn options_are_sent() {
 }
 
 #[test]
+fn switches_are_sent_and_the_other_answers_printed() {
+    let daemon = FakeDaemon::start(|call| {
+        let mut end = done(call, "one", "end");
+        let other =
+            json!({ "message": { "role": "assistant", "content": "two" }, "finish": "end" });
+        end["reply"]["others"] = json!([other]);
+        end["reply"]["usage"]["dropped_messages"] = 4.into();
+        let of_the_other = json!({ "type": "delta", "candidate": 1, "text": "two" });
+        call.stream(&[accepted(call), of_the_other, delta("one"), end]);
+    });
+    let args = "run m hi --candidates 2 --truncate --shift --deterministic";
+    let args: Vec<&str> = args.split(' ').collect();
+    daemon.ctl(&args).is(0, "one\n---\ntwo\n", "[the oldest 4 messages were left out]\n");
+    let options = &daemon.calls()[0].1["options"];
+    let switches =
+        json!({ "candidates": 2, "truncate": true, "shift": true, "deterministic": true });
+    assert_eq!(options, &switches);
+}
+
+#[test]
 fn stdin_follows_the_prompt() {
     let daemon = FakeDaemon::start(hello);
     assert_eq!(daemon.ctl_with_stdin(&["run", "m", "sum up"], "a\nb\n").code, Some(0));

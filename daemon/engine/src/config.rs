@@ -21,6 +21,9 @@ pub struct EngineConfig {
     pub max_waiting: usize,
     /// Texts that repeat themselves may be guessed.
     pub speculate: bool,
+    /// Steps and threads follow the speed of the machine, and memory is reused. Without, and with one sequence at a time and no
+    /// guesses, an answer depends on nothing but its request.
+    pub adapts: bool,
     /// While decoding single tokens; 0: the plugin chooses.
     pub n_threads: u32,
     /// While decoding prompts; 0: the plugin chooses.
@@ -38,6 +41,7 @@ impl Default for EngineConfig {
             archive_bytes: 1 << 30,
             max_waiting: 256,
             speculate: true,
+            adapts: true,
             n_threads: 0,
             n_threads_batch: 0,
         }

@@ -5,6 +5,7 @@ use crate::sampler::{Logprobs, Sampler, Sampling};
 use crate::text::TextOut;
 use crate::thoughts::{Thinking, Thoughts};
 use hearth_abi::raw::Token;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// What to compute.
@@ -26,6 +27,9 @@ pub struct Request {
     pub stops: Vec<String>,
     /// Most tokens in the answer.
     pub max_tokens: Option<u32>,
+    /// Where the context is full, half of the tokens behind the first so many leave it, and the answer goes on; `None`: it
+    /// ends. No more than half of the context stays.
+    pub shift: Option<u32>,
     /// What the answer must look like.
     pub constraint: Option<Constraint>,
     /// How the model reasons before it answers.
@@ -72,6 +76,8 @@ pub struct Finish {
     pub n_cached: u32,
     /// Tokens chosen, the ending one included.
     pub n_generated: u32,
+    /// Tokens of prompt and answer that left the context before the end.
+    pub n_shifted: u32,
     /// Tokens that were guessed before they were chosen, and put to the test.
     pub n_drafted: u32,
     /// Of these, how many were chosen.
@@ -110,6 +116,9 @@ pub enum Failure {
         /// Tokens one sequence may hold.
         n_ctx: u32,
     },
+    /// The request asks for shifting, and the memory cannot.
+    #[error("this model's memory cannot be shifted")]
+    CannotShift,
     /// A text to embed cannot be computed in one piece.
     #[error("the text has {n_tokens} tokens, and at most {max} can be embedded at once")]
     TextTooLong {
@@ -143,15 +152,18 @@ pub enum Failure {
 pub(crate) struct Sequence {
     pub(crate) id: u64,
     pub(crate) owner: u32,
-    /// The prompt, then what was generated.
+    /// The prompt, then what was generated, without what was shifted out.
     pub(crate) tokens: Vec<Token>,
     pub(crate) n_prompt: usize,
+    pub(crate) n_shifted: usize,
     pub(crate) n_public: usize,
     pub(crate) n_cached: usize,
     pub(crate) n_drafted: usize,
     pub(crate) n_accepted: usize,
     /// Most tokens in all.
     pub(crate) n_ctx: usize,
+    /// When the context is full, so many tokens at the start stay; `None`: the answer ends.
+    shift: Option<usize>,
     /// Its place in the cache while it runs.
     pub(crate) slot: Option<usize>,
     pub(crate) sampler: Sampler,
@@ -179,11 +191,13 @@ impl Sequence {
             id: request.id,
             owner: request.owner,
             n_prompt: request.prompt.len(),
+            n_shifted: 0,
             n_public: request.n_public as usize,
             n_cached: 0,
             n_drafted: 0,
             n_accepted: 0,
             n_ctx,
+            shift: request.shift.map(|keep| (keep as usize).min((n_ctx - 1) / 2)),
             slot: None,
             sampler: Sampler::new(request.sampling, &request.prompt),
             guess: Vec::new(),
@@ -203,7 +217,25 @@ impl Sequence {
     }
 
     pub(crate) fn n_generated(&self) -> usize {
-        self.tokens.len() - self.n_prompt
+        self.tokens.len() + self.n_shifted - self.n_prompt
+    }
+
+    pub(crate) fn can_shift(&self) -> bool {
+        self.shift.is_some()
+    }
+
+    /// The tokens that leave a full context.
+    pub(crate) fn oldest(&self) -> Range<usize> {
+        let start = self.shift.unwrap_or(0);
+        start..start + (self.tokens.len() - start) / 2
+    }
+
+    /// Takes tokens out of the context.
+    pub(crate) fn take_out(&mut self, range: Range<usize>) {
+        self.n_shifted += range.len();
+        // What moves up is not what everybody has there.
+        self.n_public = self.n_public.min(range.start);
+        self.tokens.drain(range);
     }
 
     /// Tokens that the answer may still get.
@@ -221,6 +253,7 @@ impl Sequence {
             n_prompt: to_u32(self.n_prompt),
             n_cached: to_u32(self.n_cached),
             n_generated: to_u32(self.n_generated()),
+            n_shifted: to_u32(self.n_shifted),
             n_drafted: to_u32(self.n_drafted),
             n_accepted: to_u32(self.n_accepted),
             queue_us: micros(self.submitted, admitted),

@@ -236,6 +236,15 @@ pub struct Usage {
     /// Of these, guessed right beforehand, which made the answer faster and nothing else.
     #[serde(default)]
     pub guessed_tokens: u32,
+    /// Messages left out of the prompt, where `truncate` asked for it.
+    #[serde(default)]
+    pub dropped_messages: u32,
+    /// Tokens left out of the prompt, those messages' included; `prompt_tokens` does not count them.
+    #[serde(default)]
+    pub dropped_tokens: u32,
+    /// Tokens of prompt and answer that left the context before the end, where `shift` asked for it.
+    #[serde(default)]
+    pub shifted_tokens: u32,
 }
 
 /// Where the time went, in microseconds.
@@ -260,11 +269,26 @@ pub struct ChatReply {
     pub message: Message,
     /// Why it ended.
     pub finish: FinishReason,
-    /// What it cost.
+    /// What it cost, all answers together and the prompt once.
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
     /// One for each token of the answer, but not the one that ends it; only where asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<Logprob>,
+    /// The answers after the first, where `candidates` asked for several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<ChatAnswer>,
+}
+
+/// One of several answers to a chat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatAnswer {
+    /// The whole answer.
+    pub message: Message,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// As those of the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<Logprob>,
 }
@@ -278,13 +302,34 @@ pub struct GenerateReply {
     pub text: String,
     /// Why it ended.
     pub finish: FinishReason,
-    /// What it cost.
+    /// What it cost, all continuations together and the prompt once.
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
     /// One for each token of the answer, but not the one that ends it; only where asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<Logprob>,
+    /// The continuations after the first, where `candidates` asked for several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Continuation>,
+}
+
+/// One of several continuations of a text.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Continuation {
+    /// The whole continuation.
+    pub text: String,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// As those of the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<Logprob>,
+}
+
+impl std::fmt::Debug for Continuation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Continuation({} bytes)", self.text.len())
+    }
 }
 
 impl std::fmt::Debug for GenerateReply {
@@ -325,6 +370,9 @@ pub enum Event<R> {
     },
     /// A piece of what a reasoning model thinks.
     Reasoning {
+        /// Which answer it belongs to, where `candidates` asked for several; the first is 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        candidate: u32,
         /// Whole characters.
         text: String,
         /// Of the tokens since the last piece, where asked for. Tokens that give no text here, such as those of a tool
@@ -334,6 +382,9 @@ pub enum Event<R> {
     },
     /// A piece of the answer.
     Delta {
+        /// Which answer it belongs to, where `candidates` asked for several; the first is 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        candidate: u32,
         /// Whole characters.
         text: String,
         /// Of the tokens since the last piece, where asked for. Tokens that give no text here, such as those of a tool
@@ -343,6 +394,9 @@ pub enum Event<R> {
     },
     /// A complete tool call.
     ToolCall {
+        /// Which answer it belongs to, where `candidates` asked for several; the first is 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        candidate: u32,
         /// The call.
         call: ToolCall,
     },
@@ -356,6 +410,10 @@ pub enum Event<R> {
         /// The same that the plain call answers.
         error: RpcError,
     },
+}
+
+fn is_first(candidate: &u32) -> bool {
+    *candidate == 0
 }
 
 impl<R> Event<R> {

@@ -1,9 +1,11 @@
 //! A small blocking client: one connection, one call or stream at a time.
 //!
 //! It speaks raw JSON-RPC lines and needs nothing but the standard library and serde. [`Canceller`] ends a running
-//! stream from another thread, such as a signal handler's.
+//! stream, or its thinking, from another thread, such as a signal handler's.
 
-use crate::{CancelMethod, CancelParams, Method, RpcError, StreamMethod};
+use crate::{
+    CancelMethod, CancelParams, ChatEndThinking, EndThinkingParams, Method, RpcError, StreamMethod,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Write};
@@ -168,12 +170,20 @@ pub struct Canceller {
 impl Canceller {
     /// Asks the daemon to end a request. Its stream still ends with a terminal event.
     pub fn cancel(&self, request: &str) -> io::Result<()> {
-        let params = CancelParams { request: request.into() };
-        // The reply is read, and passed over, by whoever reads the stream.
-        let id = format!("cancel-{request}");
+        self.send::<CancelMethod>(&CancelParams { request: request.into() })
+    }
+
+    /// Asks the daemon to let a request think no more, but answer.
+    pub fn end_thinking(&self, request: &str) -> io::Result<()> {
+        self.send::<ChatEndThinking>(&EndThinkingParams { request: request.into() })
+    }
+
+    /// The reply is read, and passed over, by whoever reads the stream.
+    fn send<M: Method>(&self, params: &M::Params) -> io::Result<()> {
+        let id = format!("{} beside a stream", M::NAME);
         write_line(
             &self.stream,
-            &json!({ "jsonrpc": "2.0", "id": id, "method": CancelMethod::NAME, "params": params }),
+            &json!({ "jsonrpc": "2.0", "id": id, "method": M::NAME, "params": params }),
         )
     }
 

@@ -100,6 +100,14 @@ pub struct CancelParams {
     pub request: String,
 }
 
+/// Parameters of `chat.end_thinking`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndThinkingParams {
+    /// The name from the `accepted` event or the caller's own.
+    pub request: String,
+}
+
 /// Result of `cancel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cancelled {

@@ -41,19 +41,20 @@ mod options;
 mod tokens;
 
 pub use chat::{
-    ChatParams, ChatReply, Event, FinishReason, Format, GenerateParams, GenerateReply, Message,
-    Role, Timings, Tool, ToolCall, ToolChoice, Usage,
+    ChatAnswer, ChatParams, ChatReply, Continuation, Event, FinishReason, Format, GenerateParams,
+    GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use daemon::{
-    Backend, BackendList, BackendState, CancelParams, Cancelled, Device, Empty, Status,
+    Backend, BackendList, BackendState, CancelParams, Cancelled, Device, Empty, EndThinkingParams,
+    Status,
 };
 pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
-    BackendListMethod, CancelMethod, ChatSend, DaemonStatus, Detokenize, Embed, Generate, Method,
-    MethodInfo, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelShow, ModelUnload,
-    RpcDiscover, StreamMethod, Tokenize, Who, methods,
+    BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
+    Generate, Method, MethodInfo, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelShow,
+    ModelUnload, RpcDiscover, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,

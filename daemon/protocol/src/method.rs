@@ -5,9 +5,9 @@
 
 use crate::{
     BackendList, CancelParams, Cancelled, ChatParams, ChatReply, DetokenizeParams, DetokenizeReply,
-    EmbedParams, EmbedReply, Empty, Event, GenerateParams, GenerateReply, ImportParams, Imported,
-    LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, RunningModels, Status,
-    TokenizeParams, TokenizeReply, Unloaded,
+    EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, GenerateParams, GenerateReply,
+    ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams,
+    ProgressEvent, RunningModels, Status, TokenizeParams, TokenizeReply, Unloaded,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -115,6 +115,9 @@ table! {
     BackendListMethod = "backend.list" [Anyone] (Empty) -> BackendList;
     /// Ends a running or waiting request of the same user.
     CancelMethod = "cancel" [Anyone] (CancelParams) -> Cancelled;
+    /// Lets a running `chat.send` of the same user think no more, but answer with what it has; nothing happens if it does not
+    /// think any more.
+    ChatEndThinking = "chat.end_thinking" [Anyone] (EndThinkingParams) -> Empty;
     /// Answers a conversation.
     ChatSend = "chat.send" [Anyone] (ChatParams) -> ChatReply, streams Event<ChatReply>;
     /// Facts about the daemon.

@@ -93,6 +93,16 @@ pub struct Options {
     /// Same seed, prompt and options: same choices from the same logits. Default: a new one each time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// How many answers to give, from 1 to 16; the first takes `seed`, and each the seed after that of the one before. The
+    /// prompt is computed once for all. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<u32>,
+    /// Compute the request by itself, in a memory of its own and in steps that depend on nothing else: with the same `seed`
+    /// the same machine gives the same answer, whatever runs beside it. Without, near ties can fall the other way. Slower:
+    /// one request at a time, nothing guessed or taken from the cache. The first one takes as much memory again for the
+    /// context as the model has. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deterministic: Option<bool>,
     /// The answer ends before the first of these. Default: none but the model's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
@@ -102,6 +112,21 @@ pub struct Options {
     /// Most tokens of prompt and answer together. Default: as many as the model and its memory hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<u32>,
+    /// Leave out what is oldest where the prompt leaves too little room for the answer, which is `max_tokens` and at most a
+    /// quarter of the context: of a chat whole turns, but never system messages nor the last turn; of a text tokens behind
+    /// `keep`. That goes by quarters of the context, so that the next prompts begin alike and are found in memory. The
+    /// reply's `usage` says what was left out. Default false: a prompt that does not fit is an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<bool>,
+    /// Where the context is full, half of the tokens behind `keep` leave it and the answer goes on, `max_tokens` by default
+    /// ten times the context. What was computed with them stays, so the answer is not the one that the rest alone would get.
+    /// An error where the model's memory cannot do it. The reply's `usage` says how many left. Default false: the answer ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<bool>,
+    /// How many of the first tokens `truncate` and `shift` leave alone, less than half of the context. Default: 4, and in a
+    /// chat the system messages, as far as they are less than that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u32>,
 }
 
 /// A token, and how likely the model found it: of its own distribution, before biases, penalties, temperature, truncation

@@ -2,7 +2,7 @@
 
 use super::work::{Events, Request, Work};
 use super::{Daemon, blocking};
-use crate::supervisor::{Lease, WorkerState, parse_name};
+use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
 use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{
     ChatParams, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind, Event,
@@ -149,18 +149,33 @@ async fn ask<R: Serialize>(
     }
     let load_us = micros(since.elapsed());
     let ticket = lease.submit(request.caller.uid, random(), job);
+    let hurry = async {
+        request.wishes.clone().answer().await;
+        ticket.end_thinking();
+        std::future::pending().await
+    };
+    tokio::select! {
+        reply = tell(&ticket, events) => Ok((reply?, load_us)),
+        never = hurry => never,
+    }
+}
+
+/// Passes on what the worker says, up to its reply.
+async fn tell<R: Serialize>(ticket: &Ticket, events: &Events<Event<R>>) -> Result<Reply, RpcError> {
     loop {
         events
             .tell(match ticket.next().await {
-                WorkerEvent::Done(reply) => return Ok((*reply, load_us)),
+                WorkerEvent::Done(reply) => return Ok(*reply),
                 WorkerEvent::Failed(error) => return Err(error),
                 WorkerEvent::Queued { place, wait_ms } => Event::Queued { place, wait_ms },
                 WorkerEvent::Prefill { done, total } => Event::Prefill { done, total },
-                WorkerEvent::Reasoning(Piece { text, logprobs }) => {
-                    Event::Reasoning { text, logprobs }
+                WorkerEvent::Reasoning(Piece { candidate, text, logprobs }) => {
+                    Event::Reasoning { candidate, text, logprobs }
                 }
-                WorkerEvent::Delta(Piece { text, logprobs }) => Event::Delta { text, logprobs },
-                WorkerEvent::ToolCall(call) => Event::ToolCall { call },
+                WorkerEvent::Delta(Piece { candidate, text, logprobs }) => {
+                    Event::Delta { candidate, text, logprobs }
+                }
+                WorkerEvent::ToolCall { candidate, call } => Event::ToolCall { candidate, call },
             })
             .await;
     }

@@ -5,6 +5,7 @@
 
 mod backend_list;
 mod cancel;
+mod chat_end_thinking;
 mod daemon_status;
 mod jobs;
 mod model_import;
@@ -48,6 +49,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     let mut module = RpcModule::from_arc(daemon);
     call::<protocol::BackendListMethod, _>(&mut module, backend_list::handle);
     call::<protocol::CancelMethod, _>(&mut module, cancel::handle);
+    call::<protocol::ChatEndThinking, _>(&mut module, chat_end_thinking::handle);
     work::stream::<protocol::ChatSend>(&mut module);
     call::<protocol::DaemonStatus, _>(&mut module, daemon_status::handle);
     work::call::<protocol::Detokenize>(&mut module);

@@ -1,4 +1,4 @@
-//! Requests that run or wait, by caller and name, so that they can be cancelled and counted.
+//! Requests that run or wait, by caller and name, so that they can be cancelled, hurried and counted.
 
 use crate::listen::Caller;
 use hearth_protocol::{ErrorKind, RpcError};
@@ -14,8 +14,18 @@ pub(crate) struct Requests {
     next: AtomicU64,
 }
 
-/// By caller and name; the value says why one is to end.
-type Running = HashMap<(u32, String), watch::Sender<Option<RpcError>>>;
+/// What is wished of a running request.
+#[derive(Debug)]
+enum Wish {
+    Nothing,
+    /// That it thinks no more.
+    Answer,
+    /// That it ends, and why.
+    End(RpcError),
+}
+
+/// By caller and name.
+type Running = HashMap<(u32, String), watch::Sender<Wish>>;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -35,8 +45,12 @@ impl Table {
 pub(crate) struct Registered {
     table: Arc<Table>,
     key: (u32, String),
-    end: watch::Receiver<Option<RpcError>>,
+    wishes: Wishes,
 }
+
+/// Hears what is wished of one request.
+#[derive(Debug, Clone)]
+pub(crate) struct Wishes(watch::Receiver<Wish>);
 
 impl Requests {
     /// Enters a request under the caller's name for it, or under a new one.
@@ -51,8 +65,8 @@ impl Requests {
         let name =
             name.unwrap_or_else(|| format!("r{}", self.next.fetch_add(1, Ordering::Relaxed) + 1));
         let key = (caller.uid, name);
-        let why = watch::Sender::new(None);
-        let end = why.subscribe();
+        let wish = watch::Sender::new(Wish::Nothing);
+        let wishes = Wishes(wish.subscribe());
         match self.table.running().entry(key.clone()) {
             Entry::Occupied(_) => {
                 return Err(RpcError::new(
@@ -61,20 +75,40 @@ impl Requests {
                 )
                 .with_hint("give each running request a name of its own, or none"));
             }
-            Entry::Vacant(entry) => drop(entry.insert(why)),
+            Entry::Vacant(entry) => drop(entry.insert(wish)),
         }
         self.table.n_running.send_modify(|n| *n += 1);
-        Ok(Registered { table: Arc::clone(&self.table), key, end })
+        Ok(Registered { table: Arc::clone(&self.table), key, wishes })
     }
 
-    /// False if the caller has no such request.
-    pub(crate) fn cancel(&self, caller: Caller, name: &str) -> bool {
-        match self.table.running().get(&(caller.uid, name.to_string())) {
-            Some(why) => {
-                why.send_replace(Some(cancelled()));
-                true
+    pub(crate) fn cancel(&self, caller: Caller, name: &str) -> Result<(), RpcError> {
+        self.wish(caller, name, |wish| *wish = Wish::End(cancelled()))
+    }
+
+    pub(crate) fn end_thinking(&self, caller: Caller, name: &str) -> Result<(), RpcError> {
+        self.wish(caller, name, |wish| {
+            if matches!(wish, Wish::Nothing) {
+                *wish = Wish::Answer;
             }
-            None => false,
+        })
+    }
+
+    fn wish(
+        &self,
+        caller: Caller,
+        name: &str,
+        change: impl FnOnce(&mut Wish),
+    ) -> Result<(), RpcError> {
+        match self.table.running().get(&(caller.uid, name.to_string())) {
+            Some(wish) => {
+                wish.send_modify(change);
+                Ok(())
+            }
+            None => Err(RpcError::new(
+                ErrorKind::RequestNotFound,
+                format!("no request of yours named `{name}` is running"),
+            )
+            .with_hint("it may have ended already")),
         }
     }
 
@@ -90,8 +124,8 @@ impl Requests {
 
     /// Ends all that run.
     pub(crate) fn end(&self) {
-        for why in self.table.running().values() {
-            why.send_replace(Some(shutting_down("the daemon stopped before this was done")));
+        for wish in self.table.running().values() {
+            wish.send_replace(Wish::End(shutting_down("the daemon stopped before this was done")));
         }
     }
 }
@@ -101,13 +135,26 @@ impl Registered {
         &self.key.1
     }
 
+    pub(crate) fn wishes(&self) -> Wishes {
+        self.wishes.clone()
+    }
+}
+
+impl Wishes {
     /// Returns once it is to end, with the reason.
-    pub(crate) async fn ended(&self) -> RpcError {
-        let mut end = self.end.clone();
-        let why = end.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-        match why {
-            Some(why) => why,
-            None => std::future::pending().await,
+    pub(crate) async fn end(mut self) -> RpcError {
+        if let Ok(wish) = self.0.wait_for(|wish| matches!(wish, Wish::End(_))).await
+            && let Wish::End(why) = &*wish
+        {
+            return why.clone();
+        }
+        std::future::pending().await
+    }
+
+    /// Returns once it is to think no more.
+    pub(crate) async fn answer(mut self) {
+        if self.0.wait_for(|wish| !matches!(wish, Wish::Nothing)).await.is_err() {
+            std::future::pending().await
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! **Invariant.** Whatever ends a stream, but the end of its connection, it ends with one terminal event.
 
+use super::requests::Wishes;
 use super::{Daemon, admit, object};
 use crate::listen::Caller;
 use hearth_protocol::{ErrorKind, Event, Method, ProgressEvent, RpcError, StreamMethod};
@@ -69,6 +70,7 @@ pub(super) struct Request {
     pub(super) daemon: Arc<Daemon>,
     pub(super) caller: Caller,
     pub(super) name: String,
+    pub(super) wishes: Wishes,
 }
 
 /// Where a request's events go; nowhere if only its result is wanted.
@@ -104,14 +106,15 @@ async fn drive<M: Work>(
     events: Events<M::Event>,
 ) -> Result<M::Reply, RpcError> {
     let entry = daemon.requests.register(caller, M::name(&mut params))?;
-    let request = Request { daemon, caller, name: entry.name().to_string() };
+    let (name, wishes) = (entry.name().to_string(), entry.wishes());
+    let request = Request { daemon, caller, name, wishes };
     let run = async {
         events.tell(M::Event::accepted(request.name.clone())).await;
         M::run(request, params, events).await
     };
     tokio::select! {
         biased;
-        error = entry.ended() => Err(error),
+        error = entry.wishes().end() => Err(error),
         result = run => result,
     }
 }

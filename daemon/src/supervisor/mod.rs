@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub(crate) use probe::Backends;
-pub(crate) use worker::{Lease, Worker, WorkerState};
+pub(crate) use worker::{Lease, Ticket, Worker, WorkerState};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {

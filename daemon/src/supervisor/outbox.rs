@@ -29,7 +29,12 @@ impl Outbox {
             return;
         }
         state.ended = event.is_terminal();
-        match (state.events.back_mut(), event) {
+        // Answers to one request come side by side, and their order among each other means nothing.
+        let last = match event.candidate() {
+            None => state.events.back_mut(),
+            candidate => state.events.iter_mut().rev().find(|last| last.candidate() == candidate),
+        };
+        match (last, event) {
             (Some(WorkerEvent::Delta(last)), WorkerEvent::Delta(piece))
             | (Some(WorkerEvent::Reasoning(last)), WorkerEvent::Reasoning(piece)) => {
                 last.text.push_str(&piece.text);
@@ -74,12 +79,17 @@ mod tests {
         outbox.push(WorkerEvent::Prefill { done: 1, total: 9 });
         outbox.push(WorkerEvent::Prefill { done: 9, total: 9 });
         for _ in 0..1000 {
-            outbox.push(WorkerEvent::Delta(Piece::text("ab")));
+            for candidate in 0..2 {
+                outbox.push(WorkerEvent::Delta(Piece::new(candidate, "ab")));
+            }
         }
         outbox.push(WorkerEvent::Failed(RpcError::new(ErrorKind::Cancelled, "x")));
-        outbox.push(WorkerEvent::Delta(Piece::text("late")));
+        outbox.push(WorkerEvent::Delta(Piece::new(0, "late")));
         assert!(outbox.next().await == WorkerEvent::Prefill { done: 9, total: 9 });
-        assert!(outbox.next().await == WorkerEvent::Delta(Piece::text("ab".repeat(1000))));
+        for candidate in 0..2 {
+            let all = Piece::new(candidate, "ab".repeat(1000));
+            assert!(outbox.next().await == WorkerEvent::Delta(all));
+        }
         assert!(outbox.next().await.is_terminal());
         assert!(outbox.state.lock().unwrap().events.is_empty());
     }

@@ -399,6 +399,11 @@ impl Ticket {
     pub(crate) async fn next(&self) -> WorkerEvent {
         self.outbox.next().await
     }
+
+    /// Lets it think no more, but answer.
+    pub(crate) fn end_thinking(&self) {
+        self.lease.worker.send(&ToWorker::EndThinking { id: self.id });
+    }
 }
 
 impl Drop for Ticket {

@@ -4,6 +4,7 @@
 //! It tells the daemon that it lives, so that one that hangs is ended. Between two steps it takes commands, and computes one
 //! text to embed if any waits, so that neither holds up the other.
 
+use super::candidates::{engine_ids, split};
 use super::end;
 use super::frames::{FromWorker, LoadSpec, LoadedInfo, Reply};
 use super::load::{Loaded, load};
@@ -25,8 +26,13 @@ const BEAT: Duration = Duration::from_millis(250);
 
 /// Work for the engine, in order.
 pub(super) enum Command {
-    Submit(Box<Request>),
+    /// All answers to one request. `alone`: they depend on nothing else that is computed.
+    Submit {
+        requests: Vec<Request>,
+        alone: bool,
+    },
     Cancel(u64),
+    EndThinking(u64),
     Embed(EmbedJob),
 }
 
@@ -40,7 +46,7 @@ pub(super) struct EmbedJob {
 
 pub(super) fn run(
     spec: &LoadSpec,
-    opened: &Sender<Arc<Model>>,
+    opened: &Sender<(Arc<Model>, u32)>,
     commands: &Receiver<Command>,
     present: &Sender<Present>,
 ) {
@@ -50,10 +56,10 @@ pub(super) fn run(
     };
     let description = loaded.model.info().description.clone();
     send(present, FromWorker::Loaded(LoadedInfo { description, n_ctx: loaded.n_ctx }));
-    if opened.send(Arc::clone(&loaded.model)).is_err() {
+    if opened.send((Arc::clone(&loaded.model), loaded.n_ctx)).is_err() {
         return;
     }
-    let mut sink = Forward { present };
+    let mut sink = Forward { present, failed: Vec::new() };
     if let Err(fatal) = serve(&mut loaded, spec, commands, &mut sink) {
         last_words(present, FromWorker::Fatal { message: fatal.to_string() });
     }
@@ -77,8 +83,7 @@ fn serve(
     let mut embeds = VecDeque::new();
     let mut last_beat: Option<Instant> = None;
     loop {
-        let is_idle =
-            embeds.is_empty() && loaded.engine.as_ref().is_none_or(|engine| engine.is_idle());
+        let is_idle = embeds.is_empty() && loaded.engines().all(|engine| engine.is_idle());
         if is_idle && last_beat.take().is_some() {
             send(sink.present, FromWorker::Resting);
         }
@@ -92,16 +97,21 @@ fn serve(
             commands.try_recv().ok()
         };
         while let Some(command) = next {
-            take(command, loaded, &mut embeds, sink);
+            take(command, loaded, spec, &mut embeds, sink);
             next = commands.try_recv().ok();
         }
         if last_beat.is_none_or(|at| at.elapsed() >= BEAT) {
             last_beat = Some(Instant::now());
             send(sink.present, FromWorker::Working);
         }
-        if let Some(engine) = &mut loaded.engine {
+        for engine in loaded.engines() {
             engine.step(sink)?;
         }
+        // An answer that fails takes the others to its request with it.
+        for id in std::mem::take(&mut sink.failed) {
+            cancel(id, loaded, sink);
+        }
+        sink.failed.clear();
         if let Some(job) = embeds.front_mut()
             && embed_next(job, loaded, spec, sink)
         {
@@ -131,25 +141,35 @@ fn wait(loaded: &mut Loaded, commands: &Receiver<Command>) -> Result<Option<Comm
 fn take(
     command: Command,
     loaded: &mut Loaded,
+    spec: &LoadSpec,
     embeds: &mut VecDeque<EmbedJob>,
     sink: &mut Forward<'_>,
 ) {
-    match (command, &mut loaded.engine) {
-        (Command::Submit(request), Some(engine)) => engine.submit(*request, sink),
-        // Refused where requests are prepared.
-        (Command::Submit(request), None) => {
-            let failure = Failure::Backend("this model writes no text".into());
-            sink.event(request.id, Event::Failed(failure));
-        }
-        (Command::Embed(job), _) => embeds.push_back(job),
-        (Command::Cancel(id), engine) => {
-            if let Some(at) = embeds.iter().position(|job| job.id == id) {
-                embeds.remove(at);
-                sink.event(id, Event::Failed(Failure::Cancelled));
-            } else if let Some(engine) = engine {
-                engine.cancel(id, sink);
+    match command {
+        Command::Submit { requests, alone } => {
+            for request in requests {
+                match loaded.engine_for(spec, alone) {
+                    Ok(engine) => engine.submit(request, sink),
+                    Err(error) => sink.fail(split(request.id).0, error),
+                }
             }
         }
+        Command::Embed(job) => embeds.push_back(job),
+        Command::Cancel(id) => {
+            embeds.retain(|job| job.id != id);
+            cancel(id, loaded, sink);
+        }
+        Command::EndThinking(id) => {
+            for engine in loaded.engines() {
+                engine_ids(id).for_each(|id| engine.end_thinking(id));
+            }
+        }
+    }
+}
+
+fn cancel(id: u64, loaded: &mut Loaded, sink: &mut Forward<'_>) {
+    for engine in loaded.engines() {
+        engine_ids(id).for_each(|id| engine.cancel(id, sink));
     }
 }
 
@@ -196,17 +216,29 @@ fn normalized(mut embedding: Vec<f32>) -> Vec<f32> {
 
 struct Forward<'a> {
     present: &'a Sender<Present>,
+    /// Requests that got an error.
+    failed: Vec<u64>,
+}
+
+impl Forward<'_> {
+    fn fail(&mut self, id: u64, error: RpcError) {
+        self.failed.push(id);
+        let _ = self.present.send(Present::Failed { id, error });
+    }
 }
 
 impl Sink for Forward<'_> {
-    fn event(&mut self, id: u64, event: Event<'_>) {
+    fn event(&mut self, engine_id: u64, event: Event<'_>) {
+        let (id, candidate) = split(engine_id);
         let event = match event {
-            Event::Logprobs(logprobs) => Present::Logprobs { id, logprobs },
-            Event::Text(text) => Present::Text { id, text: text.into() },
+            // They wait together, and share their prompt.
+            Event::Queued { .. } | Event::Prefill { .. } if candidate > 0 => return,
             Event::Queued { place, wait } => Present::Queued { id, place, wait },
             Event::Prefill { done, total } => Present::Prefill { id, done, total },
-            Event::Done(finish) => Present::Done { id, finish },
-            Event::Failed(failure) => Present::Failed { id, error: failed(&failure) },
+            Event::Logprobs(logprobs) => Present::Logprobs { id, candidate, logprobs },
+            Event::Text(text) => Present::Text { id, candidate, text: text.into() },
+            Event::Done(finish) => Present::Done { id, candidate, finish },
+            Event::Failed(failure) => return self.fail(id, failed(&failure)),
         };
         let _ = self.present.send(event);
     }
@@ -216,11 +248,13 @@ fn failed(failure: &Failure) -> RpcError {
     let message = failure.to_string();
     match failure {
         Failure::ContextOverflow { .. } => RpcError::new(ErrorKind::ContextOverflow, message)
-            .with_hint("shorten the conversation, or raise `engine.context` in the configuration"),
+            .with_hint("shorten the conversation, let `truncate` do it, or raise `engine.context` in the configuration"),
         Failure::TextTooLong { .. } => RpcError::new(ErrorKind::ContextOverflow, message)
             .with_hint("cut the text into pieces and embed each"),
         Failure::Overloaded { .. } => RpcError::new(ErrorKind::Overloaded, message)
             .with_hint("try again when some of them have ended"),
+        Failure::CannotShift => RpcError::new(ErrorKind::Unsupported, message)
+            .with_hint("leave out `shift`, or raise `engine.context` in the configuration"),
         Failure::Cancelled => RpcError::new(ErrorKind::Cancelled, message),
         Failure::EmptyPrompt => RpcError::new(ErrorKind::InvalidParams, message),
         Failure::Constraint(_) => RpcError::new(ErrorKind::InvalidParams, message)

@@ -59,6 +59,15 @@ impl<'a> Formats<'a> {
         self.waiting.len() < before
     }
 
+    /// Lets a waiting request think nothing. False if none of this name waits.
+    pub(super) fn end_thinking(&mut self, request: u64) -> bool {
+        let params = self.waiting.iter_mut().find_map(|frame| match frame {
+            ToWorker::Submit { id, job: Job::Chat(params), .. } if *id == request => Some(params),
+            _ => None,
+        });
+        params.map(|params| params.think_tokens = Some(0)).is_some()
+    }
+
     /// Takes the guide, and answers the requests that waited for it.
     pub(super) fn take_guide(&mut self, guide: Result<Guide, PluginError>) -> Vec<ToWorker> {
         self.guide = Some(guide);

@@ -77,6 +77,9 @@ pub(crate) enum ToWorker {
     Cancel {
         id: u64,
     },
+    EndThinking {
+        id: u64,
+    },
 }
 
 /// From the worker.
@@ -126,28 +129,38 @@ pub(crate) enum WorkerEvent {
     Prefill { done: u32, total: u32 },
     Reasoning(Piece),
     Delta(Piece),
-    ToolCall(ToolCall),
+    ToolCall { candidate: u32, call: ToolCall },
     Done(Box<Reply>),
     Failed(RpcError),
 }
 
-/// Text, and what was asked about its tokens.
+/// Text of one answer, and what was asked about its tokens.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Piece {
+    pub(crate) candidate: u32,
     pub(crate) text: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) logprobs: Vec<Logprob>,
 }
 
 impl Piece {
-    pub(crate) fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), logprobs: Vec::new() }
+    pub(crate) fn new(candidate: u32, text: impl Into<String>) -> Self {
+        Self { candidate, text: text.into(), logprobs: Vec::new() }
     }
 }
 
 impl WorkerEvent {
     pub(crate) fn is_terminal(&self) -> bool {
         matches!(self, Self::Done(_) | Self::Failed(_))
+    }
+
+    /// The answer that it is a part of.
+    pub(crate) fn candidate(&self) -> Option<u32> {
+        match self {
+            Self::Reasoning(piece) | Self::Delta(piece) => Some(piece.candidate),
+            Self::ToolCall { candidate, .. } => Some(*candidate),
+            _ => None,
+        }
     }
 }
 
@@ -158,7 +171,7 @@ impl std::fmt::Debug for WorkerEvent {
             Self::Prefill { .. } => "Prefill",
             Self::Reasoning(_) => "Reasoning",
             Self::Delta(_) => "Delta",
-            Self::ToolCall(_) => "ToolCall",
+            Self::ToolCall { .. } => "ToolCall",
             Self::Done(_) => "Done",
             Self::Failed(_) => "Failed",
         })

@@ -11,11 +11,16 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+/// Tokens of a prompt that is computed by itself, in one step: few, because others wait for it.
+const STEP: u32 = 64;
+
 /// A model and what computes with it.
 pub(super) struct Loaded {
     pub(super) model: Arc<Model>,
     /// `None` for a model that writes no text.
     pub(super) engine: Option<Engine>,
+    /// For requests whose answers depend on nothing else that is computed. Made at the first.
+    alone: Option<Engine>,
     /// Made at the first use where there is an engine.
     embedder: Option<Embedder>,
     pub(super) n_ctx: u32,
@@ -46,9 +51,10 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
     let model = Model::open(&plugin, &params, &mut progress).map_err(failed)?;
     let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
     let adapters = adapters.collect::<Result<_, PluginError>>().map_err(failed)?;
-    let mut loaded = Loaded { model, engine: None, embedder: None, n_ctx: 0, adapters };
+    let mut loaded =
+        Loaded { model, engine: None, alone: None, embedder: None, n_ctx: 0, adapters };
     if loaded.model.info().can_generate {
-        let mut engine = engine(&loaded, spec).map_err(failed)?;
+        let mut engine = engine(&loaded, config(spec)).map_err(failed)?;
         if let Some(draft) = &spec.draft {
             draft_with(&mut engine, &plugin, draft)?;
         }
@@ -61,6 +67,36 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
 }
 
 impl Loaded {
+    /// All there are.
+    pub(super) fn engines(&mut self) -> impl Iterator<Item = &mut Engine> {
+        self.engine.iter_mut().chain(&mut self.alone)
+    }
+
+    /// The one for a request.
+    pub(super) fn engine_for(
+        &mut self,
+        spec: &LoadSpec,
+        alone: bool,
+    ) -> Result<&mut Engine, RpcError> {
+        if alone && self.alone.is_none() {
+            let config = EngineConfig {
+                n_batch: STEP,
+                n_parallel: 1,
+                n_kept: 0,
+                archive_bytes: 0,
+                speculate: false,
+                adapts: false,
+                ..config(spec)
+            };
+            self.alone = Some(engine(self, config).map_err(failed)?);
+        }
+        let engine = if alone { &mut self.alone } else { &mut self.engine };
+        // Refused where requests are prepared.
+        engine
+            .as_mut()
+            .ok_or_else(|| RpcError::new(ErrorKind::Internal, "this model writes no text"))
+    }
+
     pub(super) fn embedder(&mut self, spec: &LoadSpec) -> Result<&mut Embedder, RpcError> {
         match &mut self.embedder {
             Some(embedder) => Ok(embedder),
@@ -76,8 +112,8 @@ impl Loaded {
     }
 }
 
-fn engine(loaded: &Loaded, spec: &LoadSpec) -> Result<Engine, PluginError> {
-    let config = EngineConfig {
+fn config(spec: &LoadSpec) -> EngineConfig {
+    EngineConfig {
         n_ctx: spec.n_ctx,
         n_batch: spec.n_batch,
         step_target: Duration::from_millis(spec.step_ms),
@@ -88,7 +124,11 @@ fn engine(loaded: &Loaded, spec: &LoadSpec) -> Result<Engine, PluginError> {
         speculate: spec.speculate,
         n_threads: spec.n_threads,
         n_threads_batch: spec.n_threads,
-    };
+        adapts: true,
+    }
+}
+
+fn engine(loaded: &Loaded, config: EngineConfig) -> Result<Engine, PluginError> {
     let mut engine = Engine::new(&loaded.model, config)?;
     if !loaded.adapters.is_empty() {
         engine.attach(&loaded.adapters)?;

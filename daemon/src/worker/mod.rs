@@ -6,7 +6,11 @@
 //! daemon's end closes, for whatever reason, the process ends at once, also in
 //! the middle of a decode: a worker never outlives its daemon.
 
+mod answer;
+mod candidates;
+mod chat;
 mod engine_loop;
+mod fit;
 mod formats;
 pub(crate) mod frames;
 mod load;
@@ -52,8 +56,8 @@ pub fn run() -> anyhow::Result<()> {
         let (present, later) = (present.clone(), prepare.clone());
         move || {
             // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
-            if let Ok(model) = model_rx.recv() {
-                prepare::run(&model, &prepare_rx, &later, &engine, &present);
+            if let Ok((model, n_ctx)) = model_rx.recv() {
+                prepare::run(&model, n_ctx, &prepare_rx, &later, &engine, &present);
             }
         }
     })?;

@@ -1,22 +1,23 @@
 //! From a request's words to tokens: chat templates, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
+use super::answer::{Answer, Parsing};
+use super::candidates::{self, engine_id};
+use super::chat::{Prompt, single_token, thinking};
 use super::engine_loop::{Command, EmbedJob};
+use super::fit::Fit;
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
-use super::present::{Answer, Parsing, Present};
+use super::present::{Answers, Present};
 use super::public::PublicPrefix;
 use super::sampling::sampling;
 use hearth_abi::host::Model;
-use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
-use hearth_engine::{Guide, Request, Thinking};
+use hearth_engine::{Guide, Request};
 use hearth_protocol::{
-    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind, Message,
-    Options, Role, RpcError, TokenizeReply, Tool, ToolChoice,
+    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
+    GenerateParams, Options, RpcError, TokenizeReply, ToolChoice,
 };
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -28,31 +29,35 @@ pub(super) enum Todo {
 
 pub(super) fn run(
     model: &Arc<Model>,
+    n_ctx: u32,
     todos: &Receiver<Todo>,
     later: &Sender<Todo>,
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
-    let mut learned = Learned { formats: Formats::new(model), public: PublicPrefix::default() };
+    let (formats, public) = (Formats::new(model), PublicPrefix::default());
+    let mut preparer = Preparer { model, n_ctx, formats, public, present };
     while let Ok(todo) = todos.recv() {
         let frames = match todo {
-            Todo::Frame(frame) => learned.formats.hold_back(frame, later).into_iter().collect(),
-            Todo::Guide(guide) => learned.formats.take_guide(*guide),
+            Todo::Frame(frame) => preparer.formats.hold_back(frame, later).into_iter().collect(),
+            Todo::Guide(guide) => preparer.formats.take_guide(*guide),
         };
         for frame in frames {
             let sent = match frame {
                 ToWorker::Submit { id, owner, seed, job } => {
-                    match prepare(model, &mut learned, id, owner, seed, job, present) {
+                    match preparer.prepare(&Asker { id, owner, seed }, job) {
                         Ok(Some(command)) => engine.send(command).is_ok(),
                         Ok(None) => true,
                         Err(error) => present.send(Present::Failed { id, error }).is_ok(),
                     }
                 }
-                ToWorker::Cancel { id } if learned.formats.forget(id) => {
+                ToWorker::Cancel { id } if preparer.formats.forget(id) => {
                     let error = RpcError::new(ErrorKind::Cancelled, "the request was cancelled");
                     present.send(Present::Failed { id, error }).is_ok()
                 }
                 ToWorker::Cancel { id } => engine.send(Command::Cancel(id)).is_ok(),
+                ToWorker::EndThinking { id } if preparer.formats.end_thinking(id) => true,
+                ToWorker::EndThinking { id } => engine.send(Command::EndThinking(id)).is_ok(),
                 ToWorker::Load(_) => true,
             };
             if !sent {
@@ -62,92 +67,136 @@ pub(super) fn run(
     }
 }
 
-/// What is made once for a model, when it is needed first.
-struct Learned<'a> {
-    formats: Formats<'a>,
-    public: PublicPrefix,
-}
-
-/// Answers work for the engine, unless the job is done already.
-fn prepare(
-    model: &Arc<Model>,
-    learned: &mut Learned<'_>,
+/// Whose request it is, and the seed where the caller gave none.
+struct Asker {
     id: u64,
     owner: u32,
     seed: u64,
-    job: Job,
-    present: &Sender<Present>,
-) -> Result<Option<Command>, RpcError> {
-    match job {
-        Job::Chat(params) => {
-            generates(model)?;
-            let rendered = render(model, &params)?;
-            if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !rendered.tools
-            {
-                return Err(RpcError::new(
-                    ErrorKind::Unsupported,
-                    "this model's chat template knows no tools",
-                )
-                .with_hint(
-                    "send the request without tools, or use a model that was made for them",
-                ));
+}
+
+struct Preparer<'a> {
+    model: &'a Arc<Model>,
+    /// Most tokens of one sequence.
+    n_ctx: u32,
+    formats: Formats<'a>,
+    public: PublicPrefix,
+    present: &'a Sender<Present>,
+}
+
+impl Preparer<'_> {
+    /// Answers work for the engine, unless the job is done already.
+    fn prepare(&mut self, asker: &Asker, job: Job) -> Result<Option<Command>, RpcError> {
+        let model = self.model;
+        match job {
+            Job::Chat(params) => self.chat(asker, &params).map(Some),
+            Job::Generate(params) => self.generate(asker, &params).map(Some),
+            Job::Embed(params) => embed(model, asker.id, params).map(Some),
+            Job::Tokenize(params) => {
+                let tokens = model
+                    .tokenize(&params.text, params.add_special, params.parse_special)
+                    .map_err(refused)?;
+                reply(self.present, asker.id, Reply::Tokenize(TokenizeReply { tokens }))
             }
-            let mut request = request(model, id, owner, seed, &params.options)?;
-            request.prompt = model.tokenize(&rendered.prompt, false, true).map_err(refused)?;
-            request.n_public =
-                learned.public.of(model, params.think.unwrap_or(true), &request.prompt);
-            request.stops.extend_from_slice(&rendered.stops);
-            request.thinking = thinking(
-                model,
-                &rendered,
-                params.think_tokens,
-                // The template's own grammar begins with the thoughts; a format is the answer's.
-                params.format.is_none(),
-            )?;
-            request.spelled =
-                rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
-            request.constraint = match &params.format {
-                Some(_) if params.tool_choice == ToolChoice::Required => {
-                    return Err(RpcError::new(
-                        ErrorKind::InvalidParams,
-                        "a `format` and a required tool call exclude each other",
-                    )
-                    .with_hint("leave out one of them"));
-                }
-                Some(format) => Some(learned.formats.constraint(format)?),
-                None if rendered.grammar.is_empty() || rendered.grammar_lazy => None,
-                None => Some(learned.formats.grammar(&rendered.grammar)?.into()),
-            };
-            let parsing =
-                (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser));
-            let _ = present.send(Present::Begin { id, answer: Answer::chat(model, parsing) });
-            Ok(Some(Command::Submit(Box::new(request))))
-        }
-        Job::Generate(params) => {
-            generates(model)?;
-            let mut request = request(model, id, owner, seed, &params.options)?;
-            request.prompt =
-                model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
-            request.constraint = params
-                .format
-                .as_ref()
-                .map(|format| learned.formats.constraint(format))
-                .transpose()?;
-            let _ = present.send(Present::Begin { id, answer: Answer::generate(model) });
-            Ok(Some(Command::Submit(Box::new(request))))
-        }
-        Job::Embed(params) => embed(model, id, params).map(Some),
-        Job::Tokenize(params) => {
-            let tokens = model
-                .tokenize(&params.text, params.add_special, params.parse_special)
-                .map_err(refused)?;
-            reply(present, id, Reply::Tokenize(TokenizeReply { tokens }))
-        }
-        Job::Detokenize(params) => {
-            let text = detokenize(model, &params)?;
-            reply(present, id, Reply::Detokenize(DetokenizeReply { text }))
+            Job::Detokenize(params) => {
+                let text = detokenize(model, &params)?;
+                reply(self.present, asker.id, Reply::Detokenize(DetokenizeReply { text }))
+            }
         }
     }
+
+    fn chat(&mut self, asker: &Asker, params: &ChatParams) -> Result<Command, RpcError> {
+        generates(self.model)?;
+        let (model, options) = (self.model, &params.options);
+        let fit = Fit::new(options, self.n_ctx)?;
+        let prompt = Prompt::new(model, params, &fit)?;
+        if !params.tools.is_empty()
+            && params.tool_choice != ToolChoice::None
+            && !prompt.rendered.tools
+        {
+            return Err(RpcError::new(
+                ErrorKind::Unsupported,
+                "this model's chat template knows no tools",
+            )
+            .with_hint("send the request without tools, or use a model that was made for them"));
+        }
+        let n_system = || prompt.n_system(model, params);
+        let mut first = self.request(asker, options, &fit, n_system)?;
+        let Prompt { rendered, tokens, dropped } = prompt;
+        first.n_public = self.public.of(model, params.think.unwrap_or(true), &tokens);
+        first.prompt = tokens;
+        first.stops.extend_from_slice(&rendered.stops);
+        first.thinking = thinking(
+            model,
+            &rendered,
+            params.think_tokens,
+            // The template's own grammar begins with the thoughts; a format is the answer's.
+            params.format.is_none(),
+        )?;
+        first.spelled =
+            rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
+        let n_wanted = candidates::wanted(options)?;
+        let requests = candidates::requests(first, n_wanted, || match &params.format {
+            Some(_) if params.tool_choice == ToolChoice::Required => Err(RpcError::new(
+                ErrorKind::InvalidParams,
+                "a `format` and a required tool call exclude each other",
+            )
+            .with_hint("leave out one of them")),
+            Some(format) => self.formats.constraint(format).map(Some),
+            None if rendered.grammar.is_empty() || rendered.grammar_lazy => Ok(None),
+            None => Ok(Some(self.formats.grammar(&rendered.grammar)?.into())),
+        })?;
+        let parsing =
+            || (!rendered.plain).then(|| Parsing::new(Arc::clone(model), rendered.parser.clone()));
+        let answers = (0..n_wanted).map(|at| Answer::new(model, at, parsing())).collect();
+        let answers = Answers::new(true, answers, dropped);
+        let _ = self.present.send(Present::Begin { id: asker.id, answers });
+        Ok(submit(requests, options))
+    }
+
+    fn generate(&mut self, asker: &Asker, params: &GenerateParams) -> Result<Command, RpcError> {
+        generates(self.model)?;
+        let (model, options) = (self.model, &params.options);
+        let fit = Fit::new(options, self.n_ctx)?;
+        let mut first = self.request(asker, options, &fit, || 0)?;
+        first.prompt = model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
+        let dropped = fit.cut(&mut first.prompt);
+        let n_wanted = candidates::wanted(options)?;
+        let requests = candidates::requests(first, n_wanted, || {
+            params.format.as_ref().map(|format| self.formats.constraint(format)).transpose()
+        })?;
+        let answers = (0..n_wanted).map(|at| Answer::new(model, at, None)).collect();
+        let answers = Answers::new(false, answers, dropped);
+        let _ = self.present.send(Present::Begin { id: asker.id, answers });
+        Ok(submit(requests, options))
+    }
+
+    /// What the options ask for. `n_first` tells how many tokens at the start say what the rest is about.
+    fn request(
+        &self,
+        asker: &Asker,
+        options: &Options,
+        fit: &Fit,
+        n_first: impl FnOnce() -> usize,
+    ) -> Result<Request, RpcError> {
+        Ok(Request {
+            id: engine_id(asker.id, 0),
+            owner: asker.owner,
+            prompt: Vec::new(),
+            n_public: 0,
+            max_context: options.context,
+            sampling: sampling(self.model, options, asker.seed)?,
+            stops: options.stop.clone(),
+            max_tokens: options.max_tokens.or_else(|| fit.most_tokens()),
+            shift: fit.shift(n_first),
+            constraint: None,
+            thinking: None,
+            spelled: Vec::new(),
+        })
+    }
+}
+
+fn submit(requests: Vec<Request>, options: &Options) -> Command {
+    Command::Submit { requests, alone: options.deterministic.unwrap_or(false) }
 }
 
 fn reply(present: &Sender<Present>, id: u64, reply: Reply) -> Result<Option<Command>, RpcError> {
@@ -165,133 +214,6 @@ fn generates(model: &Model) -> Result<(), RpcError> {
         format!("this model (`{architecture}`) yields embeddings and writes no text"),
     )
     .with_hint("use it with the method `embed`"))
-}
-
-fn request(
-    model: &Arc<Model>,
-    id: u64,
-    owner: u32,
-    seed: u64,
-    options: &Options,
-) -> Result<Request, RpcError> {
-    Ok(Request {
-        id,
-        owner,
-        prompt: Vec::new(),
-        n_public: 0,
-        max_context: options.context,
-        sampling: sampling(model, options, seed)?,
-        stops: options.stop.clone(),
-        max_tokens: options.max_tokens,
-        constraint: None,
-        thinking: None,
-        spelled: Vec::new(),
-    })
-}
-
-/// What `hearth.chat/1` answers.
-#[derive(Deserialize)]
-struct Rendered {
-    prompt: String,
-    #[serde(default)]
-    stops: Vec<String>,
-    #[serde(default)]
-    plain: bool,
-    #[serde(default)]
-    parser: String,
-    #[serde(default)]
-    grammar: String,
-    #[serde(default)]
-    grammar_lazy: bool,
-    #[serde(default)]
-    preserved: Vec<String>,
-    #[serde(default)]
-    thinks: bool,
-    #[serde(default)]
-    think_start: String,
-    #[serde(default)]
-    think_ends: Vec<String>,
-    #[serde(default)]
-    tools: bool,
-}
-
-fn thinking(
-    model: &Model,
-    rendered: &Rendered,
-    max_tokens: Option<u32>,
-    is_constrained: bool,
-) -> Result<Option<Thinking>, RpcError> {
-    let Some(end) = rendered.think_ends.first().filter(|_| rendered.thinks) else {
-        return Ok(None);
-    };
-    let closing = model.tokenize(&format!("\n{end}\n"), false, true).map_err(refused)?;
-    Ok(Some(Thinking {
-        start: rendered.think_start.clone(),
-        ends: rendered.think_ends.clone(),
-        closing,
-        max_tokens,
-        is_constrained,
-    }))
-}
-
-fn render(model: &Model, params: &ChatParams) -> Result<Rendered, RpcError> {
-    let mut request = Map::new();
-    request.insert("messages".into(), params.messages.iter().map(message).collect());
-    if !params.tools.is_empty() {
-        request.insert("tools".into(), params.tools.iter().map(tool).collect());
-        let choice = match params.tool_choice {
-            ToolChoice::Auto => "auto",
-            ToolChoice::Required => "required",
-            ToolChoice::None => "none",
-        };
-        request.insert("tool_choice".into(), choice.into());
-    }
-    request.insert("thinking".into(), params.think.unwrap_or(true).into());
-    let answer = model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
-    serde_json::from_str(&answer).map_err(|error| {
-        RpcError::new(ErrorKind::Internal, format!("the backend answered no chat prompt: {error}"))
-    })
-}
-
-/// In the shape of OpenAI's chat completions, which the plugin reads.
-fn message(message: &Message) -> Value {
-    let mut object = Map::new();
-    let role = match message.role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    };
-    object.insert("role".into(), role.into());
-    object.insert("content".into(), message.content.as_str().into());
-    if let Some(reasoning) = &message.reasoning {
-        object.insert("reasoning_content".into(), reasoning.as_str().into());
-    }
-    if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(|call| {
-            json!({ "type": "function", "id": call.id, "function": { "name": call.name, "arguments": call.arguments } })
-        });
-        object.insert("tool_calls".into(), calls.collect());
-    }
-    if let Some(id) = &message.tool_call_id {
-        object.insert("tool_call_id".into(), id.as_str().into());
-    }
-    Value::Object(object)
-}
-
-fn tool(tool: &Tool) -> Value {
-    let parameters = if tool.parameters.is_null() { json!({}) } else { tool.parameters.clone() };
-    json!({
-        "type": "function",
-        "function": { "name": tool.name, "description": tool.description, "parameters": parameters },
-    })
-}
-
-fn single_token(model: &Model, text: &str) -> Option<Token> {
-    match model.tokenize(text, false, true).as_deref() {
-        Ok([token]) => Some(*token),
-        _ => None,
-    }
 }
 
 fn embed(model: &Model, id: u64, params: EmbedParams) -> Result<Command, RpcError> {

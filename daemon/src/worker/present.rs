@@ -1,19 +1,16 @@
-//! From engine events to frames: collects each answer, separates reasoning and tool calls where the model's format has
-//! them, and writes. Frames that are ready at the same time go out in one write.
+//! From engine events to frames: collects the answers to each request, makes its reply when the last is complete, and
+//! writes. Frames that are ready at the same time go out in one write.
 
-use super::frames::{self, FromWorker, Piece, Reply, WorkerEvent};
-use hearth_abi::host::Model;
-use hearth_abi::raw::Token;
+use super::answer::{Answer, Complete};
+use super::fit::Dropped;
+use super::frames::{self, FromWorker, Reply, WorkerEvent};
 use hearth_engine::{Finish, Logprobs};
 use hearth_protocol::{
-    ChatReply, FinishReason, GenerateReply, Logprob, Message, Role, RpcError, Timings,
-    TokenLogprob, ToolCall, Usage,
+    ChatAnswer, ChatReply, Continuation, FinishReason, GenerateReply, RpcError, Timings, Usage,
 };
-use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
@@ -21,7 +18,7 @@ use std::time::Duration;
 pub(super) enum Present {
     Begin {
         id: u64,
-        answer: Answer,
+        answers: Answers,
     },
     Queued {
         id: u64,
@@ -35,14 +32,17 @@ pub(super) enum Present {
     },
     Logprobs {
         id: u64,
+        candidate: u32,
         logprobs: Logprobs,
     },
     Text {
         id: u64,
+        candidate: u32,
         text: String,
     },
     Done {
         id: u64,
+        candidate: u32,
         finish: Finish,
     },
     Failed {
@@ -59,7 +59,7 @@ pub(super) enum Present {
 }
 
 pub(super) fn run(events: &Receiver<Present>, mut stream: UnixStream) {
-    let mut answers = HashMap::new();
+    let mut open = HashMap::new();
     let mut buffer = Vec::new();
     while let Ok(first) = events.recv() {
         buffer.clear();
@@ -68,7 +68,7 @@ pub(super) fn run(events: &Receiver<Present>, mut stream: UnixStream) {
         while let Some(event) = next {
             match event {
                 Present::Flush(done) => flushed.push(done),
-                event => present(event, &mut answers, &mut |frame| {
+                event => present(event, &mut open, &mut |frame| {
                     let _ = frames::encode(frame, &mut buffer);
                 }),
             }
@@ -86,9 +86,9 @@ pub(super) fn run(events: &Receiver<Present>, mut stream: UnixStream) {
     let _ = stream.write_all(&buffer);
 }
 
-fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnMut(&FromWorker)) {
+fn present(event: Present, open: &mut HashMap<u64, Answers>, out: &mut dyn FnMut(&FromWorker)) {
     match event {
-        Present::Begin { id, answer } => drop(answers.insert(id, answer)),
+        Present::Begin { id, answers } => drop(open.insert(id, answers)),
         Present::Queued { id, place, wait } => {
             let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             out(&FromWorker::Event { id, event: WorkerEvent::Queued { place, wait_ms } })
@@ -96,23 +96,26 @@ fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnM
         Present::Prefill { id, done, total } => {
             out(&FromWorker::Event { id, event: WorkerEvent::Prefill { done, total } });
         }
-        Present::Logprobs { id, logprobs } => {
-            if let Some(answer) = answers.get_mut(&id) {
+        Present::Logprobs { id, candidate, logprobs } => {
+            if let Some(answer) = open.get_mut(&id).and_then(|all| all.growing(candidate)) {
                 answer.take_logprobs(&logprobs);
             }
         }
-        Present::Text { id, text } => {
-            if let Some(answer) = answers.get_mut(&id) {
+        Present::Text { id, candidate, text } => {
+            if let Some(answer) = open.get_mut(&id).and_then(|all| all.growing(candidate)) {
                 answer.take(&text, &mut |event| out(&FromWorker::Event { id, event }));
             }
         }
-        Present::Done { id, finish } => {
-            if let Some(answer) = answers.remove(&id) {
-                answer.finish(finish, &mut |event| out(&FromWorker::Event { id, event }));
+        Present::Done { id, candidate, finish } => {
+            let mut out = |event| out(&FromWorker::Event { id, event });
+            let reply = open.get_mut(&id).and_then(|all| all.finish(candidate, finish, &mut out));
+            if let Some(reply) = reply {
+                open.remove(&id);
+                out(WorkerEvent::Done(Box::new(reply)));
             }
         }
         Present::Failed { id, error } => {
-            answers.remove(&id);
+            open.remove(&id);
             out(&FromWorker::Event { id, event: WorkerEvent::Failed(error) });
         }
         Present::Reply { id, reply } => {
@@ -123,181 +126,105 @@ fn present(event: Present, answers: &mut HashMap<u64, Answer>, out: &mut dyn FnM
     }
 }
 
-/// One answer while it grows.
-pub(super) struct Answer {
-    model: Arc<Model>,
-    text: String,
-    chat: bool,
-    parsing: Option<Parsing>,
-    logprobs: Vec<Logprob>,
-    /// How many of them went out with a piece of text.
-    n_told: usize,
+/// The answers to one request.
+pub(super) struct Answers {
+    is_chat: bool,
+    growing: Vec<Option<Answer>>,
+    complete: Vec<Complete>,
+    dropped: Dropped,
 }
 
-impl Answer {
-    pub(super) fn chat(model: &Arc<Model>, parsing: Option<Parsing>) -> Self {
-        Self { chat: true, parsing, ..Self::generate(model) }
+impl Answers {
+    pub(super) fn new(is_chat: bool, answers: Vec<Answer>, dropped: Dropped) -> Self {
+        let growing = answers.into_iter().map(Some).collect();
+        Self { is_chat, growing, complete: Vec::new(), dropped }
     }
 
-    pub(super) fn generate(model: &Arc<Model>) -> Self {
-        Self {
-            model: Arc::clone(model),
-            text: String::new(),
-            chat: false,
-            parsing: None,
-            logprobs: Vec::new(),
-            n_told: 0,
-        }
+    fn growing(&mut self, candidate: u32) -> Option<&mut Answer> {
+        self.growing.get_mut(candidate as usize)?.as_mut()
     }
 
-    fn take_logprobs(&mut self, logprobs: &Logprobs) {
-        let told = |(token, logprob): (Token, f32)| {
-            let bytes = self.model.token_piece(token, true).unwrap_or_default();
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            TokenLogprob { id: token, token: text, bytes, logprob }
-        };
-        self.logprobs.push(Logprob {
-            chosen: told((logprobs.token, logprobs.logprob)),
-            top_logprobs: logprobs.likeliest.iter().copied().map(told).collect(),
-        });
+    /// Ends one of them. Answers the reply if it was the last.
+    fn finish(
+        &mut self,
+        candidate: u32,
+        finish: Finish,
+        out: &mut dyn FnMut(WorkerEvent),
+    ) -> Option<Reply> {
+        let answer = self.growing.get_mut(candidate as usize)?.take()?;
+        self.complete.push(answer.finish(finish, out));
+        if self.complete.len() < self.growing.len() {
+            return None;
+        }
+        let mut all = std::mem::take(&mut self.complete);
+        all.sort_by_key(|complete| complete.candidate);
+        let (usage, timings) = (self.usage(&all), timings(&all));
+        let (request, all) = (String::new(), all.into_iter());
+        Some(if self.is_chat {
+            let mut all = all.map(chat_answer);
+            let ChatAnswer { message, finish, logprobs } = all.next()?;
+            let others = all.collect();
+            Reply::Chat(ChatReply { request, message, finish, usage, timings, logprobs, others })
+        } else {
+            let mut all = all.map(continuation);
+            let Continuation { text, finish, logprobs } = all.next()?;
+            let others = all.collect();
+            Reply::Generate(GenerateReply {
+                request,
+                text,
+                finish,
+                usage,
+                timings,
+                logprobs,
+                others,
+            })
+        })
     }
 
-    fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
-        self.text.push_str(text);
-        let Self { logprobs, n_told, .. } = self;
-        let mut out = |event| out(with_logprobs(event, logprobs, n_told));
-        match &mut self.parsing {
-            None => out(WorkerEvent::Delta(Piece::text(text))),
-            Some(parsing) => parsing.take(&self.text, &mut out),
+    /// The prompt is the first one's: the others found it in memory.
+    fn usage(&self, all: &[Complete]) -> Usage {
+        let sum = |of: fn(&Finish) -> u32| all.iter().map(|complete| of(&complete.finish)).sum();
+        let first = all.first().map(|complete| complete.finish);
+        Usage {
+            prompt_tokens: first.map_or(0, |finish| finish.n_prompt),
+            cached_tokens: first.map_or(0, |finish| finish.n_cached),
+            completion_tokens: sum(|finish| finish.n_generated),
+            guessed_tokens: sum(|finish| finish.n_accepted),
+            dropped_messages: u32::try_from(self.dropped.n_messages).unwrap_or(u32::MAX),
+            dropped_tokens: u32::try_from(self.dropped.n_tokens).unwrap_or(u32::MAX),
+            shifted_tokens: sum(|finish| finish.n_shifted),
         }
-    }
-
-    fn finish(mut self, finish: Finish, out: &mut dyn FnMut(WorkerEvent)) {
-        let usage = Usage {
-            prompt_tokens: finish.n_prompt,
-            cached_tokens: finish.n_cached,
-            completion_tokens: finish.n_generated,
-            guessed_tokens: finish.n_accepted,
-        };
-        let timings = Timings {
-            load_us: 0,
-            queue_us: finish.queue_us,
-            prefill_us: finish.prefill_us,
-            decode_us: finish.decode_us,
-        };
-        let mut reason = match finish.reason {
-            hearth_engine::FinishReason::End => FinishReason::End,
-            hearth_engine::FinishReason::Stop => FinishReason::Stop,
-            hearth_engine::FinishReason::MaxTokens => FinishReason::MaxTokens,
-            hearth_engine::FinishReason::ContextFull => FinishReason::ContextFull,
-        };
-        let request = String::new();
-        if !self.chat {
-            let logprobs = self.logprobs;
-            let text = self.text;
-            let reply = GenerateReply { request, text, finish: reason, usage, timings, logprobs };
-            return out(WorkerEvent::Done(Box::new(Reply::Generate(reply))));
-        }
-        let message = match self.parsing {
-            None => Message::text(Role::Assistant, self.text),
-            Some(parsing) => parsing.finish(self.text, &mut |event| {
-                out(with_logprobs(event, &self.logprobs, &mut self.n_told));
-            }),
-        };
-        if !message.tool_calls.is_empty() {
-            reason = FinishReason::ToolCalls;
-        }
-        let logprobs = self.logprobs;
-        let reply = ChatReply { request, message, finish: reason, usage, timings, logprobs };
-        out(WorkerEvent::Done(Box::new(Reply::Chat(reply))));
     }
 }
 
-/// Adds to a piece of text what was asked about the tokens since the last one.
-fn with_logprobs(mut event: WorkerEvent, all: &[Logprob], n_told: &mut usize) -> WorkerEvent {
-    if let WorkerEvent::Delta(piece) | WorkerEvent::Reasoning(piece) = &mut event {
-        piece.logprobs = all[*n_told..].to_vec();
-        *n_told = all.len();
+/// Of several answers, how long the first waited and the longest took.
+fn timings(all: &[Complete]) -> Timings {
+    let first = all.first().map(|complete| complete.finish);
+    Timings {
+        load_us: 0,
+        queue_us: first.map_or(0, |finish| finish.queue_us),
+        prefill_us: first.map_or(0, |finish| finish.prefill_us),
+        decode_us: all.iter().map(|complete| complete.finish.decode_us).max().unwrap_or(0),
     }
-    event
 }
 
-/// Reads an answer in the model's own format, as it grows.
-pub(super) struct Parsing {
-    model: Arc<Model>,
-    parser: String,
-    /// What was emitted so far.
-    content: String,
-    reasoning: String,
+fn chat_answer(Complete { message, finish, logprobs, .. }: Complete) -> ChatAnswer {
+    let finish = match reason(finish) {
+        _ if !message.tool_calls.is_empty() => FinishReason::ToolCalls,
+        reason => reason,
+    };
+    ChatAnswer { message, finish, logprobs }
 }
 
-/// What `hearth.chat/1` reads out of an answer.
-#[derive(Deserialize, Default)]
-struct Parsed {
-    #[serde(default)]
-    content: String,
-    #[serde(default)]
-    reasoning: String,
-    #[serde(default)]
-    tool_calls: Vec<ParsedCall>,
+fn continuation(Complete { message, finish, logprobs, .. }: Complete) -> Continuation {
+    Continuation { text: message.content, finish: reason(finish), logprobs }
 }
 
-#[derive(Deserialize)]
-struct ParsedCall {
-    #[serde(default)]
-    id: String,
-    name: String,
-    #[serde(default)]
-    arguments: String,
-}
-
-impl Parsing {
-    pub(super) fn new(model: Arc<Model>, parser: String) -> Self {
-        Self { model, parser, content: String::new(), reasoning: String::new() }
-    }
-
-    fn parse(&self, text: &str, partial: bool) -> Option<Parsed> {
-        let message = self.model.chat_parse(&self.parser, text, partial).ok()?;
-        serde_json::from_str(&message).ok()
-    }
-
-    fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
-        // What cannot be read yet is read with the next piece, or at the end.
-        if let Some(parsed) = self.parse(text, true) {
-            self.emit(&parsed, out);
-        }
-    }
-
-    /// Emits what is new. A partial reading that takes back what it said before is passed over.
-    fn emit(&mut self, parsed: &Parsed, out: &mut dyn FnMut(WorkerEvent)) {
-        if let Some(new) =
-            parsed.reasoning.strip_prefix(self.reasoning.as_str()).filter(|new| !new.is_empty())
-        {
-            out(WorkerEvent::Reasoning(Piece::text(new)));
-            self.reasoning.push_str(new);
-        }
-        if let Some(new) =
-            parsed.content.strip_prefix(self.content.as_str()).filter(|new| !new.is_empty())
-        {
-            out(WorkerEvent::Delta(Piece::text(new)));
-            self.content.push_str(new);
-        }
-    }
-
-    fn finish(mut self, text: String, out: &mut dyn FnMut(WorkerEvent)) -> Message {
-        // An answer that does not follow its format is content, all of it.
-        let parsed =
-            self.parse(&text, false).unwrap_or(Parsed { content: text, ..Parsed::default() });
-        self.emit(&parsed, out);
-        let calls = parsed.tool_calls.into_iter().enumerate().map(|(idx, call)| ToolCall {
-            id: if call.id.is_empty() { format!("call_{idx}") } else { call.id },
-            name: call.name,
-            arguments: call.arguments,
-        });
-        let mut message = Message::text(Role::Assistant, parsed.content);
-        message.reasoning = Some(parsed.reasoning).filter(|reasoning| !reasoning.is_empty());
-        message.tool_calls =
-            calls.inspect(|call| out(WorkerEvent::ToolCall(call.clone()))).collect();
-        message
+fn reason(finish: Finish) -> FinishReason {
+    match finish.reason {
+        hearth_engine::FinishReason::End => FinishReason::End,
+        hearth_engine::FinishReason::Stop => FinishReason::Stop,
+        hearth_engine::FinishReason::MaxTokens => FinishReason::MaxTokens,
+        hearth_engine::FinishReason::ContextFull => FinishReason::ContextFull,
     }
 }

@@ -51,7 +51,12 @@ pub(super) fn sampling(
     })
 }
 
-fn number<T: PartialOrd + Display>(name: &str, value: T, min: T, max: T) -> Result<T, RpcError> {
+pub(super) fn number<T: PartialOrd + Display>(
+    name: &str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<T, RpcError> {
     if value >= min && value <= max {
         return Ok(value);
     }

@@ -3,10 +3,10 @@
 //! Reading is lenient. The fields are informative and written by many programs, so one that is
 //! missing or of the wrong type is empty, and only text that is no JSON object is an error.
 
+use hearth_gguf::GgufSummary;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::gguf::GgufSummary;
 use crate::manifest::json_line;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

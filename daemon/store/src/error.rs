@@ -7,8 +7,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hearth_gguf::GgufError;
+pub(crate) use hearth_gguf::quote;
+
 use crate::digest::Digest;
-use crate::gguf::GgufError;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -146,16 +148,6 @@ impl StoreError {
     }
 }
 
-/// At most 80 characters of `text`, with what cannot be printed escaped.
-pub(crate) fn quote(text: &str) -> String {
-    const MAX_CHARS: usize = 80;
-    let mut quoted: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MAX_CHARS).is_some() {
-        quoted.push_str("...");
-    }
-    quoted
-}
-
 fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
     match source.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -172,13 +164,6 @@ fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quoted_text_is_short_and_printable() {
-        assert_eq!(quote("a\nb\u{1b}[1m"), "a\\nb\\u{1b}[1m");
-        assert_eq!(quote(&"x".repeat(200)), format!("{}...", "x".repeat(80)));
-        assert_eq!(quote(&"x".repeat(80)), "x".repeat(80));
-    }
 
     #[test]
     fn a_full_disk_has_a_hint() {

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use hearth_gguf::{Gguf, GgufSummary};
 use sha2::{Digest as _, Sha256};
 
 use crate::blob::{BlobDir, Present};
@@ -17,7 +18,6 @@ use crate::config::ModelConfig;
 use crate::digest::Digest;
 use crate::disk;
 use crate::error::StoreError;
-use crate::gguf::{Gguf, GgufSummary};
 use crate::manifest::{CONFIG_MEDIA_TYPE, Layer, LayerKind, Manifest};
 use crate::name::ModelName;
 use crate::store::Store;

@@ -1,4 +1,4 @@
-//! Models on disk, in Ollama's layout: names, manifests, blobs, GGUF headers, import.
+//! Models on disk, in Ollama's layout: names, manifests, blobs, import.
 //!
 //! A store is a folder that an Ollama installation can share: content-addressed blobs and manifests
 //! kept verbatim. Every write is temp, sync, rename, sync of the folder, so a crash at any instant
@@ -13,7 +13,6 @@ mod config;
 mod digest;
 mod disk;
 mod error;
-mod gguf;
 mod import;
 mod manifest;
 mod name;
@@ -25,8 +24,7 @@ pub use catalog::Problem;
 pub use config::ModelConfig;
 pub use digest::Digest;
 pub use error::StoreError;
-pub use gguf::{Gguf, GgufError, GgufSummary, GgufValue, TensorInfo, TensorType};
-pub use gguf::{file_type_name, size_label};
+pub use hearth_gguf::{GgufError, GgufSummary, GgufValue};
 pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import};
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};

@@ -8,14 +8,15 @@ use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use hearth_gguf::{Gguf, GgufSummary};
 use serde_json::{Map, Value};
 
 use crate::blob::BlobDir;
 use crate::catalog::{Catalog, Problem};
 use crate::config::ModelConfig;
 use crate::digest::Digest;
+use crate::disk;
 use crate::error::StoreError;
-use crate::gguf::{Gguf, GgufSummary};
 use crate::manifest::{Layer, LayerKind, Manifest};
 use crate::name::ModelName;
 
@@ -250,8 +251,8 @@ impl Store {
 }
 
 fn gguf_summary(path: &Path) -> Result<GgufSummary, StoreError> {
-    Gguf::read_path(path)?
-        .summary()
+    Gguf::read(&mut disk::open_file(path)?)
+        .and_then(|gguf| gguf.summary())
         .map_err(|source| StoreError::BadGguf { path: path.to_owned(), source })
 }
 

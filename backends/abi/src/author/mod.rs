@@ -10,7 +10,7 @@ mod shims;
 
 use crate::raw::{self, Pos, Seq, Token};
 use crate::types::{
-    ContextConfig, ContextInfo, DeviceInfo, LogLevel, ModelInfo, OpenParams, Result,
+    ContextConfig, ContextInfo, DeviceInfo, LogLevel, ModelInfo, OpenParams, Piece, Result,
 };
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub trait Model: Send + Sync + Sized + 'static {
     /// Text to tokens.
     fn tokenize(&self, text: &[u8], add_special: bool, parse_special: bool) -> Result<Vec<Token>>;
     /// The bytes of one token inside a text.
-    fn token_piece(&self, token: Token, special: bool) -> Result<Vec<u8>>;
+    fn token_piece(&self, token: Token, special: bool) -> Result<Piece>;
     /// Tokens to the text they came from.
     fn detokenize(&self, tokens: &[Token], special: bool) -> Result<Vec<u8>>;
     /// Generating this token ends the text.

@@ -226,6 +226,11 @@ pub const SCENARIOS: &[Scenario] = &[
         sequences::shift,
     ),
     fair(
+        "seq-shift-shared",
+        "what two sequences share is not shifted, and what is a sequence's own moves alone",
+        sequences::shift_shared,
+    ),
+    fair(
         "seq-save",
         "a saved sequence goes on elsewhere with the same logits, or UNSUPPORTED",
         sequences::save,

@@ -226,7 +226,7 @@ fn allowed(model: &Model, grammar: &mut Grammar, all: &[Token]) -> Step<Vec<(Tok
     );
     let tokens = all.iter().zip(&logits).filter(|(_, logit)| **logit == 0.0);
     let with_text = |token: Token| {
-        Some((token, String::from_utf8(model.token_piece(token, false).ok()?).ok()?))
+        Some((token, String::from_utf8(model.token_piece(token, false).ok()?.into_vec()).ok()?))
     };
     Ok(tokens.filter_map(|(token, _)| with_text(*token)).collect())
 }

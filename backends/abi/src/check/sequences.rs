@@ -94,6 +94,30 @@ pub(super) fn shift(bench: &mut Bench) -> Step {
     )
 }
 
+pub(super) fn shift_shared(bench: &mut Bench) -> Step {
+    let writer = bench.writer()?;
+    let mut context = writer.context()?;
+    let n = writer.a.len();
+    let info = context.info();
+    if !info.can_shift || !info.can_roll_back {
+        return not_applicable("this memory cannot be shifted");
+    }
+    feed(&mut context, 0, 0, &writer.a)?;
+    must("seq_copy", context.seq_copy(0, 1, None))?;
+    must("seq_remove", context.seq_remove(1, 4, Some(8)))?;
+    let answer = context.seq_shift(1, 8, position(n), -4);
+    must_fail("seq_shift of what is shared", answer, &[Status::Unsupported])?;
+    // Its own end may move, whatever stands before it.
+    must("seq_remove", context.seq_remove(1, 4, None))?;
+    feed(&mut context, 1, 4, &writer.b)?;
+    let end = 4 + writer.b.len();
+    must("seq_remove", context.seq_remove(1, 4, Some(5)))?;
+    must("seq_shift behind what is shared", context.seq_shift(1, 5, position(end), -1))?;
+    feed(&mut context, 1, end - 1, &writer.c)?;
+    let wanted = writer.logits_after(&[&writer.a, &writer.c])?;
+    writer.same("the other sequence", &feed(&mut context, 0, n, &writer.c)?, &wanted)
+}
+
 pub(super) fn save(bench: &mut Bench) -> Step {
     let writer = bench.writer()?;
     let mut context = writer.context()?;

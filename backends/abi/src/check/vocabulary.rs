@@ -120,7 +120,7 @@ pub(super) fn special(bench: &mut Bench) -> Step {
         piece.len()
     );
     let spelled = must("token_piece", model.token_piece(eos, true))?;
-    let Ok(spelled) = String::from_utf8(spelled) else {
+    let Ok(spelled) = String::from_utf8(spelled.into_vec()) else {
         return not_applicable("eos_token has no readable spelling");
     };
     let text = format!("one{spelled}two");

@@ -6,6 +6,7 @@
 use super::{Adapter, Model, call, struct_size};
 use crate::raw::{self, Pos, Seq, Token};
 use crate::types::{BatchEntry, ContextConfig, ContextInfo, PluginError, Result, Status};
+use smallvec::SmallVec;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -275,10 +276,11 @@ impl Context {
     /// Serialises a sequence.
     pub fn seq_save(&mut self, seq: Seq) -> Result<Vec<u8>> {
         let (entry, raw) = (self.entry(), self.raw());
-        super::filled(0, |buffer, capacity, n_out, error| {
+        let saved = super::filled(0, |buffer, capacity, n_out, error| {
             // SAFETY: a live context; the buffer has the capacity given.
             unsafe { (entry.seq_save)(raw, seq, buffer, capacity, n_out, error) }
-        })
+        });
+        saved.map(SmallVec::into_vec)
     }
 
     /// Replaces a sequence by saved bytes.

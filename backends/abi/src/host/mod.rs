@@ -5,7 +5,7 @@
 //! behind, and a process holds one plugin for its whole life.
 //!
 //! Buffers that the plugin fills are sized by asking again after BUFFER_TOO_SMALL; none of the calls on the
-//! engine's hot path (`decode`, `logits`, `is_end`) allocates.
+//! engine's hot path (`decode`, `logits`, `token_piece`, `token_is_end`) allocates.
 
 mod context;
 mod extensions;
@@ -19,6 +19,7 @@ pub use model::Model;
 
 use crate::raw;
 use crate::types::{PluginError, Result, Status};
+use smallvec::SmallVec;
 use std::ffi::{CStr, c_char};
 use std::mem::size_of;
 
@@ -60,8 +61,8 @@ unsafe fn text_at(text: *const c_char) -> String {
 fn filled<T: Copy + Default>(
     first_capacity: usize,
     mut body: impl FnMut(*mut T, usize, *mut usize, *mut raw::Error) -> raw::RawStatus,
-) -> Result<Vec<T>> {
-    let mut buffer = vec![T::default(); first_capacity];
+) -> Result<SmallVec<[T; 32]>> {
+    let mut buffer = SmallVec::from_elem(T::default(), first_capacity);
     // A plugin that keeps asking for more is broken; three rounds are two more than an honest one needs.
     for _ in 0..3 {
         let mut n_out = 0_usize;

@@ -2,7 +2,8 @@
 
 use super::{Context, Plugin, call, filled, struct_size, text_at, text_of};
 use crate::raw::{self, Token};
-use crate::types::{ContextConfig, ModelInfo, OpenParams, PluginError, Result, Status};
+use crate::types::{ContextConfig, ModelInfo, OpenParams, Piece, PluginError, Result, Status};
+use smallvec::SmallVec;
 use std::ffi::{CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::NonNull;
@@ -143,7 +144,7 @@ impl Model {
         parse_special: bool,
     ) -> Result<Vec<Token>> {
         // No tokenizer makes more tokens than bytes, but for the special ones it adds.
-        filled(text.len() + 8, |tokens, capacity, n_out, error| {
+        let tokens = filled(text.len() + 8, |tokens, capacity, n_out, error| {
             // SAFETY: the handle is open; text and tokens have the lengths given.
             unsafe {
                 (self.entry().tokenize)(
@@ -158,11 +159,12 @@ impl Model {
                     error,
                 )
             }
-        })
+        });
+        tokens.map(SmallVec::into_vec)
     }
 
     /// The bytes of one token inside a text, perhaps part of a character.
-    pub fn token_piece(&self, token: Token, special: bool) -> Result<Vec<u8>> {
+    pub fn token_piece(&self, token: Token, special: bool) -> Result<Piece> {
         filled::<u8>(32, |buffer, capacity, n_out, error| {
             // SAFETY: the handle is open; the buffer has the capacity given.
             unsafe {
@@ -181,7 +183,7 @@ impl Model {
 
     /// Tokens to the text they came from.
     pub fn detokenize(&self, tokens: &[Token], special: bool) -> Result<Vec<u8>> {
-        filled::<u8>(tokens.len() * 8 + 32, |buffer, capacity, n_out, error| {
+        let text = filled::<u8>(tokens.len() * 8 + 32, |buffer, capacity, n_out, error| {
             // SAFETY: the handle is open; tokens and buffer have the lengths given.
             unsafe {
                 (self.entry().detokenize)(
@@ -195,7 +197,8 @@ impl Model {
                     error,
                 )
             }
-        })
+        });
+        text.map(SmallVec::into_vec)
     }
 
     /// Generating this token ends the text.

@@ -1,7 +1,7 @@
 //! Moving, saving and loading whole sequences.
 //!
 //! Two things that llama.cpp leaves to its caller are done here. It moves positions per cell, so a shift of one sequence
-//! would move every sequence that shares its cells: a sharing sequence is given cells of its own first. And it cuts a
+//! would move every sequence that shares its cells: who shares what is noted, and such a shift refused. And it cuts a
 //! sliding-window cache wherever it is told to: [`MemoryKind`](crate::memory::MemoryKind) says where that is sound.
 
 use super::LlamaContext;
@@ -25,9 +25,9 @@ fn failed(why: String) -> PluginError {
 impl LlamaContext {
     /// The sequence as an index, if it exists.
     pub(super) fn check_seq(&self, seq: Seq) -> Result<usize> {
-        usize::try_from(seq).ok().filter(|slot| *slot < self.groups.len()).ok_or_else(|| {
-            invalid(format!("sequence {seq} is not below `n_seq_max`, {}", self.groups.len()))
-        })
+        let n_seq_max = self.info.n_seq_max;
+        let slot = usize::try_from(seq).ok().filter(|slot| *slot < n_seq_max as usize);
+        slot.ok_or_else(|| invalid(format!("sequence {seq} is not below `n_seq_max`, {n_seq_max}")))
     }
 
     /// Tokens in a sequence that exists, counted by its last position.
@@ -45,8 +45,7 @@ impl LlamaContext {
     fn clear(&mut self, seq: Seq, slot: usize) {
         // SAFETY: the memory is the live context's, or null; the sequence exists. Removing all never fails.
         unsafe { sys::llama_memory_seq_rm(self.memory, seq, -1, -1) };
-        self.last_group = self.last_group.wrapping_add(1);
-        self.groups[slot] = self.last_group;
+        self.sharing.removed(slot, 0, Pos::MAX);
     }
 
     pub(super) fn remove(&mut self, seq: Seq, p0: Pos, p1: Pos) -> Result<()> {
@@ -72,11 +71,11 @@ impl LlamaContext {
         let end = if to_end { -1 } else { p1 };
         // SAFETY: the memory is the live context's; the sequence exists.
         let removed = sound && unsafe { sys::llama_memory_seq_rm(self.memory, seq, p0, end) };
-        if removed {
-            Ok(())
-        } else {
-            Err(unsupported(&format!("be cut at position {p0} of {len}")))
+        if !removed {
+            return Err(unsupported(&format!("be cut at position {p0} of {len}")));
         }
+        self.sharing.removed(slot, p0, if to_end { Pos::MAX } else { p1 });
+        Ok(())
     }
 
     pub(super) fn copy(&mut self, from: Seq, to: Seq, p0: Pos, p1: Pos) -> Result<()> {
@@ -102,7 +101,7 @@ impl LlamaContext {
         }
         // SAFETY: the memory is the live context's; both sequences exist, and `to` is empty.
         unsafe { sys::llama_memory_seq_cp(self.memory, from, to, -1, if whole { -1 } else { p1 }) };
-        self.groups[to_slot] = self.groups[from_slot];
+        self.sharing.copied(from_slot, to_slot, if whole { len } else { p1 });
         Ok(())
     }
 
@@ -122,41 +121,13 @@ impl LlamaContext {
         if p0 >= end || delta == 0 {
             return Ok(());
         }
-        self.unshare(seq, slot)?;
+        if !self.sharing.is_own_from(slot, p0) {
+            return Err(unsupported("shift what another sequence shares"));
+        }
         let raw = self.raw();
-        // SAFETY: a live context; the sequence exists and shares no cells; no position becomes negative.
+        // SAFETY: a live context; the sequence exists and shares none of these cells; no position becomes negative.
         guarded(|message| unsafe { hearth_shim_seq_shift(raw, seq, p0, end, delta, message) })
             .map_err(failed)
-    }
-
-    /// Gives a sequence cells of its own, by way of an empty sequence, so that a failure changes nothing.
-    fn unshare(&mut self, seq: Seq, slot: usize) -> Result<()> {
-        let group = self.groups[slot];
-        let is_shared = (0_i32..).zip(&self.groups).any(|(other, other_group)| {
-            other != seq && *other_group == group && self.len_of(other) > 0
-        });
-        if !is_shared {
-            return Ok(());
-        }
-        let spare = (0_i32..)
-            .zip(&self.groups)
-            .map(|(other, _)| other)
-            .find(|other| self.len_of(*other) == 0);
-        let spare = spare.ok_or_else(|| {
-            error(
-                Status::NoKvSpace,
-                "shifting a sequence that shares its start needs one that is empty",
-            )
-        })?;
-        let spare_slot = self.check_seq(spare)?;
-        let mut state = vec![0; self.state_len(seq)?];
-        self.write_state(seq, &mut state)?;
-        self.read_state(spare, spare_slot, &state)?;
-        self.clear(seq, slot);
-        // SAFETY: the memory is the live context's; `seq` was just emptied.
-        unsafe { sys::llama_memory_seq_cp(self.memory, spare, seq, -1, -1) };
-        self.clear(spare, spare_slot);
-        Ok(())
     }
 
     pub(super) fn save_len(&mut self, seq: Seq) -> Result<usize> {

@@ -60,6 +60,9 @@ void hearth_shim_silence_common(void);
 
 // Lets ggml take main memory as it is used. Called before anything is allocated; a second call does nothing.
 void hearth_shim_map_buffers(void);
+
+// Lets the CPU module at this path, which is loaded, use the kernels of src/kernels. Answers false if it cannot.
+bool hearth_shim_register_kernels(const char * module_path);
 }
 
 // Copies an exception's text, cut to size, each run of white space as one space.

@@ -9,7 +9,7 @@ mod slash;
 
 use super::Context;
 use super::run::{answer_once, empty_prompt, piped_stdin};
-use crate::answer::{self, Ending, request_name};
+use crate::answer::{self, Ending, Hurry, request_name};
 use crate::args::AnswerArgs;
 use crate::error::{CtlError, listed};
 use crate::session::Session;
@@ -44,7 +44,7 @@ pub(super) fn run(
         Some(model) => model,
         None => only_model(&mut session)?,
     };
-    answer_once(context, &mut session, model, prompt, args)
+    answer_once(context, &mut session, model, prompt, args, None)
 }
 
 pub(super) fn interactive(
@@ -242,7 +242,9 @@ impl Chat<'_> {
             request: Some(request_name()),
             timeout_ms: None,
         };
-        let answer = match self.with_reconnect(|session| answer::ask(out, session, &params)) {
+        let answer = match self
+            .with_reconnect(|session| answer::ask(out, session, &params, Hurry::Answer))
+        {
             Ok(answer) => answer,
             Err(error @ CtlError::Output(_)) => return Err(error),
             Err(error) => {

@@ -18,7 +18,8 @@ pub(super) const HELP: &str = "\
 /set NAME VALUE      change one, such as `/set temperature 0.2`; `default` as VALUE undoes it
 
 \"\"\" before and after a text lets it have several lines, and so does Alt-Enter.
-Ctrl-C stops an answer and keeps what came of it. Ctrl-R searches the history.";
+Ctrl-C stops an answer and keeps what came of it; a model that thinks is first told to answer.
+Ctrl-R searches the history.";
 
 /// For Tab, sorted.
 pub(super) const NAMES: [&str; 9] =
@@ -112,9 +113,12 @@ pub(super) struct Settings {
     pub(super) verbose: bool,
 }
 
+const SWITCH: &str = "`on` or `off`";
+
 /// Options as the wire names them, and what each takes. Those that only programs can use are not here.
-const OPTIONS: [(&str, &str); 27] = [
+const OPTIONS: [(&str, &str); 31] = [
     ("context", "a whole number"),
+    ("deterministic", SWITCH),
     ("dry_allowed_length", "a whole number"),
     ("dry_base", "a number"),
     ("dry_multiplier", "a number"),
@@ -123,6 +127,7 @@ const OPTIONS: [(&str, &str); 27] = [
     ("dynatemp_exponent", "a number"),
     ("dynatemp_range", "a number"),
     ("frequency_penalty", "a number"),
+    ("keep", "a whole number"),
     ("max_tokens", "a whole number"),
     ("min_keep", "a whole number"),
     ("min_p", "a number"),
@@ -133,11 +138,13 @@ const OPTIONS: [(&str, &str); 27] = [
     ("repeat_last_n", "a whole number"),
     ("repeat_penalty", "a number"),
     ("seed", "a whole number"),
+    ("shift", SWITCH),
     ("stop", "a text, or a JSON list of texts"),
     ("temperature", "a number"),
     ("top_k", "a whole number"),
     ("top_n_sigma", "a number"),
     ("top_p", "a number"),
+    ("truncate", SWITCH),
     ("typical_p", "a number"),
     ("xtc_probability", "a number"),
     ("xtc_threshold", "a number"),
@@ -146,17 +153,12 @@ const OPTIONS: [(&str, &str); 27] = [
 impl Settings {
     pub(super) fn change(&mut self, change: &Change) -> Result<(), CtlError> {
         let Change { name, value } = change;
-        let on = match value.as_str() {
-            "on" | "true" => Some(true),
-            "off" | "false" => Some(false),
-            _ => None,
-        };
-        match (name.as_str(), value.as_str(), on) {
+        match (name.as_str(), value.as_str(), switched(value)) {
             ("think", "default", _) => self.think = None,
             ("think", _, Some(on)) => self.think = Some(on),
             ("verbose", "default", _) => self.verbose = false,
             ("verbose", _, Some(on)) => self.verbose = on,
-            ("think" | "verbose", ..) => return Err(wrong(name, "`on` or `off`", value)),
+            ("think" | "verbose", ..) => return Err(wrong(name, SWITCH, value)),
             _ => self.options = self.with_option(name, value)?,
         }
         Ok(())
@@ -184,7 +186,10 @@ impl Settings {
                 let list = list.filter(Value::is_array);
                 options[name] = list.unwrap_or_else(|| Value::from(vec![value]));
             }
-            (_, _, Some(parsed @ Value::Number(_))) => options[name] = parsed,
+            (_, _, Some(parsed @ Value::Number(_))) if *takes != SWITCH => options[name] = parsed,
+            _ if *takes == SWITCH && switched(value).is_some() => {
+                options[name] = switched(value).into();
+            }
             _ => return Err(wrong(name, takes, value)),
         }
         Options::deserialize(options).map_err(|_| wrong(name, takes, value))
@@ -192,17 +197,26 @@ impl Settings {
 
     pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let options = serde_json::to_value(&self.options).unwrap_or_default();
+        let switch = |on| if on { "on" } else { "off" };
         let mut facts: Vec<(&str, String)> = OPTIONS
             .iter()
             .map(|(name, _)| match &options[*name] {
                 Value::Null => (*name, "default".into()),
+                Value::Bool(on) => (*name, switch(*on).into()),
                 value => (*name, short_number(value)),
             })
             .collect();
-        let switch = |on| if on { "on" } else { "off" };
         facts.push(("think", self.think.map_or("default", switch).into()));
         facts.push(("verbose", switch(self.verbose).into()));
         facts
+    }
+}
+
+fn switched(value: &str) -> Option<bool> {
+    match value {
+        "on" | "true" => Some(true),
+        "off" | "false" => Some(false),
+        _ => None,
     }
 }
 
@@ -261,8 +275,9 @@ mod tests {
     #[test]
     fn every_option_of_the_wire_can_be_set() {
         let mut settings = Settings::default();
-        for (name, _) in OPTIONS {
-            set(&mut settings, &format!("/set {name} 1")).unwrap();
+        for (name, takes) in OPTIONS {
+            let value = if takes == SWITCH { "on" } else { "1" };
+            set(&mut settings, &format!("/set {name} {value}")).unwrap();
         }
         let set_options = serde_json::to_value(&settings.options).unwrap();
         assert_eq!(set_options.as_object().unwrap().len(), OPTIONS.len());
@@ -297,6 +312,11 @@ mod tests {
             stop: _,
             max_tokens: Some(_),
             context: Some(_),
+            truncate: Some(true),
+            shift: Some(true),
+            keep: Some(_),
+            candidates: None,
+            deterministic: Some(true),
         } = settings.options
         else {
             panic!("an option of the wire is missing in OPTIONS")
@@ -334,6 +354,7 @@ mod tests {
             ("/set temperature hot", "`temperature` takes a number, not `hot`"),
             ("/set seed -1", "`seed` takes a whole number, not `-1`"),
             ("/set top_k 1.5", "`top_k` takes a whole number, not `1.5`"),
+            ("/set shift far", "`shift` takes `on` or `off`, not `far`"),
             ("/set verbose very", "`verbose` takes `on` or `off`, not `very`"),
             ("/set heat 1", "there is no setting `heat`"),
         ] {

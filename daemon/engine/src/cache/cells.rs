@@ -6,6 +6,8 @@
 //!
 //! **Invariant.** Each segment is non-empty, and its users are exactly the sequences that list it.
 
+use std::ops::Range;
+
 /// Index into [`Cells::segments`].
 type SegmentId = usize;
 
@@ -76,8 +78,15 @@ impl Cells {
 
     /// Cuts a sequence back to `len` tokens.
     pub(super) fn cut(&mut self, sequence: usize, len: usize) {
-        let n_segments = self.split_at(sequence, len);
-        for id in self.paths[sequence].split_off(n_segments) {
+        self.take_out(sequence, len..usize::MAX);
+    }
+
+    /// Takes tokens out of a sequence.
+    pub(super) fn take_out(&mut self, sequence: usize, range: Range<usize>) {
+        let start = self.split_at(sequence, range.start);
+        let end = self.split_at(sequence, range.end);
+        let out: Vec<_> = self.paths[sequence].drain(start..end).collect();
+        for id in out {
             let segment = &mut self.segments[id];
             segment.n_users -= 1;
             if segment.n_users == 0 {
@@ -85,6 +94,15 @@ impl Cells {
                 self.free.push(id);
             }
         }
+    }
+
+    /// The other sequences that hold cells of this one from its token `from` on.
+    pub(super) fn sharers(&mut self, sequence: usize, from: usize) -> Vec<usize> {
+        let n_before = self.split_at(sequence, from);
+        let own = &self.paths[sequence][n_before..];
+        let shares = |path: &Vec<SegmentId>| path.iter().any(|id| own.contains(id));
+        let others = (0..self.paths.len()).filter(|other| *other != sequence);
+        others.filter(|other| shares(&self.paths[*other])).collect()
     }
 
     /// Makes a border at `len` tokens of a sequence. Answers how many of its segments lie before.
@@ -157,6 +175,7 @@ mod tests {
         Append(usize, usize),
         Share(usize, usize, usize),
         Cut(usize, usize),
+        TakeOut(usize, usize, usize),
     }
 
     fn operation() -> impl Strategy<Value = Operation> {
@@ -164,6 +183,7 @@ mod tests {
             3 => (0_usize..5, 0_usize..9).prop_map(|(s, n)| Operation::Append(s, n)),
             2 => (0_usize..5, 0_usize..5, 0_usize..20).prop_map(|(a, b, n)| Operation::Share(a, b, n)),
             2 => (0_usize..5, 0_usize..20).prop_map(|(s, n)| Operation::Cut(s, n)),
+            1 => (0_usize..5, 0_usize..20, 0_usize..9).prop_map(|(s, from, n)| Operation::TakeOut(s, from, n)),
         ]
     }
 
@@ -192,7 +212,16 @@ mod tests {
                         cells.cut(sequence, len);
                         plain[sequence].truncate(len);
                     }
+                    Operation::TakeOut(sequence, from, n) => {
+                        let from = from.min(plain[sequence].len());
+                        let to = (from + n).min(plain[sequence].len());
+                        cells.take_out(sequence, from..to);
+                        plain[sequence].drain(from..to);
+                    }
                 }
+                let from = plain[0].len() / 2;
+                let held = |other: &usize| plain[*other].iter().any(|cell| plain[0][from..].contains(cell));
+                prop_assert_eq!(cells.sharers(0, from), (1..5).filter(held).collect::<Vec<_>>());
                 cells.verify_invariants(|sequence| plain[sequence].len());
                 let all: HashSet<usize> = plain.iter().flatten().copied().collect();
                 prop_assert_eq!(cells.n_used(), all.len());

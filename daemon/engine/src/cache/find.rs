@@ -18,6 +18,9 @@ impl Cache {
     }
 
     fn best_place(&self, entitled: &Entitled<'_>) -> Option<Placement> {
+        if !self.reuse {
+            return self.empty_slot().map(|slot| Placement::Fresh { slot });
+        }
         let in_memory = self.best_prefix(entitled);
         let len = in_memory.map_or(0, Placement::len);
         if let Some((entry, saved)) = self.archive.best(entitled, !self.can_roll_back)
@@ -39,7 +42,7 @@ impl Cache {
         let most = entitled.prompt.len().saturating_sub(1);
         let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.state != SlotState::Free);
         let usable = taken.filter_map(|(idx, slot)| {
-            let len = entitled.prefix_of(slot.owner, &slot.tokens);
+            let len = entitled.prefix_of(slot.owner, slot.prefix());
             let whole = len == slot.tokens.len();
             let mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
             let possible =

@@ -6,7 +6,8 @@
 //! the same for everybody, so that the time an answer takes tells nobody what others wrote.
 //!
 //! **Invariant.** A free slot has no tokens and no owner; a running slot has reserved at least its tokens; the
-//! tokens of a slot are exactly what the context holds for it; the cells promised never exceed the context's.
+//! tokens of a slot are exactly what the context holds for it; the cells promised never exceed the context's. What stands
+//! behind a shift is in nobody's prefix and in no archive.
 
 mod archive;
 mod cells;
@@ -17,6 +18,7 @@ use cells::Cells;
 use hearth_abi::host::Context;
 use hearth_abi::raw::{Pos, Seq, Token};
 use hearth_abi::{ContextInfo, PluginError, Status};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,15 @@ pub(crate) struct Slot {
     /// Cells promised to a running sequence, those it holds included.
     reserved: usize,
     last_used: u64,
+    /// Where tokens were taken out: what stands behind was computed with them, and is nobody's prefix.
+    shifted_at: Option<usize>,
+}
+
+impl Slot {
+    /// The tokens that others may find here.
+    fn prefix(&self) -> &[Token] {
+        &self.tokens[..self.shifted_at.unwrap_or(self.tokens.len())]
+    }
 }
 
 /// A prompt, and what its owner may find of it.
@@ -86,6 +97,8 @@ pub(crate) struct Bounds {
     pub(crate) archive_bytes: usize,
     /// The longest that saving one sequence may hold up the others.
     pub(crate) save_time: Duration,
+    /// Prompts may find what others left.
+    pub(crate) reuse: bool,
 }
 
 #[derive(Debug)]
@@ -97,6 +110,8 @@ pub(crate) struct Cache {
     clock: u64,
     can_roll_back: bool,
     can_copy_part: bool,
+    can_shift: bool,
+    reuse: bool,
     save_time: Duration,
     /// Learned from sequences that were saved.
     save_time_per_token: Duration,
@@ -118,6 +133,7 @@ impl Cache {
             owner: 0,
             reserved: 0,
             last_used: 0,
+            shifted_at: None,
         };
         let n_slots = info.n_seq_max as usize;
         Self {
@@ -128,6 +144,8 @@ impl Cache {
             clock: 0,
             can_roll_back: info.can_roll_back,
             can_copy_part: info.can_copy_part,
+            can_shift: info.can_shift && info.can_roll_back,
+            reuse: bounds.reuse,
             save_time: bounds.save_time,
             save_time_per_token: Duration::from_micros(20),
             bytes_per_token: 0,
@@ -153,6 +171,10 @@ impl Cache {
 
     pub(crate) fn can_copy_part(&self) -> bool {
         self.can_copy_part
+    }
+
+    pub(crate) fn can_shift(&self) -> bool {
+        self.can_shift
     }
 
     /// Bytes of saved sequences.
@@ -249,7 +271,9 @@ impl Cache {
         }
         match context.seq_remove(seq_of(slot), pos_of(keep), None) {
             Ok(()) => {
-                self.slots[slot].tokens.truncate(keep);
+                let held = &mut self.slots[slot];
+                held.tokens.truncate(keep);
+                held.shifted_at = held.shifted_at.filter(|at| *at < keep);
                 self.cells.cut(slot, keep);
                 Ok(keep)
             }
@@ -259,6 +283,32 @@ impl Cache {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes tokens out of a running slot and moves what follows them up. False, and nothing is changed, if other running
+    /// sequences share what would move; kept ones that do are given up.
+    pub(crate) fn shift(
+        &mut self,
+        context: &mut Context,
+        slot: usize,
+        out: Range<usize>,
+    ) -> Result<bool, PluginError> {
+        let sharers = self.cells.sharers(slot, out.end);
+        if sharers.iter().any(|other| self.is_running(*other)) {
+            return Ok(false);
+        }
+        for other in sharers {
+            self.evict(context, other)?;
+        }
+        let (seq, len) = (seq_of(slot), self.len_of(slot));
+        context.seq_remove(seq, pos_of(out.start), Some(pos_of(out.end)))?;
+        context.seq_shift(seq, pos_of(out.end), pos_of(len), -pos_of(out.len()))?;
+        self.cells.take_out(slot, out.clone());
+        let held = &mut self.slots[slot];
+        held.shifted_at = Some(held.shifted_at.map_or(out.start, |at| at.min(out.start)));
+        held.reserved -= out.len();
+        held.tokens.drain(out);
+        Ok(true)
     }
 
     /// Gives up kept slots, the longest unused first, until `n_more` cells are free. False if that is not enough.
@@ -320,10 +370,11 @@ impl Cache {
         Ok(true)
     }
 
-    /// There is nothing to gain from saving it.
+    /// There is nothing to gain from saving it, or it could not be found by its tokens.
     fn is_archived(&self, slot: usize) -> bool {
-        let Slot { owner, tokens, .. } = &self.slots[slot];
+        let Slot { owner, tokens, shifted_at, .. } = &self.slots[slot];
         tokens.len() < MIN_SAVED
+            || shifted_at.is_some()
             || tokens.len() * self.bytes_per_token > self.archive.max_bytes()
             || self.archive.has(*owner, tokens, !self.can_roll_back)
     }
@@ -383,6 +434,7 @@ impl Cache {
         slot.tokens.clear();
         slot.owner = 0;
         slot.reserved = 0;
+        slot.shifted_at = None;
     }
 
     /// Ends a running slot and keeps its memory for reuse.
@@ -428,7 +480,7 @@ impl Cache {
             );
             match slot.state {
                 SlotState::Free => assert!(
-                    slot.tokens.is_empty() && slot.reserved == 0,
+                    slot.tokens.is_empty() && slot.reserved == 0 && slot.shifted_at.is_none(),
                     "free slot {idx} holds something"
                 ),
                 SlotState::Kept => {

@@ -119,7 +119,7 @@ impl Guide {
 
 /// Control tokens begin with a byte that no text has, so that only rules which name them allow them.
 fn word(model: &Model, token: Token) -> Result<Vec<u8>, PluginError> {
-    let mut word = model.token_piece(token, false)?;
+    let mut word = model.token_piece(token, false)?.into_vec();
     if word.is_empty() {
         let spelled = model.token_piece(token, true)?;
         if !spelled.is_empty() {

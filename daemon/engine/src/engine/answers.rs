@@ -64,6 +64,7 @@ impl Engine {
         sequence.n_accepted += n_right;
         match end {
             Ok(None) => {}
+            Ok(Some(FinishReason::ContextFull)) if sequence.can_shift() => self.shift(at)?,
             Ok(Some(reason)) => {
                 let sequence = self.running.remove(at);
                 self.finish(sequence, reason, sink);

@@ -6,6 +6,7 @@
 
 mod admission;
 mod answers;
+mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
@@ -80,8 +81,11 @@ impl Engine {
         })?;
         let info = context.info();
         config.n_batch = info.n_batch;
-        let bounds =
-            Bounds { archive_bytes: config.archive_bytes, save_time: config.step_target / 4 };
+        let bounds = Bounds {
+            archive_bytes: config.archive_bytes,
+            save_time: config.step_target / 4,
+            reuse: config.adapts,
+        };
         Ok(Self {
             cache: Cache::new(info, bounds),
             pace: Pace::new(config.step_target),
@@ -139,6 +143,11 @@ impl Engine {
         }
     }
 
+    /// Answers can go on where the context is full.
+    pub fn can_shift(&self) -> bool {
+        self.cache.can_shift()
+    }
+
     /// Takes a request, or refuses it with a `Failed` event.
     pub fn submit(&mut self, request: Request, sink: &mut dyn Sink) {
         let n_ctx = self.max_tokens().min(request.max_context.unwrap_or(u32::MAX));
@@ -148,6 +157,8 @@ impl Engine {
             Some(Failure::EmptyPrompt)
         } else if n_prompt >= n_ctx {
             Some(Failure::ContextOverflow { n_prompt, n_ctx })
+        } else if request.shift.is_some() && !self.can_shift() {
+            Some(Failure::CannotShift)
         } else if n_waiting >= self.config.max_waiting
             || self.waiting.len() >= self.config.max_waiting * OWNERS_WAITING
         {
@@ -174,6 +185,15 @@ impl Engine {
             return;
         };
         self.abandon(sequence, Failure::Cancelled, sink);
+    }
+
+    /// Lets a request think no more, but answer.
+    pub fn end_thinking(&mut self, id: u64) {
+        let mut living = self.waiting.iter_mut().chain(&mut self.running);
+        let sequence = living.find(|sequence| sequence.id == id);
+        if let Some(thoughts) = sequence.and_then(|sequence| sequence.thoughts.as_mut()) {
+            thoughts.close();
+        }
     }
 
     /// Ends a request without an answer. What is in memory of it stays for reuse.
@@ -257,8 +277,9 @@ impl Engine {
         // Prompts of those who got least come first, and of one owner the oldest.
         let (running, ledger) = (&self.running, &self.ledger);
         self.pending.sort_by_key(|pending| ledger.got(running[pending.idx].owner));
-        let pace = &self.pace;
-        let budget = |n_answers, most| pace.prompt_tokens(n_answers, most);
+        let (pace, adapts) = (&self.pace, self.config.adapts);
+        let budget =
+            |n_answers, most| if adapts { pace.prompt_tokens(n_answers, most) } else { most };
         plan(self.config.n_batch as usize, budget, &self.pending, &mut self.shares);
         self.guess()
     }
@@ -330,7 +351,9 @@ impl Engine {
         self.runner.run()?;
         let (n_tokens, took) = (self.runner.len(), start.elapsed());
         self.pace.observe(n_tokens, took);
-        if let Some(n_threads) = self.threads.observe(n_tokens, took) {
+        if self.config.adapts
+            && let Some(n_threads) = self.threads.observe(n_tokens, took)
+        {
             self.runner.context.set_threads(n_threads, n_threads)?;
         }
         for share in &self.shares {

@@ -241,6 +241,7 @@ mod tests {
             prompt: prompt.to_vec(),
             n_public: 0,
             max_context: None,
+            shift: None,
             sampling: Sampling::default(),
             stops: Vec::new(),
             max_tokens: None,

@@ -30,7 +30,7 @@ pub(crate) trait Guesser: Debug + Send {
         step: &mut Step<'_>,
     ) -> Result<(), PluginError>;
 
-    /// A sequence has ended.
+    /// A sequence has ended, or has other tokens now.
     fn forget(&mut self, id: u64);
 
     /// It could give memory back, if it were dropped.

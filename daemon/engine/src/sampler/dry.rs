@@ -4,6 +4,7 @@
 //! to the last breaker counts. They are looked for in the text itself, across tokens.
 
 use super::logit_of;
+use hearth_abi::Piece;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use std::collections::HashMap;
@@ -50,7 +51,7 @@ impl Breakers {
         Self { texts: texts.map(|text| text.as_bytes().to_vec()).collect(), pieces }
     }
 
-    fn piece(&self, token: Token) -> Vec<u8> {
+    fn piece(&self, token: Token) -> Piece {
         match &self.pieces {
             Pieces::Of(model) => model.token_piece(token, false).unwrap_or_default(),
             #[cfg(test)]

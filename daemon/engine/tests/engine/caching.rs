@@ -69,6 +69,20 @@ fn a_prefix_of_prompts_that_arrive_together_is_computed_once() {
 }
 
 #[test]
+fn one_prompt_for_several_answers_is_computed_once() {
+    for roll_back in [true, false] {
+        let mut engine = engine(&[("roll_back", roll_back.into())], EngineConfig::default());
+        let mut sink = Collected::default();
+        for id in 0..4 {
+            engine.submit(request(id, 0, text(0, 200), 20), &mut sink);
+        }
+        run(&mut engine, &mut sink);
+        let cached: Vec<u32> = (0..4).map(|id| sink.finish(id).n_cached).collect();
+        assert_eq!(cached, [0, 199, 199, 199], "roll_back = {roll_back}");
+    }
+}
+
+#[test]
 fn a_prompt_shared_with_a_running_answer_is_not_computed_again() {
     let mut engine = engine(&[], EngineConfig::default());
     let mut sink = Collected::default();

@@ -7,4 +7,5 @@ mod fairness;
 mod guessing;
 mod randomized;
 mod scheduling;
+mod shifting;
 mod support;

@@ -1,11 +1,11 @@
 //! Random lists of operations.
 //!
 //! After every step the engine's invariants hold, and each answer is the one that the prompt alone determines, whatever
-//! ran beside it, was reused, copied, saved, preempted, guessed or cancelled.
+//! ran beside it, was reused, copied, saved, preempted, guessed, shifted or cancelled.
 
-use crate::support::{Collected, model, request, run, whole_answer};
+use crate::support::{Collected, model, request, run, shifted_answer, whole_answer};
 use hearth_abi::raw::Token;
-use hearth_engine::{Engine, EngineConfig, Failure, FinishReason, Request};
+use hearth_engine::{Engine, EngineConfig, Failure, Finish, FinishReason, Request};
 use hearth_reference::{Settings, Value};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -20,6 +20,7 @@ enum Operation {
         n_public: u32,
         own: Vec<Token>,
         max_tokens: u32,
+        shift: Option<Shift>,
     },
     /// A prompt that continues an earlier request's prompt and answer.
     Continue {
@@ -36,13 +37,56 @@ enum Operation {
     },
 }
 
+/// A context with little room behind the prompt, which moves on.
+#[derive(Debug, Clone, Copy)]
+struct Shift {
+    keep: u32,
+    room: u32,
+}
+
+/// What was submitted, by its id.
+#[derive(Debug, Clone)]
+struct Asked {
+    owner: u32,
+    prompt: Vec<Token>,
+    max_tokens: u32,
+    shift: Option<Shift>,
+}
+
+impl Asked {
+    fn context(&self, shift: Shift) -> u32 {
+        u32::try_from(self.prompt.len()).unwrap() + shift.room
+    }
+
+    fn request(&self, id: usize, n_public: u32) -> Request {
+        let request = request(id as u64, self.owner, self.prompt.clone(), self.max_tokens);
+        let max_context = self.shift.map(|shift| self.context(shift));
+        let shift = self.shift.map(|shift| shift.keep);
+        Request { n_public, max_context, shift, ..request }
+    }
+
+    /// The text that it determines, and whether the model ends it.
+    fn answer(&self, settings: &Settings, max_context: u32) -> (String, bool) {
+        match self.shift {
+            None => whole_answer(settings, &self.prompt, self.max_tokens),
+            Some(shift) => {
+                let n_ctx = self.context(shift).min(max_context);
+                shifted_answer(settings, &self.prompt, self.max_tokens, n_ctx, shift.keep)
+            }
+        }
+    }
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     let own = || prop::collection::vec(97_i32..123, 1..40);
+    let shift =
+        prop::option::of((0_u32..40, 1_u32..20).prop_map(|(keep, room)| Shift { keep, room }));
     prop_oneof![
-        4 => (0_u32..3, 0_usize..120, 0_u32..120, own(), 1_u32..40)
-            .prop_map(|(owner, shared, n_public, own, max_tokens)| {
+        4 => (0_u32..3, 0_usize..120, 0_u32..120, own(), 1_u32..40, shift)
+            .prop_map(|(owner, shared, n_public, own, max_tokens, shift)| {
                 let n_public = n_public.min(u32::try_from(shared).unwrap_or(0));
-                Operation::Submit { owner, shared, n_public, own, max_tokens }
+                let max_tokens = if shift.is_some() { 4 * max_tokens } else { max_tokens };
+                Operation::Submit { owner, shared, n_public, own, max_tokens, shift }
             }),
         3 => (any::<usize>(), own(), 1_u32..40)
             .prop_map(|(earlier, own, max_tokens)| Operation::Continue { earlier, own, max_tokens }),
@@ -57,39 +101,30 @@ fn check(settings: &[(&str, Value)], config: EngineConfig, operations: &[Operati
     let plain = Settings::from_pairs(settings).unwrap();
     let mut engine = Engine::new(&model, config).unwrap();
     let mut sink = Collected::default();
-    let mut prompts: Vec<(u32, Vec<Token>, u32)> = Vec::new();
+    let mut all_asked: Vec<Asked> = Vec::new();
     let common: Vec<Token> = (0..120).map(|i| 97 + (i * 7) % 26).collect();
     for operation in operations {
-        match operation {
-            Operation::Submit { owner, shared, n_public, own, max_tokens } => {
-                let prompt = [&common[..*shared], own].concat();
-                prompts.push((*owner, prompt.clone(), *max_tokens));
-                let id = prompts.len() as u64 - 1;
-                let request = request(id, *owner, prompt, *max_tokens);
-                engine.submit(Request { n_public: *n_public, ..request }, &mut sink);
+        match operation.clone() {
+            Operation::Submit { owner, shared, n_public, own, max_tokens, shift } => {
+                let prompt = [&common[..shared], &own].concat();
+                let asked = Asked { owner, prompt, max_tokens, shift };
+                engine.submit(asked.request(all_asked.len(), n_public), &mut sink);
+                all_asked.push(asked);
             }
-            Operation::Continue { earlier, own, max_tokens } if !prompts.is_empty() => {
-                let at = earlier % prompts.len();
-                let (owner, mut prompt, _) = prompts[at].clone();
-                prompt.extend(
-                    sink.text
-                        .get(&(at as u64))
-                        .into_iter()
-                        .flat_map(|text| text.bytes())
-                        .map(Token::from),
-                );
-                prompt.extend(own);
-                prompts.push((owner, prompt.clone(), *max_tokens));
-                engine.submit(
-                    request(prompts.len() as u64 - 1, owner, prompt, *max_tokens),
-                    &mut sink,
-                );
+            Operation::Continue { earlier, own, max_tokens } if !all_asked.is_empty() => {
+                let at = earlier % all_asked.len();
+                let text = sink.text.get(&(at as u64)).cloned().unwrap_or_default();
+                let answer = text.bytes().map(Token::from).collect();
+                let prompt = [all_asked[at].prompt.clone(), answer, own].concat();
+                let asked = Asked { prompt, max_tokens, shift: None, ..all_asked[at] };
+                engine.submit(asked.request(all_asked.len(), 0), &mut sink);
+                all_asked.push(asked);
             }
-            Operation::Cancel { which } if !prompts.is_empty() => {
-                engine.cancel((which % prompts.len()) as u64, &mut sink);
+            Operation::Cancel { which } if !all_asked.is_empty() => {
+                engine.cancel((which % all_asked.len()) as u64, &mut sink);
             }
             Operation::Tidy => drop(engine.tidy().unwrap()),
-            Operation::Steps { n } => (0..*n).for_each(|_| {
+            Operation::Steps { n } => (0..n).for_each(|_| {
                 engine.step(&mut sink).unwrap();
                 engine.verify_invariants();
             }),
@@ -98,25 +133,27 @@ fn check(settings: &[(&str, Value)], config: EngineConfig, operations: &[Operati
         engine.verify_invariants();
     }
     run(&mut engine, &mut sink);
-    for (id, (_, prompt, max_tokens)) in prompts.iter().enumerate() {
+    for (id, asked) in all_asked.iter().enumerate() {
         let id = id as u64;
-        let (all, ends) = whole_answer(&plain, prompt, *max_tokens);
+        let (all, ends) = asked.answer(&plain, engine.max_tokens());
         let got = sink.text.get(&id).cloned().unwrap_or_default();
         match &sink.ended[&id] {
-            Ok(finish) => match finish.reason {
-                FinishReason::End => {
-                    assert!(ends && got == all, "request {id}: {got:?}, not {all:?}")
-                }
-                FinishReason::MaxTokens => assert_eq!(got, all, "request {id}"),
-                FinishReason::ContextFull => {
-                    assert!(all.starts_with(&got), "request {id}: {got:?}, not {all:?}")
-                }
-                FinishReason::Stop => panic!("nobody gave a stop text"),
-            },
+            Ok(Finish { reason: FinishReason::End, .. }) => {
+                assert!(ends && got == all, "request {id}: {got:?}, not {all:?}");
+            }
+            Ok(Finish { reason: FinishReason::MaxTokens, .. }) => {
+                assert_eq!(got, all, "request {id}");
+            }
+            Ok(Finish { reason: FinishReason::ContextFull, .. }) if asked.shift.is_none() => {
+                assert!(all.starts_with(&got), "request {id}: {got:?}, not {all:?}");
+            }
             Err(Failure::Cancelled | Failure::ContextOverflow { .. }) => {
                 assert!(all.starts_with(&got), "request {id}: {got:?}, not {all:?}");
             }
-            Err(failure) => panic!("request {id}: {failure}"),
+            Err(Failure::CannotShift) => {
+                assert!(asked.shift.is_some() && !engine.can_shift(), "request {id}");
+            }
+            end => panic!("request {id}: {end:?}"),
         }
     }
 }

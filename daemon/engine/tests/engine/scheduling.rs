@@ -2,6 +2,7 @@
 
 use crate::support::{Collected, model, request, run, text};
 use hearth_engine::{Engine, EngineConfig, Failure, FinishReason, Request};
+use std::collections::HashMap;
 use std::time::Duration;
 
 #[test]
@@ -34,6 +35,41 @@ fn a_long_prompt_does_not_stall_a_running_answer() {
             done = sink.prefilled[&2];
         }
     }
+}
+
+#[test]
+fn steps_that_do_not_adapt_depend_on_the_prompt_alone() {
+    let config = EngineConfig {
+        n_batch: 64,
+        n_parallel: 1,
+        speculate: false,
+        adapts: false,
+        ..EngineConfig::default()
+    };
+    let mut engine = Engine::new(&model(&[("eos_one_in", 0_u64.into())]), config).unwrap();
+    let mut sink = Collected::default();
+    for id in 0..3 {
+        // The same prompt, a longer one that begins with it, and it again.
+        let prompt = text(0, if id == 1 { 250 } else { 200 });
+        engine.submit(request(id, u32::try_from(id).unwrap() % 2, prompt, 5), &mut sink);
+    }
+    let mut steps: HashMap<u64, Vec<u32>> = HashMap::new();
+    while !engine.is_idle() {
+        engine.step(&mut sink).unwrap();
+        engine.verify_invariants();
+        for (id, done) in &sink.prefilled {
+            let steps = steps.entry(*id).or_default();
+            if steps.last() != Some(done) {
+                steps.push(*done);
+            }
+        }
+    }
+    for id in 0..3 {
+        let last = if id == 1 { 250 } else { 200 };
+        assert_eq!(steps[&id], [64, 128, 192, last]);
+        assert_eq!(sink.finish(id).n_cached, 0);
+    }
+    assert_eq!(sink.text[&0], sink.text[&2]);
 }
 
 #[test]

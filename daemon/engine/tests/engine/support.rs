@@ -61,6 +61,7 @@ pub(crate) fn request(id: u64, owner: u32, prompt: Vec<Token>, max_tokens: u32) 
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stops: Vec::new(),
         max_tokens: Some(max_tokens),
+        shift: None,
         constraint: None,
         thinking: None,
         spelled: Vec::new(),
@@ -94,7 +95,33 @@ pub(crate) fn whole_answer(
     prompt: &[Token],
     max_tokens: u32,
 ) -> (String, bool) {
-    let mut tokens = expected(settings, prompt, max_tokens as usize);
+    in_words(expected(settings, prompt, max_tokens as usize))
+}
+
+/// The same where half of what stands behind the first `keep` tokens leaves a context that is full.
+pub(crate) fn shifted_answer(
+    settings: &Settings,
+    prompt: &[Token],
+    max_tokens: u32,
+    n_ctx: u32,
+    keep: u32,
+) -> (String, bool) {
+    let keep = keep.min((n_ctx - 1) / 2) as usize;
+    let (mut context, mut answer) = (prompt.to_vec(), Vec::new());
+    while answer.len() < max_tokens as usize
+        && !answer.last().is_some_and(|last| vocab::is_end(*last))
+    {
+        let next = expected(settings, &context, 1);
+        answer.extend(&next);
+        context.extend(next);
+        if context.len() == n_ctx as usize {
+            context.drain(keep..keep + (context.len() - keep) / 2);
+        }
+    }
+    in_words(answer)
+}
+
+fn in_words(mut tokens: Vec<Token>) -> (String, bool) {
     let ends = tokens.last().is_some_and(|token| vocab::is_end(*token));
     if ends {
         tokens.pop();

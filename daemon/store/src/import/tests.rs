@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use hearth_gguf::testing::Writer;
+
 use super::*;
-use crate::gguf::testing::Writer;
 
 struct Fixture {
     dir: tempfile::TempDir,

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use hearth_gguf::testing::Writer;
+
 use super::*;
-use crate::gguf::testing::Writer;
 use crate::manifest::CONFIG_MEDIA_TYPE;
 
 struct Fixture {

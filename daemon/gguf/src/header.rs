@@ -7,10 +7,9 @@ use std::collections::HashSet;
 use std::io::{Read, Seek};
 
 use super::cursor::Cursor;
-use super::error::GgufError;
+use super::error::{GgufError, quote};
 use super::types::TensorType;
 use super::{Gguf, GgufValue, TensorInfo};
-use crate::error::quote;
 
 /// Vocabularies make up most of a header: 262,144 tokens with merges and scores take 10 to 20 MiB.
 const MAX_HEADER_BYTES: u64 = 256 << 20;
@@ -22,16 +21,16 @@ const MAX_TENSORS: u64 = 1 << 18;
 const MAX_KEY_BYTES: u64 = 1 << 10;
 /// llama.cpp's `GGML_MAX_NAME`, less the terminating zero.
 const MAX_TENSOR_NAME_BYTES: u64 = 63;
-const MAX_DIMS: u32 = 4;
+const MAX_DIMS: usize = 4;
 /// The longest text that is kept, and the most of all texts together.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 const MAX_KEPT_TEXT_BYTES: u64 = 16 << 20;
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
-const DEFAULT_ALIGNMENT: u64 = 32;
-const TYPE_UINT32: u32 = 4;
-const TYPE_STRING: u32 = 8;
-const TYPE_ARRAY: u32 = 9;
+pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
+pub(super) const TYPE_UINT32: u32 = 4;
+pub(super) const TYPE_STRING: u32 = 8;
+pub(super) const TYPE_ARRAY: u32 = 9;
 
 /// The least bytes a key with its value takes: a length, one letter, a type, one byte.
 const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
@@ -199,13 +198,14 @@ fn read_tensors<R: Read + Seek>(
 
 fn read_tensor<R: Read + Seek>(cursor: &mut Cursor<R>, idx: u64) -> Result<TensorInfo, GgufError> {
     let name = read_name(cursor, &format!("name of tensor {idx}"), MAX_TENSOR_NAME_BYTES)?;
-    let invalid = |reason: String| GgufError::invalid(tensor_label(&name), reason);
-
     let n_dims = cursor.u32()?;
-    if n_dims > MAX_DIMS {
-        return Err(invalid(format!("it has {n_dims} dimensions, and {MAX_DIMS} are supported")));
+    if usize::try_from(n_dims).is_ok_and(|n_dims| n_dims > MAX_DIMS) {
+        return Err(GgufError::invalid(
+            tensor_label(&name),
+            format!("it has {n_dims} dimensions, and {MAX_DIMS} are supported"),
+        ));
     }
-    let mut dims = Vec::with_capacity(4);
+    let mut dims = Vec::with_capacity(MAX_DIMS);
     for _ in 0..n_dims {
         dims.push(cursor.u64()?);
     }
@@ -214,27 +214,49 @@ fn read_tensor<R: Read + Seek>(cursor: &mut Cursor<R>, idx: u64) -> Result<Tenso
 
     let tensor_type = TensorType::from_number(number)
         .ok_or_else(|| GgufError::UnknownType { what: tensor_label(&name), number })?;
-    // ggml counts in i64, and multiplies the dimensions in order, so that a zero among them does
-    // not excuse the others.
-    let n_elements = dims
-        .iter()
-        .filter(|&&dim| dim != 0)
-        .try_fold(1_u64, |product, &dim| product.checked_mul(dim))
-        .filter(|&product| i64::try_from(product).is_ok())
-        .map(|product| if dims.contains(&0) { 0 } else { product })
-        .ok_or_else(|| invalid(format!("its shape {dims:?} has too many elements")))?;
-    let row = dims.first().copied().unwrap_or(1);
-    let block = tensor_type.block_elements;
-    if row % block != 0 {
-        let type_name = tensor_type.name;
-        return Err(invalid(format!(
-            "its rows have {row} elements, and {type_name} needs a multiple of {block}"
-        )));
+    TensorInfo::new(name, dims, tensor_type).map(|tensor| TensorInfo { offset, ..tensor })
+}
+
+impl TensorInfo {
+    /// A tensor at offset 0, if its name and shape are within the limits of the format.
+    pub fn new(name: String, dims: Vec<u64>, tensor_type: TensorType) -> Result<Self, GgufError> {
+        let invalid = |reason: String| GgufError::invalid(tensor_label(&name), reason);
+        let name_bytes = u64::try_from(name.len()).unwrap_or(u64::MAX);
+        if name_bytes > MAX_TENSOR_NAME_BYTES {
+            return Err(GgufError::TooLong {
+                what: format!("name of {}", tensor_label(&name)),
+                len: name_bytes,
+                max: MAX_TENSOR_NAME_BYTES,
+            });
+        }
+        if dims.len() > MAX_DIMS {
+            let n_dims = dims.len();
+            return Err(invalid(format!(
+                "it has {n_dims} dimensions, and {MAX_DIMS} are supported"
+            )));
+        }
+        // ggml counts in i64, and multiplies the dimensions in order, so that a zero among them
+        // does not excuse the others.
+        let n_elements = dims
+            .iter()
+            .filter(|&&dim| dim != 0)
+            .try_fold(1_u64, |product, &dim| product.checked_mul(dim))
+            .filter(|&product| i64::try_from(product).is_ok())
+            .map(|product| if dims.contains(&0) { 0 } else { product })
+            .ok_or_else(|| invalid(format!("its shape {dims:?} has too many elements")))?;
+        let row = dims.first().copied().unwrap_or(1);
+        let block = tensor_type.block_elements;
+        if row % block != 0 {
+            let type_name = tensor_type.name;
+            return Err(invalid(format!(
+                "its rows have {row} elements, and {type_name} needs a multiple of {block}"
+            )));
+        }
+        let n_bytes = tensor_type
+            .size_of(n_elements)
+            .ok_or_else(|| invalid(format!("its shape {dims:?} takes too many bytes")))?;
+        Ok(Self { name, dims, tensor_type, offset: 0, n_elements, n_bytes })
     }
-    let n_bytes = tensor_type
-        .size_of(n_elements)
-        .ok_or_else(|| invalid(format!("its shape {dims:?} takes too many bytes")))?;
-    Ok(TensorInfo { name, dims, tensor_type, offset, n_elements, n_bytes })
 }
 
 /// Tensors follow one another without gaps but for alignment, and end within the file. Padding

@@ -43,7 +43,7 @@ impl GgufError {
         Self::Invalid { what: what.into(), reason: reason.into() }
     }
 
-    pub(crate) fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotGguf { .. } => Some(
                 "models in other formats are converted with llama.cpp's convert_hf_to_gguf.py"
@@ -70,5 +70,27 @@ impl GgufError {
             ),
             Self::Io(_) => None,
         }
+    }
+}
+
+/// At most 80 characters of `text`, with what cannot be printed escaped.
+pub fn quote(text: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    let mut quoted: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
+        quoted.push_str("...");
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_text_is_short_and_printable() {
+        assert_eq!(quote("a\nb\u{1b}[1m"), "a\\nb\\u{1b}[1m");
+        assert_eq!(quote(&"x".repeat(200)), format!("{}...", "x".repeat(80)));
+        assert_eq!(quote(&"x".repeat(80)), "x".repeat(80));
     }
 }

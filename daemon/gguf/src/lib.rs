@@ -1,30 +1,30 @@
-//! Reading GGUF headers from files nobody vouches for.
+//! GGUF files: headers read from files nobody vouches for, and whole files written.
 //!
 //! `Gguf::read` takes any bytes: it does not panic, does not trust a count or a length before
 //! checking that the file could hold it, reads at most 256 MiB of header through a small buffer and
 //! keeps at most a few dozen MiB of it. What it accepts is what llama.cpp accepts, with the same
 //! rules for alignment, tensor order and sizes, so that a bad file is refused when it is imported
 //! and not by a worker later. Tensor data is never read; only its range is checked.
+//!
+//! `Writer` writes a header at once and then takes the tensors' data piece by piece, in order.
 
 mod cursor;
 mod error;
 mod header;
 mod summary;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod types;
+mod write;
 
 use std::io::{Read, Seek};
-use std::path::Path;
 
-pub use error::GgufError;
+pub use error::{GgufError, quote};
 pub use summary::{GgufSummary, size_label};
 pub use types::{TensorType, file_type_name};
-
-use crate::disk;
-use crate::error::StoreError;
+pub use write::{Value, Writer};
 
 /// A file's header.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,11 +75,6 @@ impl Gguf {
     /// Reads a header from the start of `file`, wherever it stands now.
     pub fn read(file: &mut (impl Read + Seek)) -> Result<Self, GgufError> {
         header::read(file)
-    }
-
-    pub fn read_path(path: &Path) -> Result<Self, StoreError> {
-        Self::read(&mut disk::open_file(path)?)
-            .map_err(|source| StoreError::BadGguf { path: path.to_owned(), source })
     }
 
     pub fn get(&self, key: &str) -> Option<&GgufValue> {

@@ -1,7 +1,7 @@
 //! A tiny GGUF writer for tests. It writes what it is told, also what is wrong.
 
 #[derive(Debug, Clone)]
-pub(crate) struct Writer {
+pub struct Writer {
     version: u32,
     n_keys: u64,
     n_tensors: u64,
@@ -13,7 +13,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "a test says what it begins with")]
+    pub fn new() -> Self {
         Self {
             version: 3,
             n_keys: 0,
@@ -27,7 +28,7 @@ impl Writer {
     }
 
     /// A small but complete language model: 64 * 4 elements of Q4_1 and 5 of F32.
-    pub(crate) fn model() -> Self {
+    pub fn model() -> Self {
         Self::new()
             .text("general.architecture", "llama")
             .text("general.name", "Tiny")
@@ -45,22 +46,22 @@ impl Writer {
             .tensor("output_norm.weight", &[5], 0, 20)
     }
 
-    pub(crate) fn version(mut self, version: u32) -> Self {
+    pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self
     }
 
-    pub(crate) fn claim_keys(mut self, n_keys: u64) -> Self {
+    pub fn claim_keys(mut self, n_keys: u64) -> Self {
         self.n_keys = n_keys;
         self
     }
 
-    pub(crate) fn claim_tensors(mut self, n_tensors: u64) -> Self {
+    pub fn claim_tensors(mut self, n_tensors: u64) -> Self {
         self.n_tensors = n_tensors;
         self
     }
 
-    pub(crate) fn value(mut self, key: &str, number: u32, bytes: &[u8]) -> Self {
+    pub fn value(mut self, key: &str, number: u32, bytes: &[u8]) -> Self {
         self.n_keys += 1;
         push_text(&mut self.metadata, key);
         self.metadata.extend(number.to_le_bytes());
@@ -68,22 +69,22 @@ impl Writer {
         self
     }
 
-    pub(crate) fn u32(self, key: &str, value: u32) -> Self {
+    pub fn u32(self, key: &str, value: u32) -> Self {
         self.value(key, 4, &value.to_le_bytes())
     }
 
-    pub(crate) fn alignment(mut self, alignment: u32) -> Self {
+    pub fn alignment(mut self, alignment: u32) -> Self {
         self.alignment = alignment.into();
         self.u32("general.alignment", alignment)
     }
 
-    pub(crate) fn text(self, key: &str, value: &str) -> Self {
+    pub fn text(self, key: &str, value: &str) -> Self {
         let mut bytes = Vec::new();
         push_text(&mut bytes, value);
         self.value(key, 8, &bytes)
     }
 
-    pub(crate) fn texts(self, key: &str, values: &[&str]) -> Self {
+    pub fn texts(self, key: &str, values: &[&str]) -> Self {
         let mut bytes = Vec::new();
         for value in values {
             push_text(&mut bytes, value);
@@ -91,14 +92,14 @@ impl Writer {
         self.array(key, 8, u64::try_from(values.len()).unwrap(), &bytes)
     }
 
-    pub(crate) fn array(self, key: &str, number: u32, len: u64, content: &[u8]) -> Self {
+    pub fn array(self, key: &str, number: u32, len: u64, content: &[u8]) -> Self {
         let mut bytes = number.to_le_bytes().to_vec();
         bytes.extend(len.to_le_bytes());
         bytes.extend(content);
         self.value(key, 9, &bytes)
     }
 
-    pub(crate) fn tensor(mut self, name: &str, dims: &[u64], number: u32, n_bytes: u64) -> Self {
+    pub fn tensor(mut self, name: &str, dims: &[u64], number: u32, n_bytes: u64) -> Self {
         let offset = self.data_len;
         self.last_end = offset + n_bytes;
         self.data_len = self.last_end.next_multiple_of(self.alignment);
@@ -106,7 +107,7 @@ impl Writer {
     }
 
     /// A tensor info that brings no data.
-    pub(crate) fn tensor_at(mut self, name: &str, dims: &[u64], number: u32, offset: u64) -> Self {
+    pub fn tensor_at(mut self, name: &str, dims: &[u64], number: u32, offset: u64) -> Self {
         self.n_tensors += 1;
         push_text(&mut self.tensors, name);
         self.tensors.extend(u32::try_from(dims.len()).unwrap().to_le_bytes());
@@ -119,7 +120,7 @@ impl Writer {
     }
 
     /// The file, ending with the last tensor's last byte.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = b"GGUF".to_vec();
         bytes.extend(self.version.to_le_bytes());
         bytes.extend(self.n_tensors.to_le_bytes());

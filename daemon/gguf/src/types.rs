@@ -12,6 +12,13 @@ pub struct TensorType {
     pub block_bytes: u64,
 }
 
+impl TensorType {
+    pub const F32: Self = tensor_type(0, "F32", 1, 4);
+    pub const F16: Self = tensor_type(1, "F16", 1, 2);
+    pub const Q8_0: Self = tensor_type(8, "Q8_0", 32, 34);
+    pub const BF16: Self = tensor_type(30, "BF16", 1, 2);
+}
+
 const fn tensor_type(
     number: u32,
     name: &'static str,
@@ -22,13 +29,13 @@ const fn tensor_type(
 }
 
 const TENSOR_TYPES: &[TensorType] = &[
-    tensor_type(0, "F32", 1, 4),
-    tensor_type(1, "F16", 1, 2),
+    TensorType::F32,
+    TensorType::F16,
     tensor_type(2, "Q4_0", 32, 18),
     tensor_type(3, "Q4_1", 32, 20),
     tensor_type(6, "Q5_0", 32, 22),
     tensor_type(7, "Q5_1", 32, 24),
-    tensor_type(8, "Q8_0", 32, 34),
+    TensorType::Q8_0,
     tensor_type(9, "Q8_1", 32, 36),
     tensor_type(10, "Q2_K", 256, 84),
     tensor_type(11, "Q3_K", 256, 110),
@@ -50,7 +57,7 @@ const TENSOR_TYPES: &[TensorType] = &[
     tensor_type(27, "I64", 1, 8),
     tensor_type(28, "F64", 1, 8),
     tensor_type(29, "IQ1_M", 256, 56),
-    tensor_type(30, "BF16", 1, 2),
+    TensorType::BF16,
     tensor_type(34, "TQ1_0", 256, 54),
     tensor_type(35, "TQ2_0", 256, 66),
     tensor_type(39, "MXFP4", 32, 17),
