@@ -2,10 +2,10 @@
  * hearth_plugin.h - the contract between hearthd and an inference backend.
  *
  * A plugin is one shared library that exports one symbol, `hearth_plugin_entry`, of type
- * `hearth_plugin_t`. The host loads it in a worker process of its own, one model per process, so a
- * plugin that crashes costs one worker. Plugins are small on purpose: open a model, tokenize, run
- * batches, read logits or embeddings, move and save KV memory. Scheduling, caching, sampling and
- * sessions are the host's.
+ * `hearth_plugin_t`. The host loads it in a worker process of its own, one model per process and
+ * perhaps a smaller one that guesses what the first will say, so a plugin that crashes costs one
+ * worker. Plugins are small on purpose: open a model, tokenize, run batches, read logits or
+ * embeddings, move and save KV memory. Scheduling, caching, sampling and sessions are the host's.
  *
  * Symbolic threads
  * ----------------

@@ -15,8 +15,8 @@ mod config;
 mod constraint;
 mod embedder;
 mod engine;
+mod guess;
 mod ledger;
-mod lookup;
 mod pace;
 mod runner;
 mod sampler;
@@ -32,6 +32,7 @@ pub use constraint::{
 };
 pub use embedder::Embedder;
 pub use engine::{Engine, Fatal, Sink};
+pub use guess::DraftError;
 pub use sampler::{Breakers, Dry, Logprobs, Mirostat, MirostatVersion, Sampler, Sampling};
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};
 pub use thoughts::Thinking;

@@ -32,6 +32,14 @@ pub(crate) struct LoadSpec {
     pub(crate) step_ms: u64,
     pub(crate) archive_bytes: usize,
     pub(crate) speculate: bool,
+    pub(crate) draft: Option<DraftSpec>,
+}
+
+/// The model that guesses ahead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DraftSpec {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
 }
 
 /// One request's work. Texts of people pass here, so it is never printed.

@@ -144,6 +144,7 @@ impl Chat<'_> {
         let path = self.session.path().to_owned();
         let params = LoadParams {
             model: self.model.clone(),
+            draft: None,
             keep_alive: self.args.keep_alive.keep_alive,
             request: None,
         };

@@ -63,7 +63,6 @@ impl Engine {
         }
         sequence.n_accepted += n_right;
         match end {
-            Ok(None) if self.config.speculate => sequence.lookup.follow(&sequence.tokens),
             Ok(None) => {}
             Ok(Some(FinishReason::ContextFull)) if sequence.can_shift() => self.shift(at)?,
             Ok(Some(reason)) => {

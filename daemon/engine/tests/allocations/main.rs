@@ -44,6 +44,7 @@ fn request(id: i32) -> Request {
         prompt: (0..40).map(|at| 97 + (at * 7 + id) % 26).collect(),
         n_public: 0,
         max_context: None,
+        shift: None,
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stops: vec!["unheard of".into()],
         max_tokens: Some(400),
