@@ -223,6 +223,8 @@ impl<'a> View<'a> {
                 self.enter(Part::Text)?;
                 self.print(text)?;
             }
+            // Told as a whole.
+            Event::ToolCallDelta { .. } => {}
             Event::ToolCall { candidate: 0, call } => {
                 self.enter(Part::Text)?;
                 self.print(&format!("[calls `{}` with {}]", call.name, call.arguments))?;

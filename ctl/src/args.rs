@@ -83,6 +83,9 @@ pub(crate) enum Command {
     Load {
         /// A model in the store
         model: String,
+        /// A smaller one with the same vocabulary, which guesses ahead where that is faster
+        #[arg(long, value_name = "MODEL")]
+        draft: Option<String>,
         #[command(flatten)]
         keep_alive: KeepAliveArg,
     },

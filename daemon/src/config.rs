@@ -6,7 +6,9 @@
 
 use crate::cli::RunArgs;
 use anyhow::{Context as _, bail};
+use hearth_store::ModelName;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +30,14 @@ pub(crate) struct FileConfig {
     admin_group: Option<String>,
     log: Option<String>,
     engine: FileEngine,
+    /// By name, as a person writes it.
+    model: BTreeMap<String, FileModel>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileModel {
+    draft: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,6 +74,8 @@ pub struct Config {
     pub(crate) admin_group: String,
     pub(crate) log: String,
     pub(crate) engine: EngineSizes,
+    /// The model that guesses ahead for another.
+    pub(crate) drafts: BTreeMap<ModelName, ModelName>,
 }
 
 /// Sizes of each worker's engine.
@@ -138,6 +150,7 @@ impl Config {
             admin_group: file.admin_group.unwrap_or_else(|| "hearth-admin".into()),
             log: file.log.unwrap_or_else(|| "info".into()),
             engine,
+            drafts: drafts(file.model)?,
         })
     }
 }
@@ -147,6 +160,18 @@ fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) ->
         bail!("`{key}` is {value}, and must be at least {least}");
     }
     Ok(value)
+}
+
+fn drafts(models: BTreeMap<String, FileModel>) -> anyhow::Result<BTreeMap<ModelName, ModelName>> {
+    let named = models.into_iter().filter_map(|(name, model)| Some((name, model.draft?)));
+    named
+        .map(|(name, draft)| {
+            let key = format!("model.\"{name}\"");
+            let name = name.parse().with_context(|| format!("`{key}` names no model"))?;
+            let draft = draft.parse().with_context(|| format!("`{key}.draft` names no model"))?;
+            Ok((name, draft))
+        })
+        .collect()
 }
 
 /// The file named, or the first of the usual ones that exists.
@@ -352,6 +377,19 @@ mod tests {
             real.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
         let known = format!("{:?}", FileConfig::default()).matches(": None").count();
         assert_eq!(keys, known, "packaging/hearth.toml misses a key, or names one twice");
+    }
+
+    #[test]
+    fn a_model_is_given_a_draft_by_any_form_of_its_name() {
+        let file = parse("[model.\"big:8b\"]\ndraft = \"small\"\n[model.other]\n").unwrap();
+        let drafts = drafts(file.model).unwrap();
+        let name = |text: &str| text.parse::<ModelName>().unwrap();
+        assert_eq!(drafts.len(), 1);
+        assert_eq!(drafts.get(&name("library/big:8b")), Some(&name("small:latest")));
+        assert!(parse("[model.big]\ndrat = \"small\"\n").is_err());
+        let bad = parse("[model.big]\ndraft = \"no name\"\n").unwrap();
+        let error = super::drafts(bad.model).unwrap_err().to_string();
+        assert!(error.contains("`model.\"big\".draft`"), "{error}");
     }
 
     #[test]

@@ -80,7 +80,8 @@ impl Hearth {
 
     /// Loads the model.
     pub(crate) fn load(&self) -> Result<()> {
-        let params = LoadParams { model: MODEL.into(), keep_alive: None, request: None };
+        let params =
+            LoadParams { model: MODEL.into(), draft: None, keep_alive: None, request: None };
         self.client()?.call::<ModelLoad>(&params)?;
         Ok(())
     }

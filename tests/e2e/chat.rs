@@ -368,8 +368,12 @@ fn models_that_only_embed_say_so() {
 fn keep_alive_of_a_request_is_kept() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[]);
-    let params =
-        LoadParams { model: "tiny".into(), keep_alive: Some(KeepAlive(-1.0)), request: None };
+    let params = LoadParams {
+        model: "tiny".into(),
+        draft: None,
+        keep_alive: Some(KeepAlive(-1.0)),
+        request: None,
+    };
     let loaded = daemon.client().call::<ModelLoad>(&params).unwrap();
     assert_eq!(loaded.model.expires_s, None);
     let mut params = generate("tiny", "a");

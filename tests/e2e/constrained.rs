@@ -1,11 +1,11 @@
 //! Tool calls, reasoning, and answers that have to fit a grammar.
 
 use hearth_protocol::{
-    CancelMethod, CancelParams, ChatEndThinking, ChatSend, EndThinkingParams, ErrorKind, Event,
-    FinishReason, Format, Generate, Role, Tool, ToolChoice,
+    CancelMethod, CancelParams, ChatEndThinking, ChatReply, ChatSend, EndThinkingParams, ErrorKind,
+    Event, FinishReason, Format, Generate, Role, Tool, ToolCall, ToolCallDelta, ToolChoice,
 };
 use hearth_tests::{
-    TestDaemon, chat, error_of, follow, follow_generate, generate, message, refused,
+    TestDaemon, Told, chat, error_of, follow, follow_generate, generate, message, refused,
 };
 use serde_json::{Value, json};
 
@@ -19,30 +19,52 @@ fn weather() -> Tool {
     }
 }
 
+/// The calls that were told, each once its pieces made it up.
+fn calls(told: &Told<ChatReply>) -> Vec<ToolCall> {
+    let mut pieces: Vec<ToolCall> = Vec::new();
+    let mut calls = Vec::new();
+    for event in &told.events {
+        match event {
+            Event::ToolCallDelta {
+                delta: ToolCallDelta { index, id, name, arguments }, ..
+            } => {
+                let index = *index as usize;
+                if index == pieces.len() {
+                    let (id, name) = (id.clone(), name.clone());
+                    pieces.push(ToolCall { id, name, arguments: String::new() });
+                }
+                assert_eq!((&pieces[index].id, &pieces[index].name), (id, name));
+                pieces[index].arguments += arguments;
+            }
+            Event::ToolCall { call, .. } => {
+                assert_eq!(pieces[calls.len()], *call);
+                let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+                assert!(arguments.is_object() && !call.id.is_empty());
+                calls.push(call.clone());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(told.reply().message.tool_calls, calls);
+    calls
+}
+
 #[test]
-fn a_tool_call_is_an_event_and_no_text() {
+fn a_tool_call_is_told_in_pieces_and_is_no_text() {
     let daemon = TestDaemon::start();
     daemon.model("tools", &[("script", CALL.into())]);
     let mut params = chat("tools", "How is Oslo?");
     params.tools = vec![weather()];
     let told = follow(&mut daemon.client(), &params);
     assert_eq!(told.text, "Let me see. ");
-    let calls: Vec<_> = told
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            Event::ToolCall { call, .. } => Some(call.clone()),
-            _ => None,
-        })
-        .collect();
+    let calls = calls(&told);
     assert_eq!(calls.len(), 1);
-    assert_eq!(calls[0].name, "weather");
-    let arguments: Value = serde_json::from_str(&calls[0].arguments).unwrap();
-    assert_eq!(arguments, json!({ "city": "Oslo" }));
-    assert!(!calls[0].id.is_empty());
+    assert_eq!(
+        (calls[0].name.as_str(), calls[0].arguments.as_str()),
+        ("weather", r#"{"city": "Oslo"}"#)
+    );
     let reply = told.reply();
     assert_eq!(reply.finish, FinishReason::ToolCalls);
-    assert_eq!(reply.message.tool_calls, calls);
 
     // The tool's answer goes back, and the chat goes on.
     params.messages.push(reply.message);
@@ -64,14 +86,68 @@ fn without_tools_a_call_is_text() {
 #[test]
 fn a_required_call_is_made_whatever_the_model_wants() {
     let daemon = TestDaemon::start();
-    daemon.model("tools", &[("script", "I would rather talk.".into())]);
+    daemon.model("talks", &[("script", "<think>hm</think>I would rather talk.".into())]);
+    let mut params = chat("talks", "How is Oslo?");
+    params.think = None;
+    params.tools = vec![weather(), Tool { name: "time".into(), ..weather() }];
+    params.options.max_tokens = Some(2000);
+    for choice in [ToolChoice::Required, ToolChoice::Tool("time".into())] {
+        params.tool_choice = choice.clone();
+        let told = follow(&mut daemon.client(), &params);
+        let calls = calls(&told);
+        assert_eq!((told.text.as_str(), told.reasoning.as_str(), calls.len()), ("", "hm", 1));
+        assert!(choice == ToolChoice::Required || calls[0].name == "time", "{calls:?}");
+        assert!(["weather", "time"].contains(&calls[0].name.as_str()), "{calls:?}");
+    }
+    params.tool_choice = ToolChoice::Tool("oven".into());
+    refused(daemon.client().call::<ChatSend>(&params), ErrorKind::InvalidParams);
+    params.tools.clear();
+    params.tool_choice = ToolChoice::Required;
+    refused(daemon.client().call::<ChatSend>(&params), ErrorKind::InvalidParams);
+}
+
+#[test]
+fn a_call_that_is_begun_is_held_to_its_form() {
+    let daemon = TestDaemon::start();
+    daemon.model("tools", &[("script", "Let me see. <tool>I would rather talk.".into())]);
     let mut params = chat("tools", "How is Oslo?");
     params.tools = vec![weather()];
-    params.tool_choice = ToolChoice::Required;
-    params.options.max_tokens = Some(40);
+    params.options.max_tokens = Some(2000);
     let told = follow(&mut daemon.client(), &params);
-    // The grammar of this plugin forces the brackets, and the script cannot write its own text.
-    assert!(!told.text.starts_with("I would"), "{}", told.text);
+    assert_eq!(told.text, "Let me see. ");
+    assert_eq!(calls(&told).len(), 1);
+}
+
+#[test]
+fn several_calls_come_in_order() {
+    const BOTH: &str = concat!(
+        r#"<tool>{"name": "weather", "arguments": {"city": "Oslo"}}</tool>"#,
+        r#"<tool>{"name": "weather", "arguments": {"city": "Bergen"}}</tool>"#
+    );
+    let daemon = TestDaemon::start();
+    daemon.model("tools", &[("script", BOTH.into())]);
+    let mut params = chat("tools", "How are Oslo and Bergen?");
+    params.tools = vec![weather()];
+    params.parallel_tool_calls = Some(true);
+    let both = calls(&follow(&mut daemon.client(), &params));
+    let cities: Vec<_> = both.iter().map(|call| call.arguments.as_str()).collect();
+    assert_eq!(cities, [r#"{"city": "Oslo"}"#, r#"{"city": "Bergen"}"#]);
+    assert_ne!(both[0].id, both[1].id);
+    params.parallel_tool_calls = Some(false);
+    assert_eq!(calls(&follow(&mut daemon.client(), &params)).len(), 1);
+}
+
+#[test]
+fn no_tool_is_offered_where_none_may_be_called() {
+    let daemon = TestDaemon::start();
+    daemon.model("tools", &[("script", CALL.into())]);
+    let mut params = chat("tools", "How is Oslo?");
+    let plain = follow(&mut daemon.client(), &params).reply();
+    params.tools = vec![weather()];
+    params.tool_choice = ToolChoice::None;
+    let told = follow(&mut daemon.client(), &params);
+    assert_eq!(told.reply().usage.prompt_tokens, plain.usage.prompt_tokens);
+    assert_eq!((told.text.as_str(), calls(&told)), (CALL, Vec::new()));
 }
 
 #[test]
@@ -80,11 +156,26 @@ fn a_call_cut_off_by_a_limit_is_text_and_not_lost() {
     daemon.model("tools", &[("script", CALL.into())]);
     let mut params = chat("tools", "How is Oslo?");
     params.tools = vec![weather()];
-    params.options.max_tokens = Some(30);
-    let told = follow(&mut daemon.client(), &params);
-    assert_eq!(told.text, CALL[..30]);
-    assert_eq!(told.reply().message.content, CALL[..30]);
-    assert_eq!(told.reply().finish, FinishReason::MaxTokens);
+    for n in [30, 62] {
+        params.options.max_tokens = Some(n);
+        let told = follow(&mut daemon.client(), &params);
+        assert_eq!(told.text, CALL[..n as usize]);
+        assert_eq!(told.reply().message.content, CALL[..n as usize]);
+        assert_eq!(calls(&told), Vec::new());
+        assert_eq!(told.reply().finish, FinishReason::MaxTokens);
+    }
+}
+
+#[test]
+fn tools_that_cannot_be_held_to_are_refused() {
+    let daemon = TestDaemon::start();
+    daemon.model("tools", &[("script", CALL.into())]);
+    let mut params = chat("tools", "How is Oslo?");
+    let pattern = "(".repeat(200) + &")".repeat(200);
+    let parameters = json!({ "properties": { "a": { "type": "string", "pattern": pattern } } });
+    params.tools = vec![Tool { parameters, ..weather() }];
+    let error = refused(daemon.client().call::<ChatSend>(&params), ErrorKind::InvalidParams);
+    assert!(error.message.contains("`weather`"), "{error:?}");
 }
 
 #[test]

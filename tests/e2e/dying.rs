@@ -78,6 +78,7 @@ fn a_model_that_cannot_be_opened_says_why_and_one_that_crashes_says_how() {
     let mut load = |name: &str| {
         let error = client.call::<ModelLoad>(&LoadParams {
             model: name.into(),
+            draft: None,
             keep_alive: None,
             request: None,
         });

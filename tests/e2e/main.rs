@@ -8,6 +8,7 @@ mod chat;
 mod constrained;
 mod context;
 mod ctl;
+mod drafts;
 mod dying;
 mod files;
 mod hostile;

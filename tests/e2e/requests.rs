@@ -15,7 +15,7 @@ use std::fs::File;
 use std::process::Stdio;
 
 fn load(model: &str, request: &str) -> LoadParams {
-    LoadParams { model: model.into(), keep_alive: None, request: Some(request.into()) }
+    LoadParams { model: model.into(), draft: None, keep_alive: None, request: Some(request.into()) }
 }
 
 #[track_caller]

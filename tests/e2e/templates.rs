@@ -112,27 +112,38 @@ fn thoughts_and_calls_are_read_by_the_templates_tags() {
     assert!(
         told.events
             .iter()
-            .any(|event| matches!(event, Event::ToolCall { call: told } if told == call))
+            .any(|event| matches!(event, Event::ToolCall { call: told, .. } if told == call))
     );
 
     // Without tools the same answer is text, and so are thoughts of which nobody wants to know.
     params.tools.clear();
     params.think = Some(false);
     assert_eq!(follow(&mut daemon.client(), &params).text, script);
-
-    params.tools = vec![weather()];
-    params.tool_choice = ToolChoice::Required;
-    refused(daemon.client().call::<ChatSend>(&params), ErrorKind::Unsupported);
 }
 
 #[test]
-fn tools_need_a_place_in_the_template() {
+fn where_the_template_cannot_offer_tools_or_require_a_call_the_plugin_does() {
     let daemon = TestDaemon::start();
-    daemon.model("tiny", &[]);
-    daemon.add_layers("tiny", &[("template", TEMPLATE)]);
-    let mut params = chat("tiny", "hi");
-    params.tools = vec![weather()];
-    refused(daemon.client().call::<ChatSend>(&params), ErrorKind::Unsupported);
+    let asked = |model: &str, choice: ToolChoice| {
+        let mut params = chat(model, "hi");
+        (params.tools, params.tool_choice) = (vec![weather()], choice);
+        params.options.max_tokens = Some(2000);
+        daemon.client().call::<ChatSend>(&params).unwrap().message
+    };
+    let call = r#"Well. <tool>{"name": "weather", "arguments": {"city": "Oslo"}}</tool>"#;
+    daemon.model("plain", &[("script", call.into())]);
+    daemon.add_layers("plain", &[("template", TEMPLATE)]);
+    let told = asked("plain", ToolChoice::Auto);
+    assert_eq!((told.content.as_str(), told.tool_calls.len()), ("Well. ", 1));
+    assert_eq!(asked("plain", ToolChoice::None).content, call);
+
+    daemon.model("talks", &[("script", "I would rather talk.".into())]);
+    daemon.add_layers("talks", &[("template", REASONS)]);
+    assert_eq!(asked("talks", ToolChoice::Auto).content, "I would rather talk.");
+    for choice in [ToolChoice::Required, ToolChoice::Tool("weather".into())] {
+        let told = asked("talks", choice);
+        assert_eq!((told.content.as_str(), told.tool_calls.len()), ("", 1));
+    }
 }
 
 #[test]

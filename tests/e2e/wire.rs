@@ -216,8 +216,12 @@ fn loading_tells_how_far_it_is_and_ends_once() {
     let daemon = TestDaemon::start();
     daemon.model("slow", &[("open_ms", 300.into())]);
     let mut client = daemon.client();
-    let params =
-        hearth_protocol::LoadParams { model: "slow".into(), keep_alive: None, request: None };
+    let params = hearth_protocol::LoadParams {
+        model: "slow".into(),
+        draft: None,
+        keep_alive: None,
+        request: None,
+    };
     let mut stream = client.stream::<ModelLoad>(&params).unwrap();
     let (mut last, mut n_progress, mut n_done) = (0.0, 0, 0);
     while let Some(event) = stream.next_event().unwrap() {

@@ -5,10 +5,11 @@ mod context;
 mod embedding;
 mod kernels;
 mod lora;
+mod tools;
 
 use hearth_protocol::{
     ChatParams, Detokenize, DetokenizeParams, Embed, EmbedInput, EmbedParams, ErrorKind, Event,
-    FinishReason, Format, Message, Role, Tokenize, TokenizeParams, Tool, ToolChoice,
+    FinishReason, Format, Message, Role, Tokenize, TokenizeParams,
 };
 use hearth_tests::{
     Ran, TestDaemon, chat, ctl_path, env_path, follow, follow_generate, generate, hearthd_path,
@@ -244,21 +245,6 @@ fn log_probabilities_spell_the_answer() {
         let sum: f32 = entry.top_logprobs.iter().map(|top| top.logprob.exp()).sum();
         assert!((0.0..=1.0001).contains(&sum), "{sum}");
     }
-}
-
-#[test]
-fn tools_are_refused_where_the_model_knows_none() {
-    let daemon = start();
-    let mut params = limited("What is the weather in Paris?", 20);
-    params.tools = vec![Tool {
-        name: "weather".into(),
-        description: "Tells it.".into(),
-        parameters: json!({ "type": "object" }),
-    }];
-    let error = follow(&mut daemon.client(), &params).error();
-    assert_eq!(error.kind(), Some(ErrorKind::Unsupported), "{error:?}");
-    params.tool_choice = ToolChoice::None;
-    assert!(!follow(&mut daemon.client(), &params).text.is_empty());
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub fn chat(model: &str, text: &str) -> ChatParams {
         messages: vec![message(Role::User, text)],
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
+        parallel_tool_calls: None,
         format: None,
         think: Some(false),
         think_tokens: None,

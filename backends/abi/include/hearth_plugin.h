@@ -2,10 +2,10 @@
  * hearth_plugin.h - the contract between hearthd and an inference backend.
  *
  * A plugin is one shared library that exports one symbol, `hearth_plugin_entry`, of type
- * `hearth_plugin_t`. The host loads it in a worker process of its own, one model per process, so a
- * plugin that crashes costs one worker. Plugins are small on purpose: open a model, tokenize, run
- * batches, read logits or embeddings, move and save KV memory. Scheduling, caching, sampling and
- * sessions are the host's.
+ * `hearth_plugin_t`. The host loads it in a worker process of its own, one model per process and
+ * perhaps a smaller one that guesses what the first will say, so a plugin that crashes costs one
+ * worker. Plugins are small on purpose: open a model, tokenize, run batches, read logits or
+ * embeddings, move and save KV memory. Scheduling, caching, sampling and sessions are the host's.
  *
  * Symbolic threads
  * ----------------
@@ -393,7 +393,7 @@ typedef struct hearth_chat {
    *   messages      array, as in OpenAI's chat completions (role, content, tool_calls, tool_call_id, reasoning_content)
    *   tools         array, same source; absent: none
    *   tool_choice   "auto" | "required" | "none"; absent: "auto"
-   *   parallel_tool_calls  bool; absent: false
+   *   parallel_tool_calls  bool: one answer may hold several calls; absent: as the template has it
    *   thinking      bool; absent: true
    *   json_schema   object; absent: none
    *   template      Jinja source instead of the model's own; absent: the model's own, or ChatML if it has none
@@ -403,22 +403,26 @@ typedef struct hearth_chat {
    *   stops         array of strings that end the answer besides end tokens
    *   plain         bool: the answer is all content; parse may be skipped
    *   parser        string, opaque, for parse
-   *   grammar       string, GBNF; empty: none
-   *   grammar_lazy  bool: the grammar holds only after a trigger
-   *   triggers      array of {type: "word"|"pattern"|"pattern_full"|"token", value: string, token: int}
+   *   grammar       string, GBNF from the rule `root`; empty: none
+   *   grammar_prefix  string: text that the grammar takes before the answer
+   *   grammar_thinks  bool: the grammar is of the reasoning too; otherwise it holds for the answer behind that
+   *   grammar_lazy  bool: the grammar holds only from a trigger in the answer on, beginning with the trigger's text
+   *   triggers      array of {type: "word"|"pattern", value: string}: a text, or a regular expression without look-around,
+   *                 whose first group that is not empty is the trigger, or all of it
    *   preserved     array of strings, control tokens that token_piece must spell out for parse to work
    *   thinks        bool: the answer may begin with reasoning
    *   think_start   string, the text before the reasoning; empty: the prompt ends with it, or `thinks` is false
    *   think_ends    array of strings, each of which ends the reasoning; the first is the usual one
-   *   tools         bool: the prompt offers the tools; false when none were given or the template knows none
+   * Tools are offered also where the template knows none; a plugin that cannot do so answers UNSUPPORTED.
    * A template that refuses the messages answers INVALID_ARGUMENT with the template's reason.
    * [any-thread] */
   hearth_status_t (*render)(const hearth_model_t *model, const char *request, size_t request_len, hearth_bytes_t *answer,
                             hearth_error_t *error);
 
   /* Reads an answer generated after `render`. `parser` is the string from there. `partial` says that the text is not
-   * complete. `*message` is a JSON object: content string, reasoning string, tool_calls array of {id, name, arguments (JSON
-   * text)}. No text is ever lost: what cannot be read as a call is content.
+   * complete. `*message` is a JSON object: content string, reasoning string, tool_calls array of {id, name, arguments (the
+   * text of a JSON object, or the start of one in the last call of a text that is not complete)}. An empty id is for the host
+   * to fill in. No text is ever lost: what is no whole call in a complete text is content.
    * [any-thread] */
   hearth_status_t (*parse)(const hearth_model_t *model, const char *parser, size_t parser_len, const char *text,
                            size_t text_len, bool partial, hearth_bytes_t *message, hearth_error_t *error);
@@ -448,6 +452,11 @@ typedef struct hearth_grammar_ext {
   /* Takes the token that was chosen. A token that mask would refuse answers INVALID_ARGUMENT.
    * [engine-thread] */
   hearth_status_t (*accept)(hearth_grammar_t *grammar, hearth_token_t token, hearth_error_t *error);
+
+  /* Takes text that was not chosen as tokens under this grammar, perhaps cut inside a character. Text that does not fit
+   * answers INVALID_ARGUMENT and leaves the grammar as it was.
+   * [engine-thread] */
+  hearth_status_t (*accept_text)(hearth_grammar_t *grammar, const char *text, size_t text_len, hearth_error_t *error);
 } hearth_grammar_ext_t;
 
 /* ---- hearth.lora/1: low-rank adapters ---------------------------------------------------------------- */

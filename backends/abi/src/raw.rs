@@ -387,6 +387,12 @@ pub struct GrammarExt {
     ) -> RawStatus,
     pub accept:
         unsafe extern "C" fn(grammar: *mut Grammar, token: Token, error: *mut Error) -> RawStatus,
+    pub accept_text: unsafe extern "C" fn(
+        grammar: *mut Grammar,
+        text: *const c_char,
+        text_len: usize,
+        error: *mut Error,
+    ) -> RawStatus,
 }
 
 /// `hearth_lora_t`

@@ -102,7 +102,7 @@ fn the_mirror_has_the_headers_layout() {
         context_create context_destroy context_info set_threads decode decode_abort logits embedding seq_remove
         seq_copy seq_shift seq_save seq_load extension);
     compare_struct!(all, Chat = "hearth_chat_t": struct_size render parse);
-    compare_struct!(all, GrammarExt = "hearth_grammar_ext_t": struct_size create destroy mask accept);
+    compare_struct!(all, GrammarExt = "hearth_grammar_ext_t": struct_size create destroy mask accept accept_text);
     compare_struct!(all, Lora = "hearth_lora_t": struct_size open close attach);
 
     all.size("hearth_token_t", "sizeof(hearth_token_t)", size_of::<raw::Token>());

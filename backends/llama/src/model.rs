@@ -6,6 +6,7 @@
 use crate::chat::Chat;
 use crate::context::LlamaContext;
 use crate::facts::{Traits, read_facts, read_meta};
+use crate::grammar::Prefixes;
 use crate::modules::Loaded;
 use crate::shim::{Captured, c_string, captured, error, hearth_shim_model_load};
 use crate::vocab::Vocab;
@@ -31,6 +32,7 @@ pub struct LlamaModel {
     traits: Traits,
     is_in_main_memory: bool,
     chat: OnceLock<Chat>,
+    prefixes: OnceLock<Prefixes>,
 }
 
 // SAFETY: llama.cpp's model is constant after loading, but for its list of adapters, which only main-thread calls touch.
@@ -137,7 +139,8 @@ impl LlamaModel {
         // SAFETY: the model is loaded.
         let meta = unsafe { read_meta(raw.as_ptr()) };
         let (info, traits) = read_facts(raw, &vocab, &meta, params.vocab_only);
-        Ok(Self { raw, vocab, info, meta, traits, is_in_main_memory, chat: OnceLock::new() })
+        let (chat, prefixes) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { raw, vocab, info, meta, traits, is_in_main_memory, chat, prefixes })
     }
 
     pub(crate) fn raw(&self) -> *mut sys::llama_model {
@@ -146,6 +149,10 @@ impl LlamaModel {
 
     pub(crate) fn vocab(&self) -> &Vocab {
         &self.vocab
+    }
+
+    pub(crate) fn prefixes(&self) -> &Prefixes {
+        self.prefixes.get_or_init(|| Prefixes::new(&self.vocab))
     }
 
     pub(crate) fn traits(&self) -> Traits {

@@ -13,6 +13,12 @@ pub(crate) struct ChatHandle {
     _private: [u8; 0],
 }
 
+/// `llama_grammar`
+#[repr(C)]
+pub(crate) struct GrammarHandle {
+    _private: [u8; 0],
+}
+
 #[rustfmt::skip]
 unsafe extern "C" {
     pub(crate) fn hearth_shim_tokenize(vocab: *const sys::llama_vocab, text: *const c_char, text_len: i32, tokens: *mut sys::llama_token, capacity: i32, add_special: bool, parse_special: bool, answer: *mut i32, message: *mut c_char) -> bool;
@@ -29,9 +35,11 @@ unsafe extern "C" {
     pub(crate) fn hearth_shim_seq_set(context: *mut sys::llama_context, seq: sys::llama_seq_id, data: *const u8, len: usize, answer: *mut usize, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_seq_shift(context: *mut sys::llama_context, seq: sys::llama_seq_id, p0: sys::llama_pos, p1: sys::llama_pos, delta: sys::llama_pos, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_context_bytes(context: *const sys::llama_context) -> u64;
-    pub(crate) fn hearth_shim_grammar_new(vocab: *const sys::llama_vocab, text: *const c_char, root: *const c_char, grammar: *mut *mut sys::llama_sampler, message: *mut c_char) -> bool;
-    pub(crate) fn hearth_shim_grammar_apply(grammar: *mut sys::llama_sampler, tokens: *mut sys::llama_token_data_array, message: *mut c_char) -> bool;
-    pub(crate) fn hearth_shim_grammar_accept(grammar: *mut sys::llama_sampler, token: sys::llama_token, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_grammar_new(vocab: *const sys::llama_vocab, text: *const c_char, root: *const c_char, grammar: *mut *mut GrammarHandle, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_grammar_free(grammar: *mut GrammarHandle);
+    pub(crate) fn hearth_shim_grammar_apply(grammar: *const GrammarHandle, tokens: *mut sys::llama_token_data_array, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_grammar_accept(grammar: *mut GrammarHandle, token: sys::llama_token, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_grammar_accept_text(grammar: *mut *mut GrammarHandle, text: *const c_char, text_len: usize, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_silence_common();
     pub(crate) fn hearth_shim_map_buffers();
     #[cfg(target_arch = "x86_64")]

@@ -10,7 +10,7 @@ pub(crate) const TEMPLATE: &str =
 use crate::model::{ReferenceModel, error};
 use hearth_abi::author::ChatModel;
 use hearth_abi::{PluginError, Result, Status};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 impl ChatModel for ReferenceModel {
     fn render(&self, request: &str) -> Result<String> {
@@ -38,22 +38,22 @@ impl ChatModel for ReferenceModel {
         }
         prompt += "<|assistant|>";
         let thinks = request["thinking"] != false;
-        let must_call = tools.is_some() && request["tool_choice"] == "required";
-        let grammar = if must_call { r#"root ::= "<tool>" [^<]+ "</tool>""# } else { "" };
+        let grammar = tools.map(|tools| grammar(tools, request["parallel_tool_calls"] == true));
         let parser = json!({ "tools": tools.is_some(), "thinks": thinks }).to_string();
         Ok(json!({
             "prompt": prompt,
             "stops": [],
             "plain": tools.is_none() && !thinks,
             "parser": parser,
-            "grammar": grammar,
-            "grammar_lazy": false,
-            "triggers": [],
+            "grammar": grammar.unwrap_or_default(),
+            "grammar_prefix": "",
+            "grammar_thinks": false,
+            "grammar_lazy": tools.is_some() && request["tool_choice"] != "required",
+            "triggers": [{ "type": "word", "value": "<tool>" }],
             "preserved": [],
             "thinks": thinks,
             "think_start": "<think>",
             "think_ends": ["</think>"],
-            "tools": tools.is_some(),
         })
         .to_string())
     }
@@ -72,16 +72,19 @@ impl ChatModel for ReferenceModel {
             content += before;
             match opened.split_once("</tool>") {
                 Some((body, after)) => {
-                    match read_call(body) {
-                        Some((name, arguments)) => {
-                            calls.push(json!({ "id": format!("call{}", calls.len()), "name": name, "arguments": arguments }));
-                        }
+                    match read_call(body).filter(|call| call.2) {
+                        Some((name, arguments, _)) => calls.push(call(name, arguments)),
                         None => content += &format!("<tool>{body}</tool>"),
                     }
                     rest = after;
                 }
                 // Still being written: it becomes a call or content once it is complete.
-                None if partial => return message(reasoning, &content, &calls),
+                None if partial => {
+                    calls.extend(
+                        read_call(opened).map(|(name, arguments, _)| call(name, arguments)),
+                    );
+                    return message(reasoning, &content, &calls);
+                }
                 None => {
                     content += "<tool>";
                     rest = opened;
@@ -155,10 +158,36 @@ fn without_begun<'a>(text: &'a str, tag: &str) -> &'a str {
     &text[..text.len() - begun]
 }
 
-fn read_call(body: &str) -> Option<(String, String)> {
-    let call: Value = serde_json::from_str(body).ok()?;
-    Some((
-        call["name"].as_str()?.to_owned(),
-        call.get("arguments").filter(|value| value.is_object())?.to_string(),
-    ))
+fn call(name: &str, arguments: &str) -> Value {
+    json!({ "id": "", "name": name, "arguments": arguments })
+}
+
+/// The name, the arguments as far as they go, and whether the call is whole.
+fn read_call(body: &str) -> Option<(&str, &str, bool)> {
+    let (name, rest) = body.strip_prefix("{\"name\": \"")?.split_once("\", \"arguments\": ")?;
+    let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Map<String, Value>>();
+    Some(match values.next() {
+        Some(Ok(_)) => {
+            let (arguments, end) = rest.split_at(values.byte_offset());
+            (name, arguments, end.trim() == "}")
+        }
+        _ => (name, rest, false),
+    })
+}
+
+/// Calls of these tools, with any arguments.
+fn grammar(tools: &[Value], parallel: bool) -> String {
+    let names: Vec<String> =
+        tools.iter().map(|tool| tool["function"]["name"].to_string()).collect();
+    format!(
+        r#"root ::= {}
+call ::= "<tool>{{\"name\": \"" name "\", \"arguments\": " object "}}</tool>"
+name ::= {}
+object ::= "{{" (pair (", " pair){{0,3}})? "}}"
+pair ::= string ": " (string | [0-9]{{1,6}} | object)
+string ::= "\"" [A-Za-z ]{{0,16}} "\""
+"#,
+        if parallel { "call+" } else { "call" },
+        names.join(" | ")
+    )
 }

@@ -197,6 +197,10 @@ impl ReferenceContext {
             self.failed = true;
             return Err(error(Status::Failed, "the model asks for this decode to fail"));
         }
+        if settings.no_memory_at == Some(self.n_decodes) {
+            self.n_decodes += 1;
+            return Err(error(Status::OutOfMemory, "the model asks for memory to be short once"));
+        }
         if is_due(settings.hang_after) {
             while settings.hang_hard || !self.is_aborted() {
                 std::thread::sleep(Duration::from_millis(1));

@@ -137,6 +137,15 @@ impl Grammar for ByteGrammar {
         self.stacks = self.expand(next)?;
         Ok(())
     }
+
+    fn accept_text(&mut self, text: &[u8]) -> Result<()> {
+        let before = self.stacks.clone();
+        let taken = text.iter().try_for_each(|byte| self.accept((*byte).into()));
+        if taken.is_err() {
+            self.stacks = before;
+        }
+        taken
+    }
 }
 
 fn invalid(message: impl Into<String>) -> PluginError {

@@ -57,6 +57,8 @@ pub struct Settings {
     pub crash_open: bool,
     /// After so many decodes the next answers FAILED.
     pub fail_decode_after: Option<u64>,
+    /// After so many decodes one answers OUT_OF_MEMORY, and the next goes on.
+    pub no_memory_at: Option<u64>,
     /// After so many decodes the next aborts the process.
     pub crash_after: Option<u64>,
     /// After so many decodes the next blocks until it is aborted.
@@ -95,6 +97,7 @@ impl Default for Settings {
             fail_open: false,
             crash_open: false,
             fail_decode_after: None,
+            no_memory_at: None,
             crash_after: None,
             hang_after: None,
             hang_hard: false,
@@ -159,6 +162,7 @@ impl Settings {
                 "fail_open" => settings.fail_open = flag()?,
                 "crash_open" => settings.crash_open = flag()?,
                 "fail_decode_after" => settings.fail_decode_after = Some(number()?),
+                "no_memory_at" => settings.no_memory_at = Some(number()?),
                 "crash_after" => settings.crash_after = Some(number()?),
                 "hang_after" => settings.hang_after = Some(number()?),
                 "hang_hard" => settings.hang_hard = flag()?,

@@ -112,7 +112,7 @@ fn settings_are_read_back_and_misspelt_ones_refused() {
     ]);
     let info = model.info();
     assert_eq!((info.n_ctx_train, info.n_vocab, info.add_bos), (77, 1263, false));
-    assert_eq!(model.token_piece(1262, true).unwrap(), b"<|extra1262|>");
+    assert_eq!(model.token_piece(1262, true).unwrap().as_slice(), b"<|extra1262|>");
     let meta = model.meta().unwrap();
     assert!(
         meta.contains(&("hearth-reference.context_length".to_owned(), "77".to_owned())),
@@ -368,7 +368,7 @@ fn chats_are_rendered_and_parsed() {
     let message = |content: &str, reasoning: &str, calls: &str| {
         format!(r#"{{"content":"{content}","reasoning":"{reasoning}","tool_calls":[{calls}]}}"#)
     };
-    let parsed = r#"{"id":"call0","name":"f","arguments":"{\"x\":1}"}"#;
+    let parsed = r#"{"id":"","name":"f","arguments":"{\"x\": 1}"}"#;
     assert_eq!(parse(call, false), message("Let me see.  Done", "hm", parsed));
     assert_eq!(parse("<think>hm</th", true), message("", "hm", ""));
     assert_eq!(parse("<thi", true), message("", "", ""));
@@ -376,7 +376,27 @@ fn chats_are_rendered_and_parsed() {
     assert_eq!(parse("a <to", true), message("a ", "", ""));
     assert_eq!(parse("a <tool>{", true), message("a ", "", ""));
     assert_eq!(parse("a <tool>{", false), message("a <tool>{", "", ""));
+    let begun = r#"a <tool>{"name": "f", "arguments": {"x": "#;
+    let call = r#"{"id":"","name":"f","arguments":"{\"x\": "}"#;
+    assert_eq!(parse(begun, true), message("a ", "", call));
+    assert_eq!(parse(begun, false), message(&begun.replace('"', "\\\""), "", ""));
     assert_eq!(parse("<tool>no call</tool>", false), message("<tool>no call</tool>", "", ""));
+}
+
+#[test]
+fn calls_are_held_to_the_tools_that_were_given() {
+    let model = open(&[]);
+    let request = r#"{"messages": [], "tools": [{"function": {"name": "f"}}, {"function": {"name": "g"}}], "tool_choice": "required"}"#;
+    let answer: serde_json::Value =
+        serde_json::from_str(&model.chat_render(request).unwrap()).unwrap();
+    let takes = |text: &str| {
+        let mut grammar = model.grammar(answer["grammar"].as_str().unwrap(), "root").unwrap();
+        grammar.accept_text(text.as_bytes()).is_ok() && grammar.accept(vocab::EOS).is_ok()
+    };
+    assert!(takes(r#"<tool>{"name": "f", "arguments": {}}</tool>"#));
+    assert!(takes(r#"<tool>{"name": "g", "arguments": {"a": "b c", "d": {"e": 1}}}</tool>"#));
+    assert!(!takes(r#"<tool>{"name": "h", "arguments": {}}</tool>"#));
+    assert!(!takes(r#"<tool>{"name": "f", "arguments": {}"#));
 }
 
 #[test]

@@ -8,10 +8,11 @@ use hearth_protocol::{KeepAlive, LoadParams, Loaded, ModelLoad};
 pub(super) fn run(
     context: &Context,
     model: String,
+    draft: Option<String>,
     keep_alive: Option<KeepAlive>,
 ) -> Result<(), CtlError> {
     let mut session = context.connect()?;
-    let params = LoadParams { model, keep_alive, request: None };
+    let params = LoadParams { model, draft, keep_alive, request: None };
     let reply = progress::watch::<ModelLoad>(context, &mut session, &params)?;
     if context.out.is_json() {
         return context.out.json(&reply);

@@ -47,7 +47,9 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Show { model, part } => show::run(context, model, &part),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
         Command::Ps => ps::run(context),
-        Command::Load { model, keep_alive } => load::run(context, model, keep_alive.keep_alive),
+        Command::Load { model, draft, keep_alive } => {
+            load::run(context, model, draft, keep_alive.keep_alive)
+        }
         Command::Stop { model } => stop::run(context, model),
         Command::Backend { .. } => backend::run(context),
         Command::Status => status::run(context),

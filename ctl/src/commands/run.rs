@@ -42,6 +42,7 @@ pub(super) fn answer_once(
         messages: system.into_iter().chain([Message::text(Role::User, prompt)]).collect(),
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
+        parallel_tool_calls: None,
         format: None,
         think: args.think(),
         think_tokens: None,

@@ -15,8 +15,8 @@ mod config;
 mod constraint;
 mod embedder;
 mod engine;
+mod guess;
 mod ledger;
-mod lookup;
 mod pace;
 mod runner;
 mod sampler;
@@ -27,9 +27,12 @@ mod thoughts;
 mod threads;
 
 pub use config::EngineConfig;
-pub use constraint::{Constraint, ConstraintError, Guide, Guided, PluginGrammar, Rule};
+pub use constraint::{
+    Constraint, ConstraintError, Guide, Guided, PluginGrammar, Rule, Triggers, check,
+};
 pub use embedder::Embedder;
 pub use engine::{Engine, Fatal, Sink};
+pub use guess::DraftError;
 pub use sampler::{Breakers, Dry, Logprobs, Mirostat, MirostatVersion, Sampler, Sampling};
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};
 pub use thoughts::Thinking;

@@ -1,7 +1,6 @@
 //! One request's tokens and everything that belongs to them but the KV memory.
 
 use crate::constraint::Constraint;
-use crate::lookup::Lookup;
 use crate::sampler::{Logprobs, Sampler, Sampling};
 use crate::text::TextOut;
 use crate::thoughts::{Thinking, Thoughts};
@@ -168,7 +167,8 @@ pub(crate) struct Sequence {
     /// Its place in the cache while it runs.
     pub(crate) slot: Option<usize>,
     pub(crate) sampler: Sampler,
-    pub(crate) lookup: Lookup,
+    /// Guessed tokens that the next step may put to the test.
+    pub(crate) guess: Vec<Token>,
     pub(crate) text: TextOut,
     pub(crate) max_tokens: usize,
     pub(crate) constraint: Option<Constraint>,
@@ -200,7 +200,7 @@ impl Sequence {
             shift: request.shift.map(|keep| (keep as usize).min((n_ctx - 1) / 2)),
             slot: None,
             sampler: Sampler::new(request.sampling, &request.prompt),
-            lookup: Lookup::new(),
+            guess: Vec::new(),
             text: TextOut::new(request.stops),
             max_tokens: request.max_tokens.map_or(usize::MAX, |max| max as usize),
             constraint: request.constraint,
@@ -235,7 +235,6 @@ impl Sequence {
         self.n_shifted += range.len();
         // What moves up is not what everybody has there.
         self.n_public = self.n_public.min(range.start);
-        self.lookup = Lookup::new();
         self.tokens.drain(range);
     }
 

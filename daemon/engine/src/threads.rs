@@ -79,7 +79,8 @@ impl Threads {
         (self.in_use() != before).then(|| self.in_use())
     }
 
-    fn in_use(&self) -> u32 {
+    /// How many compute now.
+    pub(crate) fn in_use(&self) -> u32 {
         self.trial.as_ref().map_or(self.now, |trial| trial.n_threads)
     }
 

@@ -68,7 +68,7 @@ pub struct ToolCall {
     pub id: String,
     /// The tool's name.
     pub name: String,
-    /// Arguments as JSON text, as the model wrote them.
+    /// Arguments: the text of a JSON object, as the model wrote it.
     pub arguments: String,
 }
 
@@ -92,17 +92,40 @@ pub struct Tool {
     pub parameters: Value,
 }
 
-/// Whether tools may, must or must not be called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+/// A piece of a tool call while it is written. Pieces of one call have the same `index`, `id` and `name`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ToolCallDelta {
+    /// Its place among the message's calls, from 0.
+    pub index: u32,
+    /// The call's id.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// What follows of the arguments' JSON text; may be empty.
+    pub arguments: String,
+}
+
+impl std::fmt::Debug for ToolCallDelta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ToolCallDelta({}, {}, {} bytes)", self.index, self.name, self.arguments.len())
+    }
+}
+
+/// Whether tools may, must or must not be called. A grammar sees to it, so that a call which is begun is of a tool that
+/// was given, with arguments that fit its schema, whatever the model. Only where the model decides and the store has a template
+/// in Go's language that offers tools, calls are read as the model writes them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ToolChoice {
     /// The model decides.
     #[default]
     Auto,
-    /// At least one call, enforced by a grammar.
+    /// At least one call.
     Required,
-    /// No call.
+    /// No call, and no tool is offered.
     None,
+    /// A call of the tool of this name, which alone is offered.
+    Tool(String),
 }
 
 /// What the answer must look like.
@@ -148,6 +171,9 @@ pub struct ChatParams {
     /// Whether it may.
     #[serde(default)]
     pub tool_choice: ToolChoice,
+    /// Whether one answer may have several calls. Default: if the model's chat template is made for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
     /// What the answer must look like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
@@ -395,7 +421,16 @@ pub enum Event<R> {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         logprobs: Vec<Logprob>,
     },
-    /// A complete tool call.
+    /// A piece of a tool call. The call is to be made when its `tool_call` event has come: an answer that is cut off, or that
+    /// only looked like a call, ends without one, and has the text in a delta.
+    ToolCallDelta {
+        /// Which answer it belongs to, where `candidates` asked for several; the first is 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        candidate: u32,
+        /// The piece.
+        delta: ToolCallDelta,
+    },
+    /// A complete tool call. The arguments of its pieces make up its own.
     ToolCall {
         /// Which answer it belongs to, where `candidates` asked for several; the first is 0.
         #[serde(default, skip_serializing_if = "is_first")]
@@ -435,6 +470,7 @@ impl<R> std::fmt::Debug for Event<R> {
             Self::Prefill { .. } => "Prefill",
             Self::Reasoning { .. } => "Reasoning",
             Self::Delta { .. } => "Delta",
+            Self::ToolCallDelta { .. } => "ToolCallDelta",
             Self::ToolCall { .. } => "ToolCall",
             Self::Done { .. } => "Done",
             Self::Error { .. } => "Error",

@@ -42,7 +42,7 @@ mod tokens;
 
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Event, FinishReason, Format, GenerateParams,
-    GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolChoice, Usage,
+    GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use daemon::{

@@ -167,6 +167,11 @@ pub enum ProgressEvent<R> {
 pub struct LoadParams {
     /// Name of a model in the store.
     pub model: String,
+    /// A smaller model in the store with the same vocabulary, which guesses ahead where that is faster. Absent: the one that
+    /// the configuration names, if it names one. A model that is loaded already keeps the draft it has: another one is an
+    /// error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<String>,
     /// How long it stays loaded after the last request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<KeepAlive>,
@@ -209,6 +214,9 @@ pub struct RunningModel {
     pub state: String,
     /// Such as `cpu`.
     pub backend: String,
+    /// Short form of the name of the model that guesses ahead for it; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<String>,
     /// The worker's process.
     pub pid: u32,
     /// For a person, such as `llama 135M Q4_1`.

@@ -8,6 +8,7 @@ use hearth_protocol::{
     ChatParams, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind, Event,
     Generate, GenerateParams, KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
 };
+use hearth_store::ModelName;
 use serde::Serialize;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -140,7 +141,7 @@ async fn ask<R: Serialize>(
     Ask { model, keep_alive, job, .. }: Ask,
     events: &Events<Event<R>>,
 ) -> Result<(Reply, u64), RpcError> {
-    let lease = lease(&request.daemon, &model, keep_alive).await?;
+    let lease = lease(&request.daemon, &model, None, keep_alive).await?;
     let mut state = lease.worker().state();
     let since = Instant::now();
     while let Some(fraction) = loading(&mut state).await? {
@@ -174,23 +175,35 @@ async fn tell<R: Serialize>(ticket: &Ticket, events: &Events<Event<R>>) -> Resul
                 WorkerEvent::Delta(Piece { candidate, text, logprobs }) => {
                     Event::Delta { candidate, text, logprobs }
                 }
+                WorkerEvent::ToolCallDelta { candidate, delta } => {
+                    Event::ToolCallDelta { candidate, delta }
+                }
                 WorkerEvent::ToolCall { candidate, call } => Event::ToolCall { candidate, call },
             })
             .await;
     }
 }
 
-/// A model by name, loaded or being loaded.
+/// A model by name, loaded or being loaded. If it is loaded now, it is with this draft, or else the configured one.
 pub(super) async fn lease(
     daemon: &Arc<Daemon>,
     model: &str,
+    draft: Option<&ModelName>,
     keep_alive: Option<KeepAlive>,
 ) -> Result<Lease, RpcError> {
     let name = parse_name(model)?;
-    let store = Arc::clone(&daemon.store);
-    let resolved = blocking(move || store.resolve(&name)).await?;
+    let draft = draft.or_else(|| daemon.config.drafts.get(&name)).cloned();
+    let resolve = |name: ModelName| {
+        let store = Arc::clone(&daemon.store);
+        blocking(move || store.resolve(&name))
+    };
+    let resolved = resolve(name).await?;
+    let draft = match draft {
+        Some(draft) => resolve(draft).await.map(Some),
+        None => Ok(None),
+    };
     let keep_alive = keep_alive.map(|KeepAlive(seconds)| crate::config::keep_alive(seconds));
-    daemon.supervisor.worker(&resolved, keep_alive).await
+    daemon.supervisor.worker(&resolved, draft, keep_alive).await
 }
 
 /// Waits for news of a load: a fraction, or `None` once the model is ready.

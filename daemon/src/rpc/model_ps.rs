@@ -25,6 +25,7 @@ pub(super) fn running_model(worker: &Worker) -> RunningModel {
         id: worker.id.clone(),
         state: state.into(),
         backend: worker.backend.clone(),
+        draft: worker.draft.clone(),
         pid: worker.pid,
         description,
         context,

@@ -8,7 +8,7 @@ mod probe;
 mod worker;
 
 use crate::config::Config;
-use crate::worker::frames::LoadSpec;
+use crate::worker::frames::{DraftSpec, LoadSpec};
 use crate::worker::preset::Preset;
 use hearth_protocol::{BackendState, ErrorKind, RpcError};
 use hearth_store::{ModelName, ResolvedModel};
@@ -61,10 +61,11 @@ impl Supervisor {
         }
     }
 
-    /// The worker of a model, started if there is none. It may still be loading.
+    /// The worker of a model, started if there is none, and then with this draft. It may still be loading.
     pub(crate) async fn worker(
         self: &Arc<Self>,
         model: &ResolvedModel,
+        draft: Result<Option<ResolvedModel>, RpcError>,
         keep_alive: Option<Option<Duration>>,
     ) -> Result<Lease, RpcError> {
         let backends = self.backends().await;
@@ -99,7 +100,7 @@ impl Supervisor {
         let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
         let worker = Worker::spawn(
             &self.executable,
-            self.load_spec(&backend.path, model),
+            self.load_spec(&backend.path, model, draft?),
             names,
             keep_alive,
             self.config.engine.stall,
@@ -113,8 +114,14 @@ impl Supervisor {
         Ok(lease)
     }
 
-    fn load_spec(&self, plugin: &str, model: &ResolvedModel) -> LoadSpec {
+    fn load_spec(
+        &self,
+        plugin: &str,
+        model: &ResolvedModel,
+        draft: Option<ResolvedModel>,
+    ) -> LoadSpec {
         let Config { engine, .. } = &*self.config;
+        let draft = draft.filter(|_| engine.speculate);
         LoadSpec {
             plugin: plugin.into(),
             model: model.model_path.clone(),
@@ -129,6 +136,8 @@ impl Supervisor {
             step_ms: engine.step_ms,
             archive_bytes: engine.archive_mib.saturating_mul(1 << 20),
             speculate: engine.speculate,
+            draft: draft
+                .map(|draft| DraftSpec { name: draft.name.to_string(), path: draft.model_path }),
         }
     }
 

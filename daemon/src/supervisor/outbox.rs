@@ -40,6 +40,12 @@ impl Outbox {
                 last.text.push_str(&piece.text);
                 last.logprobs.extend(piece.logprobs);
             }
+            (
+                Some(WorkerEvent::ToolCallDelta { delta: last, .. }),
+                WorkerEvent::ToolCallDelta { delta, .. },
+            ) if last.index == delta.index => {
+                last.arguments.push_str(&delta.arguments);
+            }
             (Some(last @ WorkerEvent::Prefill { .. }), event @ WorkerEvent::Prefill { .. })
             | (Some(last @ WorkerEvent::Queued { .. }), event @ WorkerEvent::Queued { .. }) => {
                 *last = event
@@ -71,7 +77,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::worker::frames::Piece;
-    use hearth_protocol::{ErrorKind, RpcError};
+    use hearth_protocol::{ErrorKind, RpcError, ToolCallDelta};
 
     #[tokio::test]
     async fn text_that_nobody_reads_is_merged_and_nothing_follows_the_end() {
@@ -83,12 +89,23 @@ mod tests {
                 outbox.push(WorkerEvent::Delta(Piece::new(candidate, "ab")));
             }
         }
+        for index in [0, 0, 1] {
+            let (id, name) = (String::new(), String::new());
+            let delta = ToolCallDelta { index, id, name, arguments: "cd".into() };
+            outbox.push(WorkerEvent::ToolCallDelta { candidate: 0, delta });
+        }
         outbox.push(WorkerEvent::Failed(RpcError::new(ErrorKind::Cancelled, "x")));
         outbox.push(WorkerEvent::Delta(Piece::new(0, "late")));
         assert!(outbox.next().await == WorkerEvent::Prefill { done: 9, total: 9 });
         for candidate in 0..2 {
             let all = Piece::new(candidate, "ab".repeat(1000));
             assert!(outbox.next().await == WorkerEvent::Delta(all));
+        }
+        for arguments in ["cdcd", "cd"] {
+            let event = outbox.next().await;
+            assert!(
+                matches!(event, WorkerEvent::ToolCallDelta { delta, .. } if delta.arguments == arguments)
+            );
         }
         assert!(outbox.next().await.is_terminal());
         assert!(outbox.state.lock().unwrap().events.is_empty());

@@ -43,6 +43,8 @@ pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) id: String,
     pub(crate) backend: String,
+    /// The name of the model that guesses ahead for it.
+    pub(crate) draft: Option<String>,
     pub(crate) pid: u32,
     pub(crate) started: Instant,
     state: watch::Sender<WorkerState>,
@@ -91,6 +93,7 @@ impl Worker {
             name,
             id,
             backend,
+            draft: spec.draft.as_ref().map(|draft| draft.name.clone()),
             pid: child.id().unwrap_or_default(),
             started: Instant::now(),
             state: watch::Sender::new(WorkerState::Loading { fraction: 0.0 }),

@@ -1,11 +1,11 @@
 //! One answer while it grows: its text, read in the model's own format where it has one, and what was asked about its tokens.
 
 use super::frames::{Piece, WorkerEvent};
-use crate::chat_template::{Parsed, Reader};
+use super::parsing::Parsing;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::{Finish, Logprobs};
-use hearth_protocol::{Logprob, Message, Role, TokenLogprob, ToolCall};
+use hearth_protocol::{Logprob, Message, Role, TokenLogprob};
 use std::sync::Arc;
 
 pub(super) struct Answer {
@@ -46,7 +46,7 @@ impl Answer {
         let Self { text, parsing, mut tokens } = self;
         let message = match parsing {
             None => Message::text(Role::Assistant, text),
-            Some(parsing) => parsing.finish(text, &mut |event| out(tokens.label(event))),
+            Some(parsing) => parsing.finish(&text, &mut |event| out(tokens.label(event))),
         };
         Complete { candidate: tokens.candidate, message, finish, logprobs: tokens.logprobs }
     }
@@ -83,89 +83,12 @@ impl Tokens {
                 piece.logprobs = self.logprobs[self.n_told..].to_vec();
                 self.n_told = self.logprobs.len();
             }
-            WorkerEvent::ToolCall { candidate, .. } => *candidate = self.candidate,
+            WorkerEvent::ToolCallDelta { candidate, .. }
+            | WorkerEvent::ToolCall { candidate, .. } => {
+                *candidate = self.candidate;
+            }
             _ => {}
         }
         event
-    }
-}
-
-/// How the answers to one prompt are read.
-#[derive(Clone)]
-pub(super) enum Reading {
-    /// By `hearth.chat/1`, which made the prompt.
-    Plugin {
-        model: Arc<Model>,
-        parser: String,
-    },
-    Tags(Reader),
-}
-
-impl Reading {
-    fn read(&self, text: &str, partial: bool) -> Option<Parsed> {
-        match self {
-            Self::Plugin { model, parser } => {
-                let message = model.chat_parse(parser, text, partial).ok()?;
-                serde_json::from_str(&message).ok()
-            }
-            Self::Tags(reader) => Some(reader.read(text, partial)),
-        }
-    }
-}
-
-/// Reads an answer in the model's own format, as it grows.
-pub(super) struct Parsing {
-    reading: Reading,
-    /// What was emitted so far.
-    content: String,
-    reasoning: String,
-}
-
-impl Parsing {
-    pub(super) fn new(reading: Reading) -> Self {
-        Self { reading, content: String::new(), reasoning: String::new() }
-    }
-
-    fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
-        // What cannot be read yet is read with the next piece, or at the end.
-        if let Some(parsed) = self.reading.read(text, true) {
-            self.emit(&parsed, out);
-        }
-    }
-
-    /// Emits what is new. A partial reading that takes back what it said before is passed over.
-    fn emit(&mut self, parsed: &Parsed, out: &mut dyn FnMut(WorkerEvent)) {
-        if let Some(new) =
-            parsed.reasoning.strip_prefix(self.reasoning.as_str()).filter(|new| !new.is_empty())
-        {
-            out(WorkerEvent::Reasoning(Piece::new(0, new)));
-            self.reasoning.push_str(new);
-        }
-        if let Some(new) =
-            parsed.content.strip_prefix(self.content.as_str()).filter(|new| !new.is_empty())
-        {
-            out(WorkerEvent::Delta(Piece::new(0, new)));
-            self.content.push_str(new);
-        }
-    }
-
-    fn finish(mut self, text: String, out: &mut dyn FnMut(WorkerEvent)) -> Message {
-        // An answer that does not follow its format is content, all of it.
-        let parsed = self
-            .reading
-            .read(&text, false)
-            .unwrap_or(Parsed { content: text, ..Parsed::default() });
-        self.emit(&parsed, out);
-        let calls = parsed.tool_calls.into_iter().enumerate().map(|(idx, call)| ToolCall {
-            id: if call.id.is_empty() { format!("call_{idx}") } else { call.id },
-            name: call.name,
-            arguments: call.arguments,
-        });
-        let mut message = Message::text(Role::Assistant, parsed.content);
-        message.reasoning = Some(parsed.reasoning).filter(|reasoning| !reasoning.is_empty());
-        message.tool_calls = calls
-            .inspect(|call| out(WorkerEvent::ToolCall { candidate: 0, call: call.clone() }))
-            .collect();
-        message
     }
 }

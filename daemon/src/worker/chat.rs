@@ -4,30 +4,32 @@ use super::fit::{Dropped, Fit};
 use super::prepare::refused;
 use super::preset::Preset;
 use super::render::{Rendered, Renderer};
-use crate::chat_template::Chat;
+use super::tools::Offer;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::Thinking;
-use hearth_protocol::{ChatParams, Message, Role, RpcError, Tool, ToolChoice};
+use hearth_protocol::{ChatParams, Message, Role, RpcError};
 
 /// A chat, with what all chats with the model begin with.
 pub(super) struct Conversation<'a> {
     renderer: &'a Renderer,
     messages: Vec<Message>,
-    tools: Vec<&'a Tool>,
-    choice: ToolChoice,
+    pub(super) offer: Offer<'a>,
     pub(super) think: Option<bool>,
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(renderer: &'a Renderer, preset: &Preset, params: &'a ChatParams) -> Self {
-        Self {
+    pub(super) fn new(
+        renderer: &'a Renderer,
+        preset: &Preset,
+        params: &'a ChatParams,
+    ) -> Result<Self, RpcError> {
+        Ok(Self {
             renderer,
             messages: preset.begin(&params.messages),
-            tools: params.tools.iter().collect(),
-            choice: params.tool_choice,
+            offer: Offer::new(params)?,
             think: renderer.think(params.think),
-        }
+        })
     }
 
     /// What the model reads.
@@ -47,8 +49,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn render(&self, messages: &[&Message]) -> Result<(Rendered, Vec<Token>), RpcError> {
-        let chat = Chat { messages, tools: &self.tools, think: self.think };
-        self.renderer.chat(&chat, self.choice)
+        self.renderer.chat(messages, &self.offer, self.think)
     }
 }
 

@@ -6,7 +6,7 @@
 use super::frames::{Job, ToWorker};
 use super::prepare::{Todo, refused};
 use hearth_abi::PluginError;
-use hearth_abi::host::{Grammar, Model};
+use hearth_abi::host::Model;
 use hearth_engine::{Constraint, Guide, Rule};
 use hearth_protocol::{ErrorKind, Format, RpcError};
 use std::sync::Arc;
@@ -80,7 +80,11 @@ impl<'a> Formats<'a> {
             Format::JsonSchema(schema) => ("json_schema", Rule::JsonSchema(schema)),
             Format::Regex(regex) => ("regex", Rule::Regex(regex)),
             Format::Lark(grammar) => ("lark", Rule::Lark(grammar)),
-            Format::Gbnf(grammar) => return Ok(self.grammar(grammar)?.into()),
+            // GBNF is the plugin's to read.
+            Format::Gbnf(grammar) => {
+                let grammar = self.model.grammar(grammar, "root").map_err(refused)?;
+                return Ok(Constraint::of_plugin(grammar, None));
+            }
         };
         let guide = match &self.guide {
             Some(Ok(guide)) => guide,
@@ -91,10 +95,5 @@ impl<'a> Formats<'a> {
             RpcError::new(ErrorKind::InvalidParams, format!("`{name}` cannot be held to: {error}"))
                 .with_hint("change or leave out the part it names")
         })
-    }
-
-    /// GBNF is the plugin's to read.
-    pub(super) fn grammar(&self, gbnf: &str) -> Result<Grammar, RpcError> {
-        self.model.grammar(gbnf, "root").map_err(refused)
     }
 }

@@ -8,6 +8,7 @@ use super::preset::Preset;
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
+    ToolCallDelta,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,14 @@ pub(crate) struct LoadSpec {
     pub(crate) step_ms: u64,
     pub(crate) archive_bytes: usize,
     pub(crate) speculate: bool,
+    pub(crate) draft: Option<DraftSpec>,
+}
+
+/// The model that guesses ahead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DraftSpec {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
 }
 
 /// One request's work. Texts of people pass here, so it is never printed.
@@ -123,6 +132,7 @@ pub(crate) enum WorkerEvent {
     Prefill { done: u32, total: u32 },
     Reasoning(Piece),
     Delta(Piece),
+    ToolCallDelta { candidate: u32, delta: ToolCallDelta },
     ToolCall { candidate: u32, call: ToolCall },
     Done(Box<Reply>),
     Failed(RpcError),
@@ -152,7 +162,9 @@ impl WorkerEvent {
     pub(crate) fn candidate(&self) -> Option<u32> {
         match self {
             Self::Reasoning(piece) | Self::Delta(piece) => Some(piece.candidate),
-            Self::ToolCall { candidate, .. } => Some(*candidate),
+            Self::ToolCallDelta { candidate, .. } | Self::ToolCall { candidate, .. } => {
+                Some(*candidate)
+            }
             _ => None,
         }
     }
@@ -165,6 +177,7 @@ impl std::fmt::Debug for WorkerEvent {
             Self::Prefill { .. } => "Prefill",
             Self::Reasoning(_) => "Reasoning",
             Self::Delta(_) => "Delta",
+            Self::ToolCallDelta { .. } => "ToolCallDelta",
             Self::ToolCall { .. } => "ToolCall",
             Self::Done(_) => "Done",
             Self::Failed(_) => "Failed",

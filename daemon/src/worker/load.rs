@@ -1,11 +1,11 @@
 //! Loading: the plugin, the model, the engine that serves it and the adapters it applies.
 
 use super::engine_loop::send;
-use super::frames::{FromWorker, LoadSpec, LogLevel};
+use super::frames::{DraftSpec, FromWorker, LoadSpec, LogLevel};
 use super::present::Present;
 use hearth_abi::host::{Adapter, Model, Plugin};
 use hearth_abi::{OpenParams, PluginError, Status};
-use hearth_engine::{Embedder, Engine, EngineConfig};
+use hearth_engine::{DraftError, Embedder, Engine, EngineConfig};
 use hearth_protocol::{ErrorKind, RpcError};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -54,7 +54,10 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
     let mut loaded =
         Loaded { model, engine: None, alone: None, embedder: None, n_ctx: 0, adapters };
     if loaded.model.info().can_generate {
-        let engine = engine(&loaded, config(spec)).map_err(failed)?;
+        let mut engine = engine(&loaded, config(spec)).map_err(failed)?;
+        if let Some(draft) = &spec.draft {
+            draft_with(&mut engine, &plugin, draft)?;
+        }
         loaded.n_ctx = engine.max_tokens();
         loaded.engine = Some(engine);
     } else {
@@ -131,6 +134,21 @@ fn engine(loaded: &Loaded, config: EngineConfig) -> Result<Engine, PluginError> 
         engine.attach(&loaded.adapters)?;
     }
     Ok(engine)
+}
+
+/// Opens the model that guesses ahead.
+fn draft_with(
+    engine: &mut Engine,
+    plugin: &Arc<Plugin>,
+    draft: &DraftSpec,
+) -> Result<(), RpcError> {
+    let opened = Model::open(plugin, &OpenParams::new(&draft.path), &mut |_| true);
+    opened.map_err(DraftError::from).and_then(|model| engine.draft_with(&model)).map_err(|error| {
+        let message = format!("the model `{}` cannot guess ahead: {error}", draft.name);
+        RpcError::new(ErrorKind::LoadFailed, message).with_hint(
+            "name a smaller model of the same family as `draft`, or none, in `model.load` or in the configuration",
+        )
+    })
 }
 
 fn failed(error: PluginError) -> RpcError {

@@ -14,12 +14,14 @@ mod fit;
 mod formats;
 pub(crate) mod frames;
 mod load;
+mod parsing;
 mod prepare;
 mod present;
 pub(crate) mod preset;
 mod public;
 mod render;
 mod sampling;
+mod tools;
 
 use frames::ToWorker;
 use prepare::Todo;

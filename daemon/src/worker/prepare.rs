@@ -1,13 +1,14 @@
 //! From a request's words to tokens: prompts, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
-use super::answer::{Answer, Parsing};
+use super::answer::Answer;
 use super::candidates::{self, engine_id};
 use super::chat::{Conversation, single_token, thinking};
 use super::engine_loop::{Command, EmbedJob};
 use super::fit::Fit;
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
+use super::parsing::Parsing;
 use super::present::{Answers, Present};
 use super::preset::Preset;
 use super::public::PublicPrefix;
@@ -18,7 +19,7 @@ use hearth_abi::{PluginError, Status};
 use hearth_engine::{Guide, Request};
 use hearth_protocol::{
     ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
-    GenerateParams, Options, RpcError, TokenizeReply, ToolChoice,
+    GenerateParams, Options, RpcError, TokenizeReply,
 };
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -114,43 +115,31 @@ impl Preparer<'_> {
         generates(self.model)?;
         let (model, options) = (self.model, &self.preset.options(&params.options));
         let fit = Fit::new(options, self.n_ctx)?;
-        let conversation = Conversation::new(&self.renderer, &self.preset, params);
+        let conversation = Conversation::new(&self.renderer, &self.preset, params)?;
         let (rendered, prompt, dropped) = conversation.prompt(&fit)?;
-        if !params.tools.is_empty() && params.tool_choice != ToolChoice::None && !rendered.tools {
-            return Err(RpcError::new(
-                ErrorKind::Unsupported,
-                "this model's chat template knows no tools",
-            )
-            .with_hint("send the request without tools, or use a model that was made for them"));
-        }
         let mut first = self.request(asker, options, &fit, || conversation.n_system(&prompt))?;
         first.n_public = self.public.of(&self.renderer, &self.preset, conversation.think, &prompt);
         first.prompt = prompt;
         first.stops.extend_from_slice(&rendered.stops);
-        first.thinking = thinking(
-            model,
-            &rendered,
-            params.think_tokens,
-            // The template's own grammar begins with the thoughts; a format is the answer's.
-            params.format.is_none(),
-        )?;
+        let thinks_by_grammar = params.format.is_none() && rendered.calls.grammar_thinks;
+        first.thinking = thinking(model, &rendered, params.think_tokens, thinks_by_grammar)?;
         first.spelled =
             rendered.spelled.iter().filter_map(|text| single_token(model, text)).collect();
         let n_wanted = candidates::wanted(options)?;
         let requests = candidates::requests(first, n_wanted, || match &params.format {
-            Some(_) if params.tool_choice == ToolChoice::Required => Err(RpcError::new(
+            Some(_) if conversation.offer.must_call => Err(RpcError::new(
                 ErrorKind::InvalidParams,
                 "a `format` and a required tool call exclude each other",
             )
             .with_hint("leave out one of them")),
             Some(format) => self.formats.constraint(format).map(Some),
-            None => {
-                let grammar = rendered.grammar.as_ref();
-                grammar.map(|grammar| Ok(self.formats.grammar(grammar)?.into())).transpose()
-            }
+            None => rendered.calls.constraint(model),
         })?;
-        let parsing = || rendered.reading.clone().map(Parsing::new);
-        let answers = (0..n_wanted).map(|at| Answer::new(model, at, parsing())).collect();
+        let parsing = |at: u32| {
+            let seed = asker.seed.wrapping_add(at.into());
+            rendered.reading.clone().map(|reading| Parsing::new(reading, seed))
+        };
+        let answers = (0..n_wanted).map(|at| Answer::new(model, at, parsing(at))).collect();
         let answers = Answers::new(true, answers, dropped);
         let _ = self.present.send(Present::Begin { id: asker.id, answers });
         Ok(submit(requests, options))

@@ -210,6 +210,8 @@ fn timings(all: &[Complete]) -> Timings {
 
 fn chat_answer(Complete { message, finish, logprobs, .. }: Complete) -> ChatAnswer {
     let finish = match reason(finish) {
+        // A call that was cut off is none.
+        reason @ (FinishReason::MaxTokens | FinishReason::ContextFull) => reason,
         _ if !message.tool_calls.is_empty() => FinishReason::ToolCalls,
         reason => reason,
     };

@@ -3,9 +3,9 @@
 
 use super::preset::Preset;
 use super::render::Renderer;
-use crate::chat_template::Chat;
+use super::tools::Offer;
 use hearth_abi::raw::Token;
-use hearth_protocol::{Message, Role, ToolChoice};
+use hearth_protocol::{Message, Role};
 
 /// Learned at the first chat, for each answer to whether to think: none, no and yes.
 #[derive(Default)]
@@ -28,9 +28,9 @@ impl PublicPrefix {
             let [one, other] = ["a", "z"].map(|text| {
                 let messages = preset.begin(&[Message::text(Role::User, text)]);
                 let messages: Vec<&Message> = messages.iter().collect();
-                let chat = Chat { messages: &messages, tools: &[], think };
                 // A template that refuses has no public beginning.
-                let (_, tokens) = renderer.chat(&chat, ToolChoice::Auto).unwrap_or_default();
+                let (_, tokens) =
+                    renderer.chat(&messages, &Offer::default(), think).unwrap_or_default();
                 tokens
             });
             let n = common(&one, &other);

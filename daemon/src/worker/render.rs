@@ -1,13 +1,14 @@
 //! From a chat to a prompt: by the template that the manifest has in Go's language, or else by the plugin, which knows the
 //! one in the weights.
 
-use super::answer::Reading;
+use super::parsing::Reading;
 use super::prepare::refused;
+use super::tools::{Calls, Offer};
 use crate::chat_template::{Chat, ChatTemplate};
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_gotemplate::TemplateError;
-use hearth_protocol::{ErrorKind, Message, Role, RpcError, Tool, ToolChoice};
+use hearth_protocol::{ErrorKind, Message, Role, RpcError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -20,10 +21,7 @@ pub(super) struct Rendered {
     pub(super) thoughts: Option<(String, Vec<String>)>,
     /// Texts that have to be seen in the answer even where one token stands for them.
     pub(super) spelled: Vec<String>,
-    /// GBNF that the answer has to follow.
-    pub(super) grammar: Option<String>,
-    /// The template has a place for tools.
-    pub(super) tools: bool,
+    pub(super) calls: Calls,
     /// `None`: the answer is its text.
     pub(super) reading: Option<Reading>,
 }
@@ -55,13 +53,19 @@ impl Renderer {
 
     pub(super) fn chat(
         &self,
-        chat: &Chat<'_>,
-        choice: ToolChoice,
+        messages: &[&Message],
+        offer: &Offer<'_>,
+        think: Option<bool>,
     ) -> Result<(Rendered, Vec<Token>), RpcError> {
         match &self.template {
-            None => self.by_plugin(chat, choice),
-            Some(Ok(template)) => self.by_template(template, chat, choice),
             Some(Err(error)) => Err(broken(error)),
+            // Tools that it has no place for are left to the plugin, and required calls, for which only that has a grammar.
+            Some(Ok(template))
+                if offer.tools.is_empty() || template.abilities().tools && !offer.must_call =>
+            {
+                self.by_template(template, &Chat { messages, tools: &offer.tools, think })
+            }
+            _ => self.by_plugin(messages, offer, think.unwrap_or(true)),
         }
     }
 
@@ -83,30 +87,16 @@ impl Renderer {
         &self,
         template: &ChatTemplate,
         chat: &Chat<'_>,
-        choice: ToolChoice,
     ) -> Result<(Rendered, Vec<Token>), RpcError> {
-        let tools = match choice {
-            ToolChoice::None => &[],
-            ToolChoice::Required if !chat.tools.is_empty() => {
-                return Err(RpcError::new(
-                    ErrorKind::Unsupported,
-                    "a model with a template in Go's language cannot be made to call a tool",
-                )
-                .with_hint("leave `tool_choice` at `auto`"));
-            }
-            _ => chat.tools,
-        };
-        let chat = Chat { tools, ..*chat };
-        let prompt = template.render(&chat).map_err(|error| broken(&error))?;
-        let reader = template.reader(&prompt, tools, chat.think == Some(true));
+        let prompt = template.render(chat).map_err(|error| broken(&error))?;
+        let reader = template.reader(&prompt, chat.tools, chat.think == Some(true));
         let thoughts =
             reader.think_tags().map(|(open, close)| (open.to_string(), vec![close.to_string()]));
         let rendered = Rendered {
             stops: Vec::new(),
             thoughts,
             spelled: reader.tags().map(String::from).collect(),
-            grammar: None,
-            tools: template.abilities().tools,
+            calls: Calls::default(),
             reading: (!reader.is_plain()).then_some(Reading::Tags(reader)),
         };
         Ok((rendered, self.tokens(&prompt)?))
@@ -126,21 +116,14 @@ impl Renderer {
 
     fn by_plugin(
         &self,
-        chat: &Chat<'_>,
-        choice: ToolChoice,
+        messages: &[&Message],
+        offer: &Offer<'_>,
+        think: bool,
     ) -> Result<(Rendered, Vec<Token>), RpcError> {
         let mut request = Map::new();
-        request.insert("messages".into(), chat.messages.iter().copied().map(message).collect());
-        if !chat.tools.is_empty() {
-            request.insert("tools".into(), chat.tools.iter().copied().map(tool).collect());
-            let choice = match choice {
-                ToolChoice::Auto => "auto",
-                ToolChoice::Required => "required",
-                ToolChoice::None => "none",
-            };
-            request.insert("tool_choice".into(), choice.into());
-        }
-        request.insert("thinking".into(), chat.think.into());
+        request.insert("messages".into(), messages.iter().copied().map(message).collect());
+        offer.describe(&mut request);
+        request.insert("thinking".into(), think.into());
         let answer =
             self.model.chat_render(&Value::Object(request).to_string()).map_err(refused)?;
         let answer: RenderAnswer = serde_json::from_str(&answer).map_err(|error| {
@@ -150,14 +133,12 @@ impl Renderer {
             )
         })?;
         let tokens = self.model.tokenize(&answer.prompt, false, true).map_err(refused)?;
-        let follows = !answer.grammar.is_empty() && !answer.grammar_lazy;
         let model = Arc::clone(&self.model);
         let rendered = Rendered {
             stops: answer.stops,
             thoughts: answer.thinks.then_some((answer.think_start, answer.think_ends)),
             spelled: answer.preserved,
-            grammar: follows.then_some(answer.grammar),
-            tools: answer.tools,
+            calls: answer.calls,
             reading: (!answer.plain).then_some(Reading::Plugin { model, parser: answer.parser }),
         };
         Ok((rendered, tokens))
@@ -179,10 +160,8 @@ struct RenderAnswer {
     plain: bool,
     #[serde(default)]
     parser: String,
-    #[serde(default)]
-    grammar: String,
-    #[serde(default)]
-    grammar_lazy: bool,
+    #[serde(flatten)]
+    calls: Calls,
     #[serde(default)]
     preserved: Vec<String>,
     #[serde(default)]
@@ -191,8 +170,6 @@ struct RenderAnswer {
     think_start: String,
     #[serde(default)]
     think_ends: Vec<String>,
-    #[serde(default)]
-    tools: bool,
 }
 
 /// In the shape of OpenAI's chat completions, which the plugin reads.
@@ -219,12 +196,4 @@ fn message(message: &Message) -> Value {
         object.insert("tool_call_id".into(), id.as_str().into());
     }
     Value::Object(object)
-}
-
-fn tool(tool: &Tool) -> Value {
-    let parameters = if tool.parameters.is_null() { json!({}) } else { tool.parameters.clone() };
-    json!({
-        "type": "function",
-        "function": { "name": tool.name, "description": tool.description, "parameters": parameters },
-    })
 }

@@ -23,6 +23,7 @@ pub const fn grammar_table<M: GrammarModel>() -> raw::GrammarExt {
         destroy: grammar_destroy::<M>,
         mask: grammar_mask::<M>,
         accept: grammar_accept::<M>,
+        accept_text: grammar_accept_text::<M>,
     }
 }
 
@@ -152,6 +153,21 @@ unsafe extern "C" fn grammar_accept<M: GrammarModel>(
 ) -> raw::RawStatus {
     // SAFETY: a grammar of ours on the engine thread.
     unsafe { guard(error, || handle.cast::<M::Grammar>().as_mut().ok_or_else(null)?.accept(token)) }
+}
+
+unsafe extern "C" fn grammar_accept_text<M: GrammarModel>(
+    handle: *mut raw::Grammar,
+    taken: *const c_char,
+    taken_len: usize,
+    error: *mut raw::Error,
+) -> raw::RawStatus {
+    // SAFETY: a grammar of ours on the engine thread; the text is lent by the host for the call.
+    unsafe {
+        guard(error, || {
+            let grammar = handle.cast::<M::Grammar>().as_mut().ok_or_else(null)?;
+            grammar.accept_text(slice(taken.cast::<u8>(), taken_len)?)
+        })
+    }
 }
 
 unsafe extern "C" fn lora_open<M: LoraModel>(

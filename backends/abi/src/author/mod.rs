@@ -129,6 +129,8 @@ pub trait Grammar: Send + 'static {
     fn mask(&mut self, tokens: &[Token], logits: &mut [f32]) -> Result<()>;
     /// Takes the token that was chosen.
     fn accept(&mut self, token: Token) -> Result<()>;
+    /// Takes text. What does not fit is refused and changes nothing.
+    fn accept_text(&mut self, text: &[u8]) -> Result<()>;
 }
 
 /// `hearth.lora/1`

@@ -261,7 +261,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "parse answers the JSON object of the header and loses no text",
         powers::chat_parse,
     ),
-    foul("grammar", "mask leaves what may come next, accept refuses the rest", powers::grammar),
+    foul(
+        "grammar",
+        "mask leaves what may come next, accept and accept_text refuse the rest",
+        powers::grammar,
+    ),
     fair(
         "adapters",
         "a file that is no adapter is refused, and attaching none works",

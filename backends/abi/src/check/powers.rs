@@ -128,13 +128,13 @@ pub(super) fn chat_render(bench: &mut Bench) -> Step {
     let model = bench.model()?;
     for request in [plain_request(), tools_request()] {
         let Some(answer) = render(&model, &request)? else { continue };
-        for key in ["prompt", "parser", "grammar", "think_start"] {
+        for key in ["prompt", "parser", "grammar", "grammar_prefix", "think_start"] {
             ensure!(answer[key].is_string(), "`{key}` of render's answer is not a string");
         }
         for key in ["stops", "triggers", "preserved", "think_ends"] {
             ensure!(answer[key].is_array(), "`{key}` of render's answer is not an array");
         }
-        for key in ["plain", "grammar_lazy", "thinks"] {
+        for key in ["plain", "grammar_lazy", "grammar_thinks", "thinks"] {
             ensure!(answer[key].is_boolean(), "`{key}` of render's answer is not a truth value");
         }
         let prompt = answer["prompt"].as_str().unwrap_or_default();
@@ -273,7 +273,20 @@ pub(super) fn grammar(bench: &mut Bench) -> Step {
     ensure!(!next.is_empty(), "mask allows nothing after a whole answer, not even its end");
     let others = next.iter().find(|(token, _)| !model.token_is_end(*token));
     ensure!(others.is_none(), "mask allows {others:?} after a whole answer");
-    must("accept of the end", grammar.accept(next[0].0))
+    must("accept of the end", grammar.accept(next[0].0))?;
+    let mut grammar = must("create", compile("root ::= \"yes, \" [a-z]+"))?;
+    must("accept_text", grammar.accept_text(b"ye"))?;
+    must_fail(
+        "accept_text of what does not fit",
+        grammar.accept_text(b"s, NO"),
+        &[Status::InvalidArgument],
+    )?;
+    let next = allowed(&model, &mut grammar, &all)?;
+    let fits =
+        |text: &str| text.starts_with('s') && "s, ".starts_with(text.get(..3).unwrap_or(text));
+    let other = next.iter().find(|(_, text)| !fits(text));
+    ensure!(other.is_none(), "mask allows {other:?} after \"ye\" and a text that was refused");
+    must("accept_text", grammar.accept_text(b"s, a"))
 }
 
 pub(super) fn adapters(bench: &mut Bench) -> Step {

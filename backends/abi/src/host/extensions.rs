@@ -154,6 +154,15 @@ impl Grammar {
         // SAFETY: a live grammar.
         call(|error| unsafe { (self.table.accept)(self.handle.as_ptr(), token, error) })
     }
+
+    /// Takes text that was not chosen as tokens. What does not fit is refused and changes nothing.
+    pub fn accept_text(&mut self, text: &[u8]) -> Result<()> {
+        // SAFETY: a live grammar; the text has the length given.
+        call(|error| unsafe {
+            let (text, len) = (text.as_ptr().cast::<c_char>(), text.len());
+            (self.table.accept_text)(self.handle.as_ptr(), text, len, error)
+        })
+    }
 }
 
 impl Drop for Grammar {

@@ -3,9 +3,11 @@
 #include "common/chat.h"
 
 #include "chat.h"
+#include "common/chat-peg-parser.h"
 #include "common/common.h"
 #include "common/json-schema-to-grammar.h"
 #include "common/json.h"
+#include "tools.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -14,11 +16,20 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 using templates_ptr = std::shared_ptr<common_chat_templates>;
-using parser_ptr    = std::shared_ptr<const common_chat_parser_params>;
+
+// What it takes to read an answer.
+struct reader {
+    common_chat_parser_params params;
+    std::vector<std::string>  think_ends;
+};
+
+using reader_ptr = std::shared_ptr<const reader>;
 
 // The entries last used, by their source text. Entries stay alive for whoever still holds the pointer.
 template <typename Value> class recent {
@@ -53,7 +64,7 @@ template <typename Value> class recent {
 struct hearth_shim_chat {
     const llama_model *   model;
     recent<templates_ptr> templates;
-    recent<parser_ptr>    parsers;
+    recent<reader_ptr>    readers;
 };
 
 static templates_ptr templates_for(hearth_shim_chat * chat, const std::string & source) {
@@ -66,29 +77,32 @@ static templates_ptr templates_for(hearth_shim_chat * chat, const std::string & 
     });
 }
 
-static parser_ptr parser_for(hearth_shim_chat * chat, const std::string & text) {
-    return chat->parsers.get(text, [&] {
+static reader_ptr reader_for(hearth_shim_chat * chat, const std::string & text) {
+    return chat->readers.get(text, [&] {
         const common_json source         = common_json::parse(text);
-        auto              params         = std::make_shared<common_chat_parser_params>();
-        params->format                   = static_cast<common_chat_format>(source.at("format").get<int>());
-        params->generation_prompt        = source.at("generation_prompt").get<std::string>();
-        params->reasoning_format         = COMMON_REASONING_FORMAT_DEEPSEEK;
+        auto              made           = std::make_shared<reader>();
+        made->params.format              = static_cast<common_chat_format>(source.at("format").get<int>());
+        made->params.generation_prompt   = source.at("generation_prompt").get<std::string>();
+        made->params.reasoning_format    = COMMON_REASONING_FORMAT_DEEPSEEK;
+        made->think_ends                 = source.at("think_ends").get<std::vector<std::string>>();
         const std::string parser         = source.at("parser").get<std::string>();
         if (!parser.empty()) {
-            params->parser.load(parser);
+            made->params.parser.load(parser);
         }
-        return parser_ptr(params);
+        return reader_ptr(made);
     });
 }
 
-static common_chat_templates_inputs inputs_from(const common_json & request) {
+static common_chat_templates_inputs inputs_from(const common_chat_templates * templates, const common_json & request) {
     common_chat_templates_inputs inputs;
     inputs.messages            = common_chat_msgs_parse_oaicompat(request.at("messages"));
     inputs.tools               = common_chat_tools_parse_oaicompat(request.value("tools", common_json()));
     inputs.tool_choice         = common_chat_tool_choice_parse_oaicompat(request.value("tool_choice", "auto"));
-    inputs.parallel_tool_calls = request.value("parallel_tool_calls", false);
     inputs.enable_thinking     = request.value("thinking", true);
     inputs.reasoning_format    = COMMON_REASONING_FORMAT_DEEPSEEK;
+    const common_json parallel = request.value("parallel_tool_calls", common_json());
+    inputs.parallel_tool_calls = parallel.is_boolean() ? parallel.get<bool>()
+                                                       : common_chat_templates_get_caps(templates)["supports_parallel_tool_calls"];
     const common_json schema   = request.value("json_schema", common_json());
     if (!schema.is_null()) {
         inputs.json_schema = schema.dump();
@@ -112,21 +126,16 @@ static std::string with_bos(const llama_vocab * vocab, std::string prompt) {
     return prompt.compare(0, text.size(), text) == 0 ? prompt : text + prompt;
 }
 
-static common_json trigger_json(const llama_vocab * vocab, const common_chat_params & params,
-                                const common_grammar_trigger & trigger) {
-    static const char * const names[] = { "token", "word", "pattern", "pattern_full" };
-    std::string type  = names[trigger.type];
-    llama_token token = trigger.token;
-    const auto & kept = params.preserved_tokens;
-    if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD && std::count(kept.begin(), kept.end(), trigger.value) > 0) {
-        // A word that is one control token never shows up in the text, so it has to be recognised as a token.
-        const auto tokens = common_tokenize(vocab, trigger.value, false, true);
-        if (tokens.size() == 1) {
-            type  = "token";
-            token = tokens[0];
-        }
+// Words are looked for in the text. Where one is a control token, the answer spells it, as `preserved` says.
+static common_json trigger_json(const common_grammar_trigger & trigger) {
+    switch (trigger.type) {
+        case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN:
+            return common_json::object({ { "type", "pattern" }, { "value", trigger.value } });
+        case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL:
+            return common_json::object({ { "type", "pattern" }, { "value", "^(?:" + trigger.value + ")$" } });
+        default:
+            return common_json::object({ { "type", "word" }, { "value", trigger.value } });
     }
-    return common_json::object({ { "type", type }, { "value", trigger.value }, { "token", token } });
 }
 
 // True if the parser hands every text on as content, tried on one that has a little of every markup.
@@ -149,16 +158,6 @@ static bool is_plain(const common_chat_parser_params & params) {
     }
 }
 
-// A template that knows no tools leaves them out without a word.
-static bool offers_tools(const common_chat_templates * templates, const common_chat_templates_inputs & inputs,
-                         const common_chat_params & params) {
-    if (inputs.tools.empty() || inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_NONE) {
-        return false;
-    }
-    auto caps = common_chat_templates_get_caps(templates);
-    return caps["supports_tools"] || caps["supports_tool_calls"] || !params.grammar.empty();
-}
-
 // Some templates begin the reasoning themselves, and others begin and end it when none is wanted.
 static bool ends_inside(const std::string & prompt, const std::string & start, const std::vector<std::string> & ends) {
     const size_t begun = start.empty() ? std::string::npos : prompt.rfind(start);
@@ -170,27 +169,30 @@ static bool ends_inside(const std::string & prompt, const std::string & start, c
 static std::string render(hearth_shim_chat * chat, const std::string & text) {
     const common_json        request   = common_json::parse(text);
     const templates_ptr      templates = templates_for(chat, request.value("template", ""));
-    const auto               inputs    = inputs_from(request);
+    const auto               inputs    = inputs_from(templates.get(), request);
     const llama_vocab *      vocab     = llama_model_get_vocab(chat->model);
-    const common_chat_params params    = common_chat_templates_apply(templates.get(), inputs);
+    const hearth_chat_params applied   = hearth_shim_apply(templates.get(), inputs);
+    const common_chat_params & params  = applied.params;
 
     const std::string parser = common_json::object({
                                    { "format", static_cast<int>(params.format) },
                                    { "generation_prompt", params.generation_prompt },
                                    { "parser", params.parser },
+                                   { "think_ends", params.thinking_end_tags },
                                }).dump_safe();
-    std::string grammar = params.grammar;
+    const bool  grammar_is_whole = !params.grammar.empty() && !applied.grammar_is_answer;
+    std::string grammar          = params.grammar;
     if (grammar.empty() && !inputs.json_schema.empty()) {
         grammar = json_schema_to_grammar(common_json::parse(inputs.json_schema), true);
-    } else if (!grammar.empty() && !params.grammar_lazy && !params.generation_prompt.empty()) {
-        // Such a grammar begins with the end of the prompt; hearth_shim_grammar_new skips it.
-        grammar = HEARTH_SHIM_GRAMMAR_SKIP + common_json::make(params.generation_prompt).dump_safe() + "\n" + grammar;
     }
     common_json triggers = common_json::array();
     for (const auto & trigger : params.grammar_triggers) {
-        triggers.push_back(trigger_json(vocab, params, trigger));
+        // Nothing but Functionary's looks ahead; its calls are read, and not held to anything.
+        if (trigger.value.find("(?!") == std::string::npos) {
+            triggers.push_back(trigger_json(trigger));
+        }
     }
-    const bool plain = inputs.tools.empty() && !params.supports_thinking && is_plain(*parser_for(chat, parser));
+    const bool plain = inputs.tools.empty() && !params.supports_thinking && is_plain(reader_for(chat, parser)->params);
     const bool thinks  = params.supports_thinking && inputs.enable_thinking && !params.thinking_end_tags.empty();
     const bool is_open = ends_inside(params.prompt, params.thinking_start_tag, params.thinking_end_tags);
     return common_json::object({
@@ -199,23 +201,71 @@ static std::string render(hearth_shim_chat * chat, const std::string & text) {
                { "plain", plain },
                { "parser", parser },
                { "grammar", grammar },
+               { "grammar_prefix", grammar_is_whole ? params.generation_prompt : "" },
+               { "grammar_thinks", grammar_is_whole },
                { "grammar_lazy", params.grammar_lazy },
                { "triggers", triggers },
                { "preserved", params.preserved_tokens },
                { "thinks", thinks },
                { "think_start", is_open ? "" : params.thinking_start_tag },
                { "think_ends", params.thinking_end_tags },
-               { "tools", offers_tools(templates.get(), inputs, params) },
            }).dump_safe();
 }
 
+static bool is_object(const std::string & arguments) {
+    try {
+        return common_json::parse(arguments).is_object();
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
+// Reads an answer that is over. What is no whole part of it, because it was cut off, is content, or reasoning if that was cut.
+static common_chat_msg read_whole(const std::string & text, const reader & from) {
+    common_chat_msg          message = common_chat_parse(text, false, from.params);
+    const std::string        input   = from.params.generation_prompt + text;
+    common_peg_parse_context strict(input);
+    if (from.params.parser.empty() || from.params.parser.parse(strict).success()) {
+        return message;
+    }
+    common_peg_parse_context ctx(input, COMMON_PEG_PARSE_FLAG_LENIENT);
+    size_t                   end = from.params.generation_prompt.size();
+    size_t                   n_calls = 0;
+    std::string *            open    = nullptr;
+    ctx.ast.visit(from.params.parser.parse(ctx), [&](const common_peg_ast_node & node) {
+        const bool is_reasoning = node.tag == common_chat_peg_builder::REASONING;
+        if (is_reasoning || node.tag == common_chat_peg_builder::CONTENT) {
+            end  = std::max(end, node.end);
+            open = is_reasoning && node.is_partial ? &message.reasoning_content : nullptr;
+        } else if (node.tag == common_chat_peg_builder::TOOL && !node.is_partial) {
+            end = std::max(end, node.end);
+            ++n_calls;
+        }
+    });
+    message.tool_calls.resize(std::min(n_calls, message.tool_calls.size()));
+    if (open == nullptr && message.content.empty() && message.tool_calls.empty()) {
+        for (const std::string & tag : from.think_ends) {
+            const size_t at = input.find_first_not_of(" \t\r\n", end);
+            end = at != std::string::npos && input.compare(at, tag.size(), tag) == 0 ? at + tag.size() : end;
+        }
+    }
+    (open == nullptr ? message.content : *open) += input.substr(end);
+    return message;
+}
+
 static std::string parse(hearth_shim_chat * chat, const std::string & parser, const std::string & text, bool partial) {
-    const parser_ptr params = parser_for(chat, parser);
+    const reader_ptr from = reader_for(chat, parser);
     common_chat_msg  message;
     try {
-        message = common_chat_parse(text, partial, *params);
+        message = partial ? common_chat_parse(text, true, from->params) : read_whole(text, *from);
+        for (const auto & call : message.tool_calls) {
+            if (!partial && !is_object(call.arguments)) {
+                throw std::runtime_error("the arguments are no JSON object");
+            }
+        }
     } catch (const std::exception &) {
         // What cannot be read as the model's format is content: no text is ever lost.
+        message         = common_chat_msg();
         message.content = text;
     }
     common_json calls = common_json::array();

@@ -2,11 +2,8 @@
 
 #include "engine.h"
 
-#include "common/common.h"
-#include "common/json.h"
 #include "common/log.h"
 #include "llama-context.h"
-#include "llama-cpp.h"
 #include "llama-ext.h"
 #include "llama-grammar.h"
 #include "llama-model.h"
@@ -15,6 +12,7 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 void hearth_shim_write_message(char * message, const char * text) {
     size_t len = 0;
@@ -39,18 +37,6 @@ template <typename Body> static bool guarded(char * message, Body body) noexcept
         hearth_shim_write_message(message, "unknown exception");
     }
     return false;
-}
-
-// Accepts the tokens of a text, as llama.cpp's own sampler does with the end of the prompt.
-static void skip_text(const llama_vocab * vocab, llama_sampler * grammar, const std::string & text) {
-    const auto tokens = common_tokenize(vocab, text, false, true);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        const std::string piece = common_token_to_piece(vocab, tokens[i], true);
-        // Some tokenizers put a space before the first token that is not in the text.
-        if (i > 0 || piece.empty() || piece[0] != ' ' || text[0] == ' ') {
-            llama_sampler_accept(grammar, tokens[i]);
-        }
-    }
 }
 
 static const char * skip_space_and_comments(const char * at) {
@@ -148,7 +134,7 @@ uint64_t hearth_shim_context_bytes(const llama_context * context) {
     return bytes;
 }
 
-bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const char * root, llama_sampler ** grammar,
+bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const char * root, llama_grammar ** grammar,
                              char * message) {
     return guarded(message, [&] {
         llama_grammar_parser parser(vocab);
@@ -164,22 +150,31 @@ bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const
         if (parser.symbol_ids.count(root) == 0) {
             throw std::runtime_error("there is no rule `" + std::string(root) + "`");
         }
-        llama_sampler_ptr created(llama_sampler_init_grammar(vocab, text, root));
-        static const std::string skip = HEARTH_SHIM_GRAMMAR_SKIP;
-        if (created && std::strncmp(text, skip.c_str(), skip.size()) == 0) {
-            const char * json = text + skip.size();
-            skip_text(vocab, created.get(), common_json::parse(std::string(json, std::strcspn(json, "\r\n"))).get<std::string>());
-        }
-        *grammar = created.release();
+        *grammar = llama_grammar_init_impl(vocab, text, root, false, nullptr, 0, nullptr, 0);
     });
 }
 
-bool hearth_shim_grammar_apply(llama_sampler * grammar, llama_token_data_array * tokens, char * message) {
-    return guarded(message, [&] { llama_sampler_apply(grammar, tokens); });
+void hearth_shim_grammar_free(llama_grammar * grammar) {
+    llama_grammar_free_impl(grammar);
 }
 
-bool hearth_shim_grammar_accept(llama_sampler * grammar, llama_token token, char * message) {
-    return guarded(message, [&] { llama_sampler_accept(grammar, token); });
+bool hearth_shim_grammar_apply(const llama_grammar * grammar, llama_token_data_array * tokens, char * message) {
+    return guarded(message, [&] { llama_grammar_apply_impl(*grammar, tokens); });
+}
+
+bool hearth_shim_grammar_accept(llama_grammar * grammar, llama_token token, char * message) {
+    return guarded(message, [&] { llama_grammar_accept_impl(*grammar, token); });
+}
+
+bool hearth_shim_grammar_accept_text(llama_grammar ** grammar, const char * text, size_t text_len, char * message) {
+    llama_grammar * next = nullptr;
+    const bool      fits = guarded(message, [&] {
+        next = llama_grammar_clone_impl(**grammar);
+        llama_grammar_accept_str(*next, std::string(text, text_len));
+        std::swap(*grammar, next);
+    });
+    llama_grammar_free_impl(next);
+    return fits;
 }
 
 void hearth_shim_silence_common(void) {

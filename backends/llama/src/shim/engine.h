@@ -6,11 +6,9 @@
 
 #include "llama.h"
 
-#define HEARTH_SHIM_MESSAGE 512
+struct llama_grammar;
 
-// First line of a grammar that expects the end of the prompt before the answer: this, and the text as a JSON string. A
-// comment in GBNF, so that the grammar means the same to other readers.
-#define HEARTH_SHIM_GRAMMAR_SKIP "# hearth skips: "
+#define HEARTH_SHIM_MESSAGE 512
 
 extern "C" {
 
@@ -48,12 +46,14 @@ bool hearth_shim_seq_shift(llama_context * context, llama_seq_id seq, llama_pos 
 // Bytes a context takes for its memory and compute buffers, over all devices.
 uint64_t hearth_shim_context_bytes(const llama_context * context);
 
-// Parses the grammar before llama.cpp does, because llama.cpp writes parse errors and the grammar to stderr. A line of
-// HEARTH_SHIM_GRAMMAR_SKIP is obeyed.
-bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const char * root, llama_sampler ** grammar,
+// Parses the grammar before llama.cpp does, because llama.cpp writes parse errors and the grammar to stderr.
+bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const char * root, llama_grammar ** grammar,
                              char * message);
-bool hearth_shim_grammar_apply(llama_sampler * grammar, llama_token_data_array * tokens, char * message);
-bool hearth_shim_grammar_accept(llama_sampler * grammar, llama_token token, char * message);
+void hearth_shim_grammar_free(llama_grammar * grammar);
+bool hearth_shim_grammar_apply(const llama_grammar * grammar, llama_token_data_array * tokens, char * message);
+bool hearth_shim_grammar_accept(llama_grammar * grammar, llama_token token, char * message);
+// Replaces the grammar by one that has taken the text; after false it is as it was.
+bool hearth_shim_grammar_accept_text(llama_grammar ** grammar, const char * text, size_t text_len, char * message);
 
 // llama.cpp's common library has a log of its own, on stdout and stderr, which may quote messages and answers.
 void hearth_shim_silence_common(void);

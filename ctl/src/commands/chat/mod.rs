@@ -144,6 +144,7 @@ impl Chat<'_> {
         let path = self.session.path().to_owned();
         let params = LoadParams {
             model: self.model.clone(),
+            draft: None,
             keep_alive: self.args.keep_alive.keep_alive,
             request: None,
         };
@@ -233,6 +234,7 @@ impl Chat<'_> {
             messages: self.conversation.with_question(&prompt),
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
+            parallel_tool_calls: None,
             format: None,
             think: self.settings.think,
             think_tokens: None,

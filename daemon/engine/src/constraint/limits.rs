@@ -24,7 +24,8 @@ pub(super) fn set(limits: &mut ParserLimits) {
     limits.max_lexer_states = 50_000;
 }
 
-pub(super) fn check(rule: Rule<'_>) -> Result<(), ConstraintError> {
+/// Refuses what nests too deep or is too large to be compiled.
+pub fn check(rule: Rule<'_>) -> Result<(), ConstraintError> {
     let (deepest, size) = match rule {
         Rule::Json => return Ok(()),
         Rule::Regex(text) | Rule::Lark(text) => (nesting(text), text.len()),

@@ -3,6 +3,8 @@
 //! JSON schemas, regular expressions and Lark grammars are llguidance's (`guide.rs`); GBNF is the plugin's. The sampler
 //! chooses freely, the choice is checked, and only if it is refused are the logits masked and the choice made again. So
 //! a rule that cuts the distribution, such as top-k, sees forbidden tokens only where the first choice was allowed anyway.
+//!
+//! The plugin's may be lazy (`trigger.rs`): the answer is free until a trigger, such as the beginning of a tool call.
 
 mod guide;
 mod guided;
@@ -10,11 +12,14 @@ mod limits;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
 pub use guide::{Guide, Rule};
 pub use guided::Guided;
 use hearth_abi::host::Grammar;
 use hearth_abi::raw::Token;
+pub use limits::check;
+pub use trigger::Triggers;
 
 /// Why a rule is no constraint, or a constraint cannot be followed further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,18 +52,19 @@ impl Constraint {
         }
     }
 
-    /// Takes the token that was chosen, which must be allowed.
-    pub(crate) fn accept(&mut self, token: Token) -> Result<(), ConstraintError> {
+    /// Takes the token that was chosen, which must be allowed, and its text.
+    pub(crate) fn accept(&mut self, token: Token, piece: &[u8]) -> Result<(), ConstraintError> {
         match self {
             Self::Guided(guided) => guided.accept(token),
-            Self::Plugin(plugin) => plugin.grammar.accept(token).map_err(from_plugin),
+            Self::Plugin(plugin) => plugin.accept(token, piece),
         }
     }
 }
 
-impl From<Grammar> for Constraint {
-    fn from(grammar: Grammar) -> Self {
-        Self::Plugin(PluginGrammar { grammar, vocabulary: Vec::new() })
+impl Constraint {
+    /// A grammar of the plugin's that holds from a trigger on; without triggers, from the start.
+    pub fn of_plugin(grammar: Grammar, triggers: Option<Triggers>) -> Self {
+        Self::Plugin(PluginGrammar { grammar, vocabulary: Vec::new(), triggers })
     }
 }
 
@@ -68,10 +74,15 @@ pub struct PluginGrammar {
     grammar: Grammar,
     /// All tokens in order, once a whole vocabulary had to be masked.
     vocabulary: Vec<Token>,
+    /// While the grammar does not hold yet.
+    triggers: Option<Triggers>,
 }
 
 impl PluginGrammar {
     fn allows(&mut self, token: Token) -> Result<bool, ConstraintError> {
+        if self.triggers.is_some() {
+            return Ok(true);
+        }
         let mut asked = [0.0];
         self.grammar.mask(&[token], &mut asked).map_err(from_plugin)?;
         Ok(asked[0] > f32::NEG_INFINITY)
@@ -82,6 +93,20 @@ impl PluginGrammar {
             self.vocabulary = (0..).take(logits.len()).collect();
         }
         self.grammar.mask(&self.vocabulary, logits).map_err(from_plugin)
+    }
+
+    fn accept(&mut self, token: Token, piece: &[u8]) -> Result<(), ConstraintError> {
+        match &mut self.triggers {
+            None => self.grammar.accept(token).map_err(from_plugin),
+            Some(triggers) => {
+                // What begins like a call and is none stays text.
+                let grammar = &mut self.grammar;
+                if triggers.take(piece, |text| grammar.accept_text(text).is_ok()) {
+                    self.triggers = None;
+                }
+                Ok(())
+            }
+        }
     }
 }
 

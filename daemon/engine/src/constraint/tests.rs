@@ -40,7 +40,7 @@ fn walk(guide: &Guide, rule: Rule<'_>, seed: u64, most: usize) -> Result<Vec<u8>
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let Some(token) = allowed.get((state >> 33) as usize % allowed.len().max(1)) else { break };
-        constraint.accept(*token)?;
+        constraint.accept(*token, &[])?;
         if *token == END {
             return Ok(text);
         }
@@ -120,7 +120,7 @@ fn a_dropped_constraint_leaves_the_thread_to_others() {
     let guide = guide();
     for _ in 0..50 {
         let mut dropped = guide.compile(Rule::Json).unwrap();
-        dropped.accept(Token::from(b'{')).unwrap();
+        dropped.accept(Token::from(b'{'), b"{").unwrap();
     }
     assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
 }
@@ -129,7 +129,7 @@ fn a_dropped_constraint_leaves_the_thread_to_others() {
 fn what_is_not_allowed_ends_the_constraint_and_not_the_thread() {
     let guide = guide();
     let mut constraint = guide.compile(Rule::Regex("ab")).unwrap();
-    constraint.accept(Token::from(b'z')).unwrap();
+    constraint.accept(Token::from(b'z'), b"z").unwrap();
     assert!(constraint.allows(Token::from(b'a')).is_err());
     assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
 }

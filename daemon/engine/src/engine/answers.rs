@@ -63,7 +63,6 @@ impl Engine {
         }
         sequence.n_accepted += n_right;
         match end {
-            Ok(None) if self.config.speculate => sequence.lookup.follow(&sequence.tokens),
             Ok(None) => {}
             Ok(Some(FinishReason::ContextFull)) if sequence.can_shift() => self.shift(at)?,
             Ok(Some(reason)) => {
@@ -145,7 +144,7 @@ impl Engine {
         if let Some(constraint) = &mut sequence.constraint
             && is_answer
         {
-            constraint.accept(token)?;
+            constraint.accept(token, &piece)?;
         }
         if was_chosen && let Some(logprobs) = sequence.sampler.logprobs(token) {
             sink.event(sequence.id, Event::Logprobs(logprobs));

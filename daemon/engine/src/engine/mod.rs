@@ -10,8 +10,8 @@ mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
+use crate::guess::{DraftError, Drafter, Guesser, Lookups, Step};
 use crate::ledger::Ledger;
-use crate::lookup::draft_len;
 use crate::pace::Pace;
 use crate::runner::Runner;
 use crate::scheduler::{Pending, Share, plan};
@@ -43,6 +43,8 @@ pub struct Engine {
     pace: Pace,
     threads: Threads,
     ledger: Ledger,
+    /// In the order in which they are asked.
+    guessers: Vec<Box<dyn Guesser>>,
     /// In order of arrival.
     waiting: Vec<Sequence>,
     /// In order of admission.
@@ -89,6 +91,7 @@ impl Engine {
             pace: Pace::new(config.step_target),
             threads: Threads::new(info.n_threads),
             ledger: Ledger::default(),
+            guessers: if config.speculate { vec![Box::<Lookups>::default()] } else { Vec::new() },
             n_places: config.n_parallel as usize,
             config,
             model: Arc::clone(model),
@@ -109,6 +112,16 @@ impl Engine {
     /// Applies adapters from now on. Called before the first request.
     pub fn attach(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<(), PluginError> {
         self.runner.context.attach(adapters)
+    }
+
+    /// Lets another model guess what this one says, wherever that pays. Called before the first request.
+    pub fn draft_with(&mut self, draft: &Arc<Model>) -> Result<(), DraftError> {
+        let (model, n_threads) = (&self.model, self.threads.in_use());
+        if !self.cache.can_roll_back() {
+            return Err(DraftError::Memory("the model's"));
+        }
+        self.guessers.push(Box::new(Drafter::new(model, draft, &self.config, n_threads)?));
+        Ok(())
     }
 
     /// Nothing runs and nothing waits.
@@ -192,6 +205,7 @@ impl Engine {
     /// Gives back what a sequence had that has ended.
     fn leave(&mut self, sequence: &Sequence) {
         self.ledger.leave(sequence.owner);
+        self.guessers.iter_mut().for_each(|guesser| guesser.forget(sequence.id));
         if let Some(slot) = sequence.slot {
             self.cache.keep(slot);
         }
@@ -212,6 +226,8 @@ impl Engine {
                 self.make_checkpoints().and_then(|()| self.answer(sink))
             }
             Err(error) if error.status == Status::NoKvSpace => self.retreat(sink),
+            // Nothing was changed: the step is tried again with the memory that only guesses need.
+            Err(error) if error.status == Status::OutOfMemory && self.shed() => Ok(()),
             Err(error) => Err(error),
         }
         .and_then(|()| {
@@ -265,7 +281,7 @@ impl Engine {
         let budget =
             |n_answers, most| if adapts { pace.prompt_tokens(n_answers, most) } else { most };
         plan(self.config.n_batch as usize, budget, &self.pending, &mut self.shares);
-        self.draft()
+        self.guess()
     }
 
     /// Where a prompt's memory is saved because it cannot be cut back to there later: before its last token, so that the
@@ -275,39 +291,44 @@ impl Engine {
         (held < at && self.cache.needs_checkpoints()).then_some(at)
     }
 
-    /// Adds guessed tokens to the shares of answers, as far as they pay.
-    fn draft(&mut self) -> Result<(), PluginError> {
-        if !self.config.speculate || !self.cache.can_roll_back() {
-            return Ok(());
-        }
+    /// Adds guessed tokens to the shares of answers.
+    fn guess(&mut self) -> Result<(), PluginError> {
+        let Self { running, shares, guessers, pace, .. } = self;
+        running.iter_mut().for_each(|sequence| sequence.guess.clear());
         // Beside a prompt every token more would delay both.
-        if self.shares.iter().any(|share| share.n_tokens > 1 || !share.completes) {
+        let is_beside = shares.iter().any(|share| share.n_tokens > 1 || !share.completes);
+        if is_beside || !self.cache.can_roll_back() {
             return Ok(());
         }
         // So each share is one token, and yields one.
-        let mut n_tokens = self.shares.len();
-        let mut n_yield = f64::from(to_u32(n_tokens));
-        for share in &mut self.shares {
-            let sequence = &self.running[share.idx];
-            let Some(slot) = sequence.slot else { continue };
-            if sequence.n_generated() == 0 {
+        let mut step = Step {
+            pace,
+            n_threads: self.threads.in_use(),
+            n_batch: self.config.n_batch as usize,
+            n_tokens: shares.len(),
+            n_yield: f64::from(to_u32(shares.len())),
+        };
+        // A guesser that fails is no reason for an answer to fail.
+        guessers.retain_mut(|guesser| guesser.guess(running, shares, &mut step).is_ok());
+        for share in shares {
+            let sequence = &running[share.idx];
+            let (Some(slot), n_guessed @ 1..) = (sequence.slot, sequence.guess.len()) else {
                 continue;
-            }
-            let left = sequence.n_left().saturating_sub(1);
-            let room = (self.config.n_batch as usize - n_tokens).min(left);
-            let n_guessed = sequence.lookup.guess(&sequence.tokens).len().min(room);
-            let time = |n_tokens| self.pace.predict(n_tokens);
-            let (n_drafted, yields) =
-                draft_len(sequence.lookup.rate(), n_guessed, n_tokens, n_yield, time);
-            let lacks = self.cache.lacks(slot, 1 + n_drafted);
-            if n_drafted > 0 && self.cache.make_room(&mut self.runner.context, lacks)? {
-                self.cache.reserve(slot, 1 + n_drafted);
-                share.n_drafted = n_drafted;
-                n_tokens += n_drafted;
-                n_yield = yields;
+            };
+            let lacks = self.cache.lacks(slot, 1 + n_guessed);
+            if self.cache.make_room(&mut self.runner.context, lacks)? {
+                self.cache.reserve(slot, 1 + n_guessed);
+                share.n_drafted = n_guessed;
             }
         }
         Ok(())
+    }
+
+    /// Drops what holds memory only to guess. False if nothing does.
+    fn shed(&mut self) -> bool {
+        let n_guessers = self.guessers.len();
+        self.guessers.retain(|guesser| !guesser.holds_memory());
+        self.guessers.len() < n_guessers
     }
 
     /// Computes the shares and notes where their logits are.
@@ -321,7 +342,7 @@ impl Engine {
             let tokens = &sequence.tokens[from..from + share.n_tokens];
             let index = self.runner.add(slot, from, tokens, share.completes);
             if share.completes {
-                let draft = &sequence.lookup.guess(&sequence.tokens)[..share.n_drafted];
+                let draft = &sequence.guess[..share.n_drafted];
                 self.runner.add_draft(slot, from + tokens.len(), draft);
                 self.outputs.push(Output { id: sequence.id, index, n_drafted: draft.len() });
             }
@@ -340,7 +361,7 @@ impl Engine {
             let Some(slot) = sequence.slot else { continue };
             let from = self.cache.len_of(slot);
             self.cache.append(slot, &sequence.tokens[from..from + share.n_tokens]);
-            let draft = &sequence.lookup.guess(&sequence.tokens)[..share.n_drafted];
+            let draft = &sequence.guess[..share.n_drafted];
             self.cache.append(slot, draft);
             sequence.n_drafted += share.n_drafted;
             self.ledger.charge(sequence.owner, share.n_tokens + share.n_drafted);
@@ -422,6 +443,7 @@ impl Engine {
         let living = self.waiting.iter().chain(&self.running);
         self.ledger.verify_invariants(living.map(|sequence| sequence.owner));
         self.cache.verify_invariants(&running);
+        self.guessers.iter().for_each(|guesser| guesser.verify_invariants());
     }
 }
 

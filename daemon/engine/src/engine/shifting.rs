@@ -11,6 +11,8 @@ impl Engine {
         let out = sequence.oldest();
         let is_moved = self.cache.shift(&mut self.runner.context, slot, out.clone())?;
         sequence.take_out(out);
+        let id = sequence.id;
+        self.guessers.iter_mut().for_each(|guesser| guesser.forget(id));
         if !is_moved {
             // Its memory is another's too. What is left of it is computed again, from where the two part.
             self.preempt(at);

@@ -101,6 +101,13 @@ impl Default for Sampling {
     }
 }
 
+/// The likeliest token and its probability, as the model says; `None` if the logits are no numbers.
+pub(crate) fn likeliest(logits: &[f32]) -> Option<(Token, f64)> {
+    let at = vector::argmax(logits)?;
+    let mass = vector::mass(logits, logits[at], 1.0, f32::NEG_INFINITY);
+    Some((token_of(at), 1.0 / mass))
+}
+
 /// The state of one sequence's choices.
 ///
 /// For each new set of logits [`prepare`](Self::prepare), then [`pick`](Self::pick), again if a constraint forbids the

@@ -4,7 +4,7 @@ use crate::support::{self, Collected, model};
 use hearth_abi::host::Model;
 use hearth_engine::{
     Constraint, Engine, EngineConfig, Failure, Finish, FinishReason, Guide, Request, Rule,
-    Sampling, Thinking,
+    Sampling, Thinking, Triggers,
 };
 use hearth_reference::vocab;
 use proptest::prelude::*;
@@ -144,7 +144,7 @@ proptest! {
         let seen = run(vec![
             request(0, Some(GUIDE.compile(Rule::Regex("[0-9]{3}(-[x-z]{1,20}!)?")).unwrap()), sampling.clone()),
             request(1, Some(GUIDE.compile(Rule::Lark("start: /[0-9]{3}/ tail?\ntail: \"-\" /[x-z]{1,20}/ \"!\"")).unwrap()), sampling.clone()),
-            request(2, Some(gbnf.into()), sampling),
+            request(2, Some(Constraint::of_plugin(gbnf, None)), sampling),
         ]);
         for (id, text) in seen.text {
             let (digits, tail) = text.split_at(3);
@@ -182,6 +182,43 @@ fn a_constraint_that_cannot_be_followed_fails_its_request_and_no_other() {
     ]);
     assert!(matches!(seen.ended[&0], Err(Failure::Constraint(_))), "{:?}", seen.ended[&0]);
     assert!(seen.ended[&1].is_ok() && !seen.text[&1].is_empty());
+}
+
+#[test]
+fn a_lazy_constraint_holds_from_its_trigger_on() {
+    for (script, begins, length) in [
+        ("so [12 and more", "so [12", "so [123]".len()),
+        // In the thoughts it means nothing.
+        ("<think>[no]</think>[7", "<think>[no]</think>[7", "<think>[no]</think>[712]".len()),
+        ("none at all", "none at all", "none at all".len()),
+    ] {
+        let model = model(&[("script", script.into())]);
+        let grammar = model.grammar(r#"root ::= "[" [0-9]{3} "]""#, "root").unwrap();
+        let triggers = Triggers::new(&["[".into()], &[]).unwrap();
+        let thinking = Thinking {
+            start: "<think>".into(),
+            ends: vec!["</think>".into()],
+            closing: Vec::new(),
+            max_tokens: None,
+            is_constrained: false,
+        };
+        let request = Request {
+            constraint: Some(Constraint::of_plugin(grammar, Some(triggers))),
+            thinking: Some(thinking),
+            ..support::request(0, 0, vocab::tokenize(b"<|user|>a<|end|><|assistant|>", true), 200)
+        };
+        let mut engine = Engine::new(&model, EngineConfig::default()).unwrap();
+        let mut sink = Collected::default();
+        engine.submit(request, &mut sink);
+        support::run(&mut engine, &mut sink);
+        let text = &sink.text[&0];
+        assert!(text.starts_with(begins) && text.len() == length, "{script}: {text}");
+        assert!(
+            !text[begins.len()..].contains(|c: char| !c.is_ascii_digit() && c != ']'),
+            "{text}"
+        );
+        assert_eq!(sink.finish(0).reason, FinishReason::End);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod caching;
 mod constrained;
+mod drafting;
 mod fairness;
 mod guessing;
 mod randomized;

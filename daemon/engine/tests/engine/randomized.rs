@@ -2,12 +2,17 @@
 //!
 //! After every step the engine's invariants hold, and each answer is the one that the prompt alone determines, whatever
 //! ran beside it, was reused, copied, saved, preempted, guessed, shifted or cancelled.
+//! Constrained ones, too.
 
 use crate::support::{Collected, model, request, run, shifted_answer, whole_answer};
+use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
-use hearth_engine::{Engine, EngineConfig, Failure, Finish, FinishReason, Request};
+use hearth_engine::{
+    Constraint, Engine, EngineConfig, Failure, Finish, FinishReason, Request, Triggers,
+};
 use hearth_reference::{Settings, Value};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
@@ -21,6 +26,8 @@ enum Operation {
         own: Vec<Token>,
         max_tokens: u32,
         shift: Option<Shift>,
+        /// The answer is constrained from some point on.
+        is_lazy: bool,
     },
     /// A prompt that continues an earlier request's prompt and answer.
     Continue {
@@ -51,6 +58,7 @@ struct Asked {
     prompt: Vec<Token>,
     max_tokens: u32,
     shift: Option<Shift>,
+    is_lazy: bool,
 }
 
 impl Asked {
@@ -58,16 +66,18 @@ impl Asked {
         u32::try_from(self.prompt.len()).unwrap() + shift.room
     }
 
-    fn request(&self, id: usize, n_public: u32) -> Request {
+    fn request(&self, model: &Arc<Model>, id: usize, n_public: u32) -> Request {
         let request = request(id as u64, self.owner, self.prompt.clone(), self.max_tokens);
         let max_context = self.shift.map(|shift| self.context(shift));
         let shift = self.shift.map(|shift| shift.keep);
-        Request { n_public, max_context, shift, ..request }
+        let constraint = self.is_lazy.then(|| constraint(model));
+        Request { n_public, max_context, shift, constraint, ..request }
     }
 
     /// The text that it determines, and whether the model ends it.
-    fn answer(&self, settings: &Settings, max_context: u32) -> (String, bool) {
+    fn answer(&self, model: &Arc<Model>, settings: &Settings, max_context: u32) -> (String, bool) {
         match self.shift {
+            None if self.is_lazy => constrained_answer(model, &self.prompt, self.max_tokens),
             None => whole_answer(settings, &self.prompt, self.max_tokens),
             Some(shift) => {
                 let n_ctx = self.context(shift).min(max_context);
@@ -82,11 +92,12 @@ fn operation() -> impl Strategy<Value = Operation> {
     let shift =
         prop::option::of((0_u32..40, 1_u32..20).prop_map(|(keep, room)| Shift { keep, room }));
     prop_oneof![
-        4 => (0_u32..3, 0_usize..120, 0_u32..120, own(), 1_u32..40, shift)
-            .prop_map(|(owner, shared, n_public, own, max_tokens, shift)| {
+        4 => (0_u32..3, 0_usize..120, 0_u32..120, own(), 1_u32..40, shift, any::<bool>())
+            .prop_map(|(owner, shared, n_public, own, max_tokens, shift, is_lazy)| {
                 let n_public = n_public.min(u32::try_from(shared).unwrap_or(0));
                 let max_tokens = if shift.is_some() { 4 * max_tokens } else { max_tokens };
-                Operation::Submit { owner, shared, n_public, own, max_tokens, shift }
+                let is_lazy = is_lazy && shift.is_none();
+                Operation::Submit { owner, shared, n_public, own, max_tokens, shift, is_lazy }
             }),
         3 => (any::<usize>(), own(), 1_u32..40)
             .prop_map(|(earlier, own, max_tokens)| Operation::Continue { earlier, own, max_tokens }),
@@ -94,6 +105,33 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Tidy),
         4 => (1_usize..12).prop_map(|n| Operation::Steps { n }),
     ]
+}
+
+/// Where an `e` stands, two letters follow, an exclamation mark, and the end.
+fn constraint(model: &Arc<Model>) -> Constraint {
+    let grammar = model.grammar(r#"root ::= "e" [a-z]{2} "!""#, "root").unwrap();
+    let triggers = Triggers::new(&["e".into()], &[]).unwrap();
+    Constraint::of_plugin(grammar, Some(triggers))
+}
+
+/// What [`constraint`] makes of the text that the prompt determines, by an engine that does nothing else and guesses
+/// nothing, and whether it ends.
+fn constrained_answer(model: &Arc<Model>, prompt: &[Token], max_tokens: u32) -> (String, bool) {
+    let config = EngineConfig { speculate: false, ..EngineConfig::default() };
+    let mut engine = Engine::new(model, config).unwrap();
+    let mut sink = Collected::default();
+    let request = request(0, 0, prompt.to_vec(), max_tokens);
+    engine.submit(Request { constraint: Some(constraint(model)), ..request }, &mut sink);
+    run(&mut engine, &mut sink);
+    let text = sink.text.remove(&0).unwrap_or_default();
+    let begun = text.find('e').map_or("", |at| &text[at..]);
+    let fits = |(at, c): (usize, char)| match at {
+        0 => c == 'e',
+        1 | 2 => c.is_ascii_lowercase(),
+        at => at == 3 && c == '!',
+    };
+    assert!(begun.chars().enumerate().all(fits), "{text:?}");
+    (text, sink.finish(0).reason == FinishReason::End)
 }
 
 fn check(settings: &[(&str, Value)], config: EngineConfig, operations: &[Operation]) {
@@ -105,10 +143,10 @@ fn check(settings: &[(&str, Value)], config: EngineConfig, operations: &[Operati
     let common: Vec<Token> = (0..120).map(|i| 97 + (i * 7) % 26).collect();
     for operation in operations {
         match operation.clone() {
-            Operation::Submit { owner, shared, n_public, own, max_tokens, shift } => {
+            Operation::Submit { owner, shared, n_public, own, max_tokens, shift, is_lazy } => {
                 let prompt = [&common[..shared], &own].concat();
-                let asked = Asked { owner, prompt, max_tokens, shift };
-                engine.submit(asked.request(all_asked.len(), n_public), &mut sink);
+                let asked = Asked { owner, prompt, max_tokens, shift, is_lazy };
+                engine.submit(asked.request(&model, all_asked.len(), n_public), &mut sink);
                 all_asked.push(asked);
             }
             Operation::Continue { earlier, own, max_tokens } if !all_asked.is_empty() => {
@@ -116,8 +154,9 @@ fn check(settings: &[(&str, Value)], config: EngineConfig, operations: &[Operati
                 let text = sink.text.get(&(at as u64)).cloned().unwrap_or_default();
                 let answer = text.bytes().map(Token::from).collect();
                 let prompt = [all_asked[at].prompt.clone(), answer, own].concat();
-                let asked = Asked { prompt, max_tokens, shift: None, ..all_asked[at] };
-                engine.submit(asked.request(all_asked.len(), 0), &mut sink);
+                let asked =
+                    Asked { prompt, max_tokens, shift: None, is_lazy: false, ..all_asked[at] };
+                engine.submit(asked.request(&model, all_asked.len(), 0), &mut sink);
                 all_asked.push(asked);
             }
             Operation::Cancel { which } if !all_asked.is_empty() => {
@@ -135,7 +174,7 @@ fn check(settings: &[(&str, Value)], config: EngineConfig, operations: &[Operati
     run(&mut engine, &mut sink);
     for (id, asked) in all_asked.iter().enumerate() {
         let id = id as u64;
-        let (all, ends) = asked.answer(&plain, engine.max_tokens());
+        let (all, ends) = asked.answer(&model, &plain, engine.max_tokens());
         let got = sink.text.get(&id).cloned().unwrap_or_default();
         match &sink.ended[&id] {
             Ok(Finish { reason: FinishReason::End, .. }) => {

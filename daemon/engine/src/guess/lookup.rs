@@ -2,8 +2,12 @@
 //! as it did there.
 //!
 //! Guesses cost nothing until they are put into a step, and every token that is chosen shows whether the guess for it was
-//! right. So how often they are right is known before any is used, and [`draft_len`] uses them only where that pays.
+//! right. So how often they are right is known before any is used.
 
+use super::{Guesser, Step, best_len, power};
+use crate::scheduler::Share;
+use crate::sequence::Sequence;
+use hearth_abi::PluginError;
 use hearth_abi::raw::Token;
 use std::collections::HashMap;
 
@@ -15,9 +19,50 @@ const NEWEST: f64 = 0.1;
 /// The rate of a text of which nothing is known yet.
 const FIRST_RATE: f64 = 0.4;
 
+/// What is known of each sequence, by its number.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    of: HashMap<u64, Lookup>,
+}
+
+impl Guesser for Lookups {
+    fn guess(
+        &mut self,
+        running: &mut [Sequence],
+        shares: &[Share],
+        step: &mut Step<'_>,
+    ) -> Result<(), PluginError> {
+        for share in shares {
+            let sequence = &mut running[share.idx];
+            let lookup = self.of.entry(sequence.id).or_insert_with(Lookup::new);
+            lookup.follow(&sequence.tokens);
+            let guess = lookup.guess(&sequence.tokens);
+            let most = guess.len().min(step.room(sequence));
+            let right = |n| power(lookup.rate, n);
+            let plan = best_len(most, step.n_yield, right, |n| step.seconds(n));
+            if let Some(plan) = plan.filter(|plan| plan.len > 0) {
+                sequence.guess.extend_from_slice(&guess[..plan.len]);
+                step.n_tokens += plan.len;
+                step.n_yield = plan.n_yield;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.of.remove(&id);
+    }
+
+    fn holds_memory(&self) -> bool {
+        false
+    }
+
+    fn verify_invariants(&self) {}
+}
+
 /// The places where each three tokens of one sequence stood last.
 #[derive(Debug)]
-pub(crate) struct Lookup {
+struct Lookup {
     /// Where the text went on after them.
     places: HashMap<[Token; N], usize>,
     n_indexed: usize,
@@ -28,12 +73,12 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self { places: HashMap::new(), n_indexed: 0, guess: None, rate: FIRST_RATE }
     }
 
     /// Takes the tokens that were added since the last time.
-    pub(crate) fn follow(&mut self, tokens: &[Token]) {
+    fn follow(&mut self, tokens: &[Token]) {
         let is_first = self.n_indexed == 0;
         for at in self.n_indexed..tokens.len() {
             let right = self.guess.map(|guess| tokens[guess] == tokens[at]);
@@ -53,41 +98,12 @@ impl Lookup {
     }
 
     /// What is guessed to come, at most [`MAX_DRAFT`] tokens.
-    pub(crate) fn guess<'a>(&self, tokens: &'a [Token]) -> &'a [Token] {
+    fn guess<'a>(&self, tokens: &'a [Token]) -> &'a [Token] {
         match self.guess {
             Some(guess) => &tokens[guess..tokens.len().min(guess + MAX_DRAFT)],
             None => &[],
         }
     }
-
-    /// How often a guess was right lately.
-    pub(crate) fn rate(&self) -> f64 {
-        self.rate
-    }
-}
-
-/// How many of `n_guessed` tokens to put into a step of `n_tokens` that yields `n_yield` tokens without them, so that most
-/// tokens come in the time. Answers also how many tokens the step yields then.
-pub(crate) fn draft_len(
-    rate: f64,
-    n_guessed: usize,
-    n_tokens: usize,
-    n_yield: f64,
-    time: impl Fn(usize) -> Option<f64>,
-) -> (usize, f64) {
-    let mut best = (0, n_yield);
-    let Some(mut best_time) = time(n_tokens) else { return best };
-    let (mut right, mut expected) = (1.0, n_yield);
-    for n_drafted in 1..=n_guessed {
-        right *= rate;
-        expected += right;
-        let Some(time) = time(n_tokens + n_drafted) else { break };
-        if expected * best_time > best.1 * time {
-            best = (n_drafted, expected);
-            best_time = time;
-        }
-    }
-    best
 }
 
 #[cfg(test)]
@@ -103,25 +119,13 @@ mod tests {
         tokens.extend([3, 4, 5]);
         lookup.follow(&tokens);
         assert_eq!(lookup.guess(&tokens), [6, 7, 8, 3, 4, 5]);
-        let before = lookup.rate();
+        let before = lookup.rate;
         tokens.extend([6, 7]);
         lookup.follow(&tokens);
         assert_eq!(lookup.guess(&tokens), [8, 3, 4, 5, 6, 7]);
-        assert!(lookup.rate() > before);
+        assert!(lookup.rate > before);
         tokens.push(99);
         lookup.follow(&tokens);
         assert!(lookup.guess(&tokens).is_empty());
-    }
-
-    #[test]
-    fn guesses_are_used_only_where_they_pay() {
-        // Reading the model dominates: more tokens are nearly free.
-        let cheap = |n: usize| Some(10.0 + 0.1 * f64::from(u32::try_from(n).unwrap()));
-        // Computing dominates: each token costs what the whole step did.
-        let dear = |n: usize| Some(10.0 * f64::from(u32::try_from(n).unwrap()));
-        assert_eq!(draft_len(0.95, MAX_DRAFT, 1, 1.0, cheap).0, MAX_DRAFT);
-        assert!(draft_len(0.2, MAX_DRAFT, 1, 1.0, cheap).0 <= 3);
-        assert_eq!(draft_len(0.95, MAX_DRAFT, 1, 1.0, dear).0, 0);
-        assert_eq!(draft_len(0.9, MAX_DRAFT, 1, 1.0, |_| None).0, 0);
     }
 }
