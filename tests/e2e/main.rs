@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod backends;
+mod bench;
 mod chat;
 mod constrained;
 mod ctl;

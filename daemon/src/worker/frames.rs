@@ -7,6 +7,7 @@
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
+    Tuning,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub(crate) struct LoadSpec {
     pub(crate) step_ms: u64,
     pub(crate) archive_bytes: usize,
     pub(crate) speculate: bool,
+    /// What of the above was measured; the spin is the process's own.
+    pub(crate) tuning: Tuning,
 }
 
 /// One request's work. Texts of people pass here, so it is never printed.
@@ -109,6 +112,8 @@ pub(crate) enum LogLevel {
 pub(crate) struct LoadedInfo {
     pub(crate) description: String,
     pub(crate) n_ctx: u32,
+    /// Most that compute; 0 for a model that writes no text.
+    pub(crate) n_threads: u32,
 }
 
 /// Something that happened to a request; `Done` and `Failed` are its last.
