@@ -89,6 +89,7 @@ fn what_is_tried_is_told_and_what_is_better_is_kept() {
         assert!(trial.lowest <= trial.ratio && trial.ratio <= trial.highest, "{trial:?}");
     }
     assert_eq!(bench(&daemon, false).0.settings, reply.settings);
+    daemon.kill();
     daemon.restart();
     assert_eq!(bench(&daemon, false).0.settings, reply.settings);
 }
@@ -99,6 +100,7 @@ fn what_was_kept_is_used_on_the_same_machine_and_on_no_other() {
     let machine = bench(&daemon, false).0.machine;
     let settings = Tuning { threads: Some(3), spin: Some(77), batch: Some(64) };
     keep(&daemon, &machine, settings);
+    daemon.kill();
     daemon.restart();
     let reply = bench(&daemon, false).0;
     assert_eq!((reply.settings, reply.threads), (settings, 3));
@@ -106,6 +108,7 @@ fn what_was_kept_is_used_on_the_same_machine_and_on_no_other() {
     let is_spin = |variable: &[u8]| variable == b"GOMP_SPINCOUNT=77";
     assert!(environment.split(|byte| *byte == 0).any(is_spin));
     keep(&daemon, "another machine", settings);
+    daemon.kill();
     daemon.restart();
     assert_eq!(bench(&daemon, false).0.settings, Tuning::default());
 }
