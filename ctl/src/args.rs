@@ -94,6 +94,14 @@ pub(crate) enum Command {
         /// A loaded model
         model: String,
     },
+    /// Measure how fast a model is on this machine
+    Bench {
+        /// Taken for granted where only one model is loaded, or only one is in the store
+        model: Option<String>,
+        /// Try other settings, and keep what is faster for later loads; running requests of the model end
+        #[arg(long)]
+        tune: bool,
+    },
     /// Show the backends and why each can or cannot be used
     Backend {
         #[command(subcommand)]

@@ -61,6 +61,8 @@ pub struct Config {
     pub(crate) socket: PathBuf,
     pub(crate) socket_mode: u32,
     pub(crate) models: PathBuf,
+    /// Where what was learned is kept; `None`: nowhere.
+    pub(crate) state: Option<PathBuf>,
     pub(crate) backend_dirs: Vec<PathBuf>,
     pub(crate) backend: String,
     /// `None`: for ever.
@@ -84,8 +86,10 @@ pub(crate) struct EngineSizes {
     pub(crate) context: u32,
     pub(crate) parallel: u32,
     pub(crate) kept: u32,
+    /// 0: as tuned, or the default.
     pub(crate) batch: u32,
     pub(crate) queue: usize,
+    /// 0: as tuned, or as the backend chooses.
     pub(crate) threads: u32,
     pub(crate) step_ms: u64,
     pub(crate) archive_mib: usize,
@@ -110,7 +114,10 @@ impl Config {
             context: at_least("engine.context", engine.context.unwrap_or(32_768), 64)?,
             parallel: at_least("engine.parallel", engine.parallel.unwrap_or(8), 1)?,
             kept: engine.kept.unwrap_or(8),
-            batch: at_least("engine.batch", engine.batch.unwrap_or(512), 32)?,
+            batch: match engine.batch.unwrap_or(0) {
+                0 => 0,
+                batch => at_least("engine.batch", batch, 32)?,
+            },
             queue: engine.queue.unwrap_or(256),
             threads: engine.threads.unwrap_or(0),
             step_ms: engine.step_ms.unwrap_or(100),
@@ -127,6 +134,7 @@ impl Config {
             socket: args.socket.clone().or(file.socket).map_or_else(default_socket, Ok)?,
             socket_mode: parse_mode(file.socket_mode.as_deref().unwrap_or("0660"))?,
             models: models_dir(args, file.models)?,
+            state: state_dir(args),
             backend_dirs: backend_dirs(args, file.backends),
             backend: args.backend.clone().or(file.backend).unwrap_or_else(|| "auto".into()),
             keep_alive: parse_keep_alive(&keep_alive)?,
@@ -240,17 +248,28 @@ fn default_socket() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// The one that the command line or the service manager names.
+fn named_state_dir(args: &RunArgs) -> Option<PathBuf> {
+    let managed = || env("STATE_DIRECTORY")?.split(':').next().map(PathBuf::from);
+    args.state_dir.clone().or_else(managed)
+}
+
+fn state_dir(args: &RunArgs) -> Option<PathBuf> {
+    named_state_dir(args).or_else(|| {
+        if rustix::process::geteuid().is_root() {
+            return Some("/var/lib/hearth".into());
+        }
+        Some(dir("XDG_STATE_HOME", ".local/state")?.join("hearth"))
+    })
+}
+
 fn models_dir(args: &RunArgs, file: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(dir) =
         args.models.clone().or(file).or_else(|| env("OLLAMA_MODELS").map(PathBuf::from))
     {
         return Ok(dir);
     }
-    let state = args
-        .state_dir
-        .clone()
-        .or_else(|| env("STATE_DIRECTORY")?.split(':').next().map(PathBuf::from));
-    if let Some(dir) = state {
+    if let Some(dir) = named_state_dir(args) {
         return Ok(dir.join("models"));
     }
     if rustix::process::geteuid().is_root() {

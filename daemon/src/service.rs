@@ -71,6 +71,7 @@ async fn serve(
         store: Arc::new(Store::open(config.models.clone())),
         requests: Requests::default(),
         started,
+        measuring: tokio::sync::Mutex::default(),
         config: Arc::clone(&config),
     });
     let methods = rpc::module(Arc::clone(&daemon)).into();

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod backends;
+mod bench;
 mod candidates;
 mod chat;
 mod constrained;

@@ -1,6 +1,7 @@
 //! One file for each subcommand; what they share is the [`Context`].
 
 mod backend;
+mod bench;
 mod chat;
 mod completions;
 mod import;
@@ -51,6 +52,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
             load::run(context, model, draft, keep_alive.keep_alive)
         }
         Command::Stop { model } => stop::run(context, model),
+        Command::Bench { model, tune } => bench::run(context, model, tune),
         Command::Backend { .. } => backend::run(context),
         Command::Status => status::run(context),
         Command::Rpc { method, params } => rpc::run(context, &method, params),

@@ -211,6 +211,81 @@ fn load() {
     assert_eq!(daemon.calls()[1].1, json!({ "model": "m", "keep_alive": -1.0 }));
 }
 
+fn measured() -> Value {
+    json!({
+        "model": "smollm2:latest", "backend": "cpu", "threads": 2, "prompt_tokens": 300, "streams": 4,
+        "settings": {}, "machine": "2 processors", "trials": [], "gain": 1.0,
+        "figures": { "prompt_per_s": 1540.4, "first_token_ms": 195.2, "stream_per_s": 180.26, "streams_per_s": 312.0 },
+    })
+}
+
+#[test]
+fn bench() {
+    let daemon = FakeDaemon::start(|call| {
+        assert_eq!(call.method, "model.bench.stream");
+        call.stream(&[
+            json!({ "type": "progress", "stage": "measuring", "fraction": 0.5 }),
+            json!({ "type": "done", "reply": measured() }),
+        ]);
+    });
+    let text = "\
+model        smollm2:latest on cpu
+prompt       1540 tokens/s, 300 tokens
+first token  195 ms
+one answer   180.3 tokens/s
+4 at once    312.0 tokens/s together
+settings     up to 2 threads, the defaults
+machine      2 processors
+";
+    daemon.ctl(&["bench", "smollm2"]).is(0, text, "");
+    assert_eq!(daemon.calls()[0].1, json!({ "model": "smollm2", "tune": false }));
+    daemon.ctl(&["bench", "m", "--json"]).is(0, &format!("{}\n", measured()), "");
+}
+
+#[test]
+fn bench_tune_says_what_was_tried_and_what_was_kept() {
+    let trial = |settings: Value, ratios: [f64; 3], better: bool| {
+        let figures = measured()["figures"].take();
+        let [lowest, ratio, highest] = ratios;
+        json!({ "settings": settings, "figures": figures, "ratio": ratio, "lowest": lowest,
+            "highest": highest, "better": better })
+    };
+    let daemon = FakeDaemon::start(move |call| {
+        let mut reply = measured();
+        reply["trials"] = json!([
+            trial(json!({ "threads": 1 }), [0.5, 0.6, 0.7], false),
+            trial(json!({ "spin": 2000 }), [1.1, 1.2, 1.3], call.params["model"] == "a"),
+            trial(json!({ "spin": 2000, "batch": 256 }), [0.98, 1.0, 1.02], false),
+        ]);
+        if call.params["model"] == "a" {
+            (reply["settings"], reply["gain"]) = (json!({ "spin": 2000 }), json!(1.2));
+        }
+        call.stream(&[json!({ "type": "done", "reply": reply })]);
+    });
+    let text = "\
+model        smollm2:latest on cpu
+prompt       1540 tokens/s, 300 tokens
+first token  195 ms
+one answer   180.3 tokens/s
+4 at once    312.0 tokens/s together
+settings     up to 2 threads; tuned: spin 2000
+machine      2 processors
+
+TRIED                 PROMPT/S  ONE/S  SEVERAL/S  BESIDE THE BEST      VERDICT
+threads 1             1540      180.3  312.0      0.60 (0.50 to 0.70)  slower
+spin 2000             1540      180.3  312.0      1.20 (1.10 to 1.30)  faster
+spin 2000, batch 256  1540      180.3  312.0      1.00 (0.98 to 1.02)  no clear difference
+
+Kept spin 2000 for later loads: 1.20 times as fast as the defaults, all rates together.
+";
+    daemon.ctl(&["bench", "a", "--tune"]).is(0, text, "");
+    assert_eq!(daemon.calls()[0].1, json!({ "model": "a", "tune": true }));
+    let ran = daemon.ctl(&["bench", "b", "--tune"]);
+    assert!(
+        ran.stdout.ends_with("\n\nKept the defaults: nothing was faster by more than noise.\n")
+    );
+}
+
 #[test]
 fn import() {
     let daemon = FakeDaemon::start(|call| {

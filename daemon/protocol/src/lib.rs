@@ -30,6 +30,7 @@
 
 #![warn(missing_docs)]
 
+mod bench;
 mod chat;
 mod client;
 mod daemon;
@@ -40,6 +41,7 @@ mod model;
 mod options;
 mod tokens;
 
+pub use bench::{BenchFigures, BenchParams, BenchReply, BenchTrial, Tuning};
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Event, FinishReason, Format, GenerateParams,
     GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
@@ -53,8 +55,8 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelShow,
-    ModelUnload, RpcDiscover, StreamMethod, Tokenize, Who, methods,
+    Generate, Method, MethodInfo, ModelBench, ModelImport, ModelListMethod, ModelLoad, ModelPs,
+    ModelShow, ModelUnload, RpcDiscover, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,

@@ -4,10 +4,11 @@
 //! `rpc.discover` and `docs/protocol.md` list the rows, and the client takes its types from them.
 
 use crate::{
-    BackendList, CancelParams, Cancelled, ChatParams, ChatReply, DetokenizeParams, DetokenizeReply,
-    EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, GenerateParams, GenerateReply,
-    ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams,
-    ProgressEvent, RunningModels, Status, TokenizeParams, TokenizeReply, Unloaded,
+    BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply,
+    DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply, Empty, EndThinkingParams, Event,
+    GenerateParams, GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails,
+    ModelList, ModelParams, ProgressEvent, RunningModels, Status, TokenizeParams, TokenizeReply,
+    Unloaded,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -128,6 +129,8 @@ table! {
     Embed = "embed" [Anyone] (EmbedParams) -> EmbedReply;
     /// Continues a text.
     Generate = "generate" [Anyone] (GenerateParams) -> GenerateReply, streams Event<GenerateReply>;
+    /// Measures how fast a model is, and finds faster settings for it.
+    ModelBench = "model.bench" [Admin] (BenchParams) -> BenchReply, streams ProgressEvent<BenchReply>;
     /// Brings a GGUF file into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.

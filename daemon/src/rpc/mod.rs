@@ -8,6 +8,7 @@ mod cancel;
 mod chat_end_thinking;
 mod daemon_status;
 mod jobs;
+mod model_bench;
 mod model_import;
 mod model_list;
 mod model_load;
@@ -40,6 +41,8 @@ pub(crate) struct Daemon {
     pub(crate) store: Arc<Store>,
     pub(crate) requests: Requests,
     pub(crate) started: Instant,
+    /// Two models that are measured at once say nothing of either.
+    pub(crate) measuring: tokio::sync::Mutex<()>,
 }
 
 type Handled<M> = Result<<M as Method>::Reply, RpcError>;
@@ -55,6 +58,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::call::<protocol::Detokenize>(&mut module);
     work::call::<protocol::Embed>(&mut module);
     work::stream::<protocol::Generate>(&mut module);
+    work::stream::<protocol::ModelBench>(&mut module);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
     work::stream::<protocol::ModelLoad>(&mut module);
@@ -180,6 +184,7 @@ mod tests {
             store: Arc::new(Store::open("/m")),
             requests: Requests::default(),
             started: Instant::now(),
+            measuring: tokio::sync::Mutex::default(),
             config,
         });
         let module = module(daemon);
