@@ -15,6 +15,7 @@ mod privacy;
 mod requests;
 mod sampling;
 mod service;
+mod space;
 mod stopping;
 mod stuck;
 mod terminal;
