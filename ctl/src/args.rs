@@ -77,6 +77,42 @@ pub(crate) enum Command {
         #[command(flatten)]
         mode: ImportModeArgs,
     },
+    /// Give a model one more name
+    Cp {
+        /// A model in the store
+        from: String,
+        /// The name it gets too; a model of that name is replaced
+        to: String,
+    },
+    /// Remove models from the store
+    ///
+    /// What other models have too stays. A model that is loaded is not removed: `ctl stop` it first.
+    Rm {
+        /// Models in the store
+        #[arg(required = true, value_name = "MODEL")]
+        models: Vec<String>,
+    },
+    /// Show what takes space in the store
+    Du,
+    /// Remove what no model has and what was never finished
+    ///
+    /// Spares what is in use, what lost its model within the hour, and downloads of the last day.
+    Prune {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Read models again, every byte, to find what is missing or damaged
+    ///
+    /// Ends with 1 if anything is wrong.
+    Verify {
+        /// Models in the store; all of them if none is given
+        #[arg(value_name = "MODEL")]
+        models: Vec<String>,
+    },
     /// List the models in memory
     Ps,
     /// Load a model into memory, or keep a loaded one longer

@@ -43,7 +43,7 @@ pub(crate) fn chat_event(value: &Value) -> Result<Option<Event<ChatReply>>, serd
     known(value, &KNOWN)
 }
 
-/// An event of `model.load` or `model.import`, or nothing where its type is not known here.
+/// An event of a method with progress, or nothing where its type is not known here.
 pub(crate) fn progress_event<R: DeserializeOwned>(
     value: &Value,
 ) -> Result<Option<ProgressEvent<R>>, serde_json::Error> {

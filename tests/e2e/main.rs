@@ -19,6 +19,7 @@ mod privacy;
 mod requests;
 mod sampling;
 mod service;
+mod space;
 mod stopping;
 mod stuck;
 mod terminal;

@@ -327,3 +327,73 @@ fn completions_name_every_command() {
         assert!(ran.stdout.contains(name), "{name}");
     }
 }
+
+#[test]
+fn du() {
+    let amount = |files: u64, bytes: u64| json!({ "files": files, "bytes": bytes });
+    let model = json!({
+        "name": "smollm2:latest", "size_bytes": 98_362_432, "own_bytes": 0,
+        "shared_bytes": 98_362_432, "linked_bytes": 0
+    });
+    let reply = json!({ "stores": [{
+        "path": "/m", "models": [model], "total": amount(3, 98_400_000), "unreferenced": amount(1, 12),
+        "unfinished": amount(0, 0), "problems": [{ "path": "/m/x", "message": "it is torn" }]
+    }]});
+    let daemon = FakeDaemon::replying("store.usage", reply.clone());
+    daemon.ctl(&["du"]).is(
+        0,
+        "\
+NAME            SIZE     OWN  SHARED   LINKED
+smollm2:latest  98.4 MB  0 B  98.4 MB  0 B
+
+store        /m
+total        98.4 MB in 3 files
+of no model  12 B in 1 file
+unfinished   0 B in 0 files
+",
+        "warning: `/m/x`: it is torn\n",
+    );
+    daemon.ctl(&["du", "--json"]).is(0, &format!("{reply}\n"), "");
+}
+
+#[test]
+fn what_stays_because_a_manifest_cannot_be_read_is_said() {
+    let problem = json!({ "path": "/m/x", "message": "it is torn" });
+    let reply = json!({ "name": "a:latest", "freed_bytes": 0, "problem": problem });
+    FakeDaemon::replying("model.delete", reply).ctl(&["rm", "a"]).is(
+        0,
+        "`a:latest` is removed, which frees 0 B\n",
+        "warning: `/m/x`: it is torn\nhint: files that may be needed stay; `ctl prune` looks again\n",
+    );
+    let file = json!({ "path": "/m/p", "size_bytes": 12, "unfinished": true });
+    let reply = json!({
+        "removed": [file], "freed_bytes": 12, "spared": { "files": 1, "bytes": 7 }, "problem": problem
+    });
+    let daemon = FakeDaemon::replying("store.prune", reply);
+    daemon.ctl(&["prune", "--dry-run"]).is(
+        0,
+        "     12 B  unfinished   /m/p\n12 B in 1 file would be removed\n",
+        "warning: `/m/x`: it is torn\nhint: repair or remove it; until then files of no model stay\n\
+         7 B in 1 file of no model: too new, or in use\n",
+    );
+    assert_eq!(daemon.calls()[0].1, json!({ "dry_run": true }));
+}
+
+#[test]
+fn verify_fails_where_something_is_wrong() {
+    let fault =
+        json!({ "model": "a:latest", "path": "/m/b", "message": "it is gone", "hint": "find it" });
+    let reply = json!({ "models": 1, "files": 2, "bytes": 12, "faults": [fault] });
+    let done = json!({ "type": "done", "reply": reply });
+    let daemon = FakeDaemon::start(move |call| {
+        assert_eq!(call.method, "store.verify.stream");
+        call.stream(std::slice::from_ref(&done));
+    });
+    daemon.ctl(&["verify", "a"]).is(
+        1,
+        "`a:latest`: it is gone\n  find it\n12 B in 2 files of 1 model read\n",
+        "error: 1 fault\n",
+    );
+    assert_eq!(daemon.calls()[0].1, json!({ "models": ["a"] }));
+    daemon.ctl(&["verify", "--json"]).is(1, &format!("{reply}\n"), "error: 1 fault\n");
+}

@@ -39,6 +39,7 @@ mod error;
 mod method;
 mod model;
 mod options;
+mod space;
 mod tokens;
 
 pub use bench::{BenchFigures, BenchParams, BenchReply, BenchTrial, Tuning};
@@ -55,14 +56,19 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelBench, ModelImport, ModelListMethod, ModelLoad, ModelPs,
-    ModelShow, ModelUnload, RpcDiscover, StreamMethod, Tokenize, Who, methods,
+    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelImport, ModelListMethod,
+    ModelLoad, ModelPs, ModelShow, ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod,
+    StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
     ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
 };
 pub use options::{Logprob, Options, TokenLogprob};
+pub use space::{
+    Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
+    StoreUsage, Verified, VerifyFault, VerifyParams,
+};
 pub use tokens::{
     DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
     TokenizeReply,

@@ -9,14 +9,20 @@ mod chat_end_thinking;
 mod daemon_status;
 mod jobs;
 mod model_bench;
+mod model_copy;
+mod model_delete;
 mod model_import;
 mod model_list;
 mod model_load;
 mod model_ps;
 mod model_show;
 mod model_unload;
+mod reported;
 mod requests;
 mod rpc_discover;
+mod store_prune;
+mod store_usage;
+mod store_verify;
 mod work;
 
 use crate::config::Config;
@@ -59,6 +65,8 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::call::<protocol::Embed>(&mut module);
     work::stream::<protocol::Generate>(&mut module);
     work::stream::<protocol::ModelBench>(&mut module);
+    call::<protocol::ModelCopy, _>(&mut module, model_copy::handle);
+    call::<protocol::ModelDelete, _>(&mut module, model_delete::handle);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
     work::stream::<protocol::ModelLoad>(&mut module);
@@ -66,6 +74,9 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);
+    call::<protocol::StorePrune, _>(&mut module, store_prune::handle);
+    call::<protocol::StoreUsageMethod, _>(&mut module, store_usage::handle);
+    work::stream::<protocol::StoreVerify>(&mut module);
     work::call::<protocol::Tokenize>(&mut module);
     module
 }

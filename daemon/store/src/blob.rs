@@ -7,8 +7,9 @@
 //! Temps are named `sha256-<random>-import`. Ollama knows no such suffix: its own clean-up removes
 //! them when they are an hour old, as it does with `-partial` files.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
@@ -33,6 +34,23 @@ pub(crate) enum Present {
     },
     /// A link, whether or not its target is there.
     Link,
+}
+
+/// A file of the folder.
+#[derive(Debug)]
+pub(crate) struct BlobFile {
+    pub(crate) path: PathBuf,
+    /// `None` if it is unfinished.
+    pub(crate) digest: Option<Digest>,
+    /// Of a link, its own.
+    pub(crate) metadata: Metadata,
+}
+
+impl BlobFile {
+    /// How much of the store's disk it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        bytes_of(&self.metadata)
+    }
 }
 
 impl BlobDir {
@@ -71,6 +89,41 @@ impl BlobDir {
         } else {
             Err(StoreError::BlobSize { path, expected, actual })
         }
+    }
+
+    /// Everything in the folder that may be a blob, was one, or was to become one.
+    pub(crate) fn files(&self) -> Result<Vec<BlobFile>, StoreError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(StoreError::at("read", &self.dir))?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::at("read", &self.dir))?;
+            let file_name = entry.file_name();
+            let Some(file_name) = file_name.to_str() else { continue };
+            let digest = file_name.parse().ok();
+            if digest.is_none() && !is_unfinished(file_name) {
+                continue;
+            }
+            // It was removed since its name was read.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if !metadata.is_dir() {
+                files.push(BlobFile { path: entry.path(), digest, metadata });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Removes a blob, or the link that it is. Says how much room that makes.
+    pub(crate) fn remove(&self, digest: &Digest) -> Result<u64, StoreError> {
+        let (path, _) = match self.find(digest) {
+            Err(StoreError::BlobMissing { .. }) => return Ok(0),
+            found => found?,
+        };
+        let metadata = fs::symlink_metadata(&path).map_err(StoreError::at("read", &path))?;
+        disk::remove_file(&path)?;
+        Ok(bytes_of(&metadata))
     }
 
     /// The content of a small blob, checked against its digest.
@@ -128,7 +181,7 @@ impl BlobDir {
 
     /// The path under which a blob lies and whether it is a link. Stores from before 2024 name
     /// blobs with a colon; Ollama renames them at its start, and a read-only store keeps them.
-    fn find(&self, digest: &Digest) -> Result<(PathBuf, bool), StoreError> {
+    pub(crate) fn find(&self, digest: &Digest) -> Result<(PathBuf, bool), StoreError> {
         for path in [self.path(digest), self.dir.join(digest.to_string())] {
             match fs::symlink_metadata(&path) {
                 Ok(metadata) => return Ok((path, metadata.is_symlink())),
@@ -138,6 +191,18 @@ impl BlobDir {
         }
         Err(StoreError::BlobMissing { digest: *digest, path: self.path(digest) })
     }
+}
+
+/// An import's temp, or a download that did not end: ours, or Ollama's with its parts.
+fn is_unfinished(file_name: &str) -> bool {
+    TEMP_NAMES.matches(file_name)
+        || file_name.ends_with("-pull")
+        || file_name.starts_with("sha256-") && file_name.contains("-partial")
+}
+
+/// A link takes nothing; a file with holes takes less than its length.
+fn bytes_of(metadata: &Metadata) -> u64 {
+    if metadata.is_symlink() { 0 } else { metadata.len().min(metadata.blocks() * 512) }
 }
 
 fn is_gone(error: &io::Error) -> bool {

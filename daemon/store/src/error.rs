@@ -65,7 +65,7 @@ pub enum StoreError {
     #[error("`{}` cannot be reflinked into `{}`: {source}", path.display(), store.display())]
     NoReflink { path: PathBuf, store: PathBuf, source: io::Error },
 
-    #[error("the import of `{name}` was cancelled")]
+    #[error("the work on `{name}` was cancelled")]
     Cancelled { name: String },
 
     #[error("cannot {action} `{}`: {source}", path.display())]

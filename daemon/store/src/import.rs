@@ -5,7 +5,7 @@
 //! appear or change. Until the last report before that, the caller can cancel without a trace.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -16,14 +16,11 @@ use sha2::{Digest as _, Sha256};
 use crate::blob::{BlobDir, Present};
 use crate::config::ModelConfig;
 use crate::digest::Digest;
-use crate::disk;
+use crate::disk::{self, Temp};
 use crate::error::StoreError;
 use crate::manifest::{CONFIG_MEDIA_TYPE, Layer, LayerKind, Manifest};
 use crate::name::ModelName;
 use crate::store::Store;
-
-/// How much is read between two reports, and so how soon a cancel is seen.
-const CHUNK_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportMode {
@@ -112,9 +109,7 @@ pub fn import(
     };
 
     let manifest = write_config(blobs, &summary, model_digest, source.len)?;
-    let catalog = store.catalog();
-    let name = catalog.spell(name);
-    catalog.write(&name, &manifest)?;
+    let name = store.commit(name, &manifest)?;
     let (id, size) = (manifest.id(), manifest.size());
     Ok(Imported { name, id, model_digest, size, placed, summary })
 }
@@ -201,8 +196,7 @@ fn place_file(
         // The clone is hashed, and not the source, which may have changed since.
         hash(temp.file(), temp.path(), source, reporter, ImportStage::Hashing, None)?
     } else {
-        let copy = Some((temp.file(), temp.path()));
-        hash(&source.file, &source.path, source, reporter, ImportStage::Copying, copy)?
+        hash(&source.file, &source.path, source, reporter, ImportStage::Copying, Some(&temp))?
     };
     source.check_unchanged()?;
 
@@ -250,31 +244,23 @@ fn hash(
     source: &Source,
     reporter: &mut Reporter<'_>,
     stage: ImportStage,
-    copy: Option<(&File, &Path)>,
+    copy: Option<&Temp>,
 ) -> Result<Digest, StoreError> {
     from.rewind().map_err(StoreError::at("read", from_path))?;
     let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
     let mut n_done = 0_u64;
-    loop {
-        reporter.report(stage, n_done)?;
-        let n_read = match from.read(&mut chunk) {
-            Ok(n_read) => n_read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(StoreError::io("read", from_path, error)),
-        };
-        if n_read == 0 {
-            break;
-        }
-        n_done = n_done.saturating_add(u64::try_from(n_read).unwrap_or(u64::MAX));
+    reporter.report(stage, n_done)?;
+    disk::read_chunks(from, from_path, |chunk| {
+        n_done = n_done.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if n_done > source.len {
             return Err(source.changed());
         }
-        hasher.update(&chunk[..n_read]);
-        if let Some((mut to, to_path)) = copy {
-            to.write_all(&chunk[..n_read]).map_err(StoreError::at("write", to_path))?;
+        hasher.update(chunk);
+        if let Some(copy) = copy {
+            copy.write_all(chunk)?;
         }
-    }
+        reporter.report(stage, n_done)
+    })?;
     if n_done != source.len {
         return Err(source.changed());
     }
