@@ -18,6 +18,7 @@ mod import;
 mod manifest;
 mod name;
 mod nearest;
+mod partial;
 mod store;
 
 pub use blob::BlobDir;
@@ -30,4 +31,5 @@ pub use gguf::{file_type_name, size_label};
 pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import};
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
+pub use partial::{PIECE_BYTES, Partial, PartialKey};
 pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};
