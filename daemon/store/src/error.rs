@@ -166,7 +166,7 @@ impl StoreError {
 }
 
 /// At most 80 characters of `text`, with what cannot be printed escaped.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     const MAX_CHARS: usize = 80;
     let mut quoted: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX_CHARS).is_some() {

@@ -7,6 +7,7 @@
 //!
 //! The types are plain and derive no serde; the JSON of manifests and configs stays in its modules.
 
+mod adopt;
 mod blob;
 mod catalog;
 mod config;
@@ -21,15 +22,16 @@ mod nearest;
 mod partial;
 mod store;
 
+pub use adopt::Piece;
 pub use blob::BlobDir;
 pub use catalog::Problem;
 pub use config::ModelConfig;
 pub use digest::Digest;
-pub use error::StoreError;
+pub use error::{StoreError, quote};
 pub use gguf::{Gguf, GgufError, GgufSummary, GgufValue, TensorInfo, TensorType};
 pub use gguf::{file_type_name, size_label};
 pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import};
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
-pub use partial::{PIECE_BYTES, Partial, PartialKey};
+pub use partial::{Partial, PartialKey};
 pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};

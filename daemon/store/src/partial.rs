@@ -26,7 +26,7 @@ use crate::error::StoreError;
 use crate::store::Store;
 
 /// What is lost at most for each connection when a download is interrupted.
-pub const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: u64 = 1 << 20;
 const SLOT_BYTES: u64 = 8;
 const PRESENT: u64 = 1 << 32;
 
@@ -55,7 +55,7 @@ struct Hashed {
 }
 
 /// What a partial is known by, over runs of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PartialKey {
     /// The content's own digest.
     Content(Digest),
@@ -208,8 +208,7 @@ impl Partial {
     }
 
     fn hash_more(&self, hashed: &mut Hashed) -> Result<(), StoreError> {
-        while self.missing(hashed.next..hashed.next + 1).is_empty()
-            && hashed.next < self.n_pieces()
+        while self.missing(hashed.next..hashed.next + 1).is_empty() && hashed.next < self.n_pieces()
         {
             self.read(hashed.next, &mut hashed.buffer)?;
             hashed.hasher.update(&hashed.buffer);
@@ -270,8 +269,8 @@ fn open_locked(path: &Path) -> Result<File, StoreError> {
 }
 
 fn check_space(dir: &Path, needed: u64) -> Result<(), StoreError> {
-    let stat = rustix::fs::statvfs(dir)
-        .map_err(|errno| StoreError::io("read", dir, errno.into()))?;
+    let stat =
+        rustix::fs::statvfs(dir).map_err(|errno| StoreError::io("read", dir, errno.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if needed <= free {
         return Ok(());

@@ -144,6 +144,18 @@ impl Store {
         self.catalog.read(&name).map(|(manifest, _)| manifest)
     }
 
+    /// Makes the model appear, or replaces the one that has the name, once all its files are there.
+    /// Returns the name as it is spelled on disk.
+    pub fn commit(&self, name: &ModelName, manifest: &Manifest) -> Result<ModelName, StoreError> {
+        for layer in manifest.layers().iter().chain([manifest.config()]) {
+            self.blobs.check(&layer.digest, layer.size)?;
+        }
+        let name = self.catalog.spell(name);
+        self.catalog.write(&name, manifest)?;
+        Ok(name)
+    }
+
+    #[cfg(test)]
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
     }

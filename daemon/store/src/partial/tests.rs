@@ -5,7 +5,7 @@ use super::*;
 const SIZE: u64 = 3 * PIECE_BYTES + 77;
 
 fn content() -> Vec<u8> {
-    (0..SIZE).map(|n| (n * n / 7 % 251) as u8).collect()
+    (0..SIZE).map(|n| u8::try_from(n * n / 7 % 251).unwrap()).collect()
 }
 
 fn piece(content: &[u8], piece: u64) -> &[u8] {
