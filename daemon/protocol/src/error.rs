@@ -75,6 +75,8 @@ kinds! {
     Io = -32014;
     /// The request did not end in the time it was given.
     DeadlineExceeded = -32015;
+    /// Another server could not be reached, refused, or did not answer as it must.
+    Network = -32016;
 }
 
 /// `data` of every error object.

@@ -38,6 +38,7 @@ mod error;
 mod method;
 mod model;
 mod options;
+mod pull;
 mod tokens;
 
 pub use chat::{
@@ -52,14 +53,15 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatSend, DaemonStatus, Detokenize, Embed, Generate, Method,
-    MethodInfo, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelShow, ModelUnload,
-    RpcDiscover, StreamMethod, Tokenize, Who, methods,
+    MethodInfo, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelShow,
+    ModelUnload, RpcDiscover, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
     ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
 };
 pub use options::{Logprob, Options, TokenLogprob};
+pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};
 pub use tokens::{
     DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
     TokenizeReply,

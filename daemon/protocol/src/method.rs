@@ -6,8 +6,8 @@
 use crate::{
     BackendList, CancelParams, Cancelled, ChatParams, ChatReply, DetokenizeParams, DetokenizeReply,
     EmbedParams, EmbedReply, Empty, Event, GenerateParams, GenerateReply, ImportParams, Imported,
-    LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, RunningModels, Status,
-    TokenizeParams, TokenizeReply, Unloaded,
+    LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PullEvent, PullParams,
+    Pulled, RunningModels, Status, TokenizeParams, TokenizeReply, Unloaded,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -133,6 +133,8 @@ table! {
     ModelLoad = "model.load" [Anyone] (LoadParams) -> Loaded, streams ProgressEvent<Loaded>;
     /// Models in memory.
     ModelPs = "model.ps" [Anyone] (Empty) -> RunningModels;
+    /// Fetches a model from a registry or a URL into the store.
+    ModelPull = "model.pull" [Admin] (PullParams) -> Pulled, streams PullEvent;
     /// Facts about one model in the store.
     ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
     /// Takes a model out of memory; its running requests get an error.
