@@ -8,6 +8,7 @@ mod load;
 mod ls;
 mod progress;
 mod ps;
+mod pull;
 mod rpc;
 mod run;
 mod show;
@@ -44,6 +45,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
+        Command::Pull { source, name } => pull::run(context, source, name),
         Command::Ps => ps::run(context),
         Command::Load { model, keep_alive } => load::run(context, model, keep_alive.keep_alive),
         Command::Stop { model } => stop::run(context, model),
