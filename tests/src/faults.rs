@@ -100,7 +100,7 @@ fn pass(upstream: &str, request: &WebRequest, fault: Fault, stream: &mut TcpStre
         Fault::Status(status) => WebReply::new(status, "busy"),
         Fault::RedirectTo(scheme) => {
             let mut reply = WebReply::new(307, "");
-            reply.message.headers.insert("location".into(), format!("{scheme}://127.0.0.1:9/x"));
+            reply.message.headers.insert("location".into(), format!("{scheme}://localhost/x"));
             reply
         }
         _ => {

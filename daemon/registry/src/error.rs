@@ -78,7 +78,11 @@ impl PullError {
             Self::Broken { .. } | Self::Stalled { .. } | Self::Status { .. } => {
                 Some(format!("pull again later: {KEPT}"))
             }
-            Self::BadAnswer { .. } | Self::Task { .. } => None,
+            Self::BadAnswer { .. } => Some(
+                "this is a fault of that server, or of a proxy before it; another source may do better"
+                    .to_owned(),
+            ),
+            Self::Task { .. } => None,
         }
     }
 }
