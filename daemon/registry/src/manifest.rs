@@ -203,7 +203,7 @@ mod tests {
             other
         }];
         for (json, reason) in [
-            (json!([]), "no JSON of the right shape"),
+            (json!("text"), "no JSON of the right shape"),
             (json!({ "layers": [] }), "without a file"),
             (
                 json!({ "layers": [layer("application/vnd.oci.image.layer.v1.tar+gzip", 1)] }),

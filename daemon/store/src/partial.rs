@@ -251,12 +251,10 @@ fn open_locked(path: &Path) -> Result<File, StoreError> {
         let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))
             .map(File::from)
             .map_err(|errno| StoreError::io("open", path, errno.into()))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::Busy { path: path.to_owned() });
-            }
-            // File systems without locks leave it to the hash to find out.
-            Ok(()) | Err(_) => {}
+        // On file systems without locks it is left to the hash to find out.
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(rustix::io::Errno::WOULDBLOCK) {
+            return Err(StoreError::Busy { path: path.to_owned() });
         }
         let ours = file.metadata().map_err(StoreError::at("read", path))?;
         match fs::symlink_metadata(path) {
