@@ -27,7 +27,7 @@ pub(crate) struct Global {
     /// The daemon's socket
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub(crate) socket: Option<PathBuf>,
-    /// Print the daemon's reply as JSON; `run` prints one event a line
+    /// Print the daemon's reply as JSON; `run` and `pull` print one event a line
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
 }
@@ -112,6 +112,19 @@ pub(crate) enum Command {
         /// Models in the store; all of them if none is given
         #[arg(value_name = "MODEL")]
         models: Vec<String>,
+    },
+    /// Fetch a model from a registry, from Hugging Face or from a URL
+    ///
+    /// SOURCE is `[http://][host/][namespace/]model[:tag]`, such as `smollm2:135m`, `hf.co/user/repo:Q4_K_M` or
+    /// `docker.io/ai/smollm2`; the URL of a GGUF file; or the path of one here, which is imported.
+    ///
+    /// Ctrl-C keeps what was fetched, and the next pull goes on from there. Pulling again repairs what is damaged.
+    #[command(verbatim_doc_comment)]
+    Pull {
+        /// Where from
+        source: String,
+        /// Made from the source if absent; a model of that name is replaced
+        name: Option<String>,
     },
     /// List the models in memory
     Ps,

@@ -6,9 +6,11 @@
 
 use crate::cli::RunArgs;
 use anyhow::{Context as _, bail};
+use hearth_registry::Url;
 use hearth_store::ModelName;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ pub(crate) struct FileConfig {
     engine: FileEngine,
     /// By name, as a person writes it.
     model: BTreeMap<String, FileModel>,
+    pull: FilePull,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +56,16 @@ struct FileEngine {
     archive_mib: Option<usize>,
     speculate: Option<bool>,
     stall_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FilePull {
+    streams: Option<usize>,
+    bytes_per_second: Option<u64>,
+    stall_seconds: Option<u64>,
+    mirrors: Option<HashMap<String, Vec<String>>>,
+    credentials: Option<HashMap<String, PathBuf>>,
 }
 
 /// What the daemon runs with.
@@ -78,6 +91,19 @@ pub struct Config {
     pub(crate) engine: EngineSizes,
     /// The model that guesses ahead for another.
     pub(crate) drafts: BTreeMap<ModelName, ModelName>,
+    pub(crate) pull: PullConfig,
+}
+
+/// How models are fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PullConfig {
+    pub(crate) streams: usize,
+    /// `None`: as fast as it goes.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
+    pub(crate) stall: Duration,
+    pub(crate) mirrors: HashMap<String, Vec<Url>>,
+    /// Files with secrets, by host.
+    pub(crate) credentials: HashMap<String, PathBuf>,
 }
 
 /// Sizes of each worker's engine.
@@ -159,8 +185,30 @@ impl Config {
             log: file.log.unwrap_or_else(|| "info".into()),
             engine,
             drafts: drafts(file.model)?,
+            pull: PullConfig {
+                streams: at_least("pull.streams", file.pull.streams.unwrap_or(8), 1)?,
+                bytes_per_second: NonZeroU64::new(file.pull.bytes_per_second.unwrap_or(0)),
+                stall: Duration::from_secs(at_least(
+                    "pull.stall_seconds",
+                    file.pull.stall_seconds.unwrap_or(30),
+                    1,
+                )?),
+                mirrors: mirrors(file.pull.mirrors.unwrap_or_default())?,
+                credentials: file.pull.credentials.unwrap_or_default(),
+            },
         })
     }
+}
+
+fn mirrors(texts: HashMap<String, Vec<String>>) -> anyhow::Result<HashMap<String, Vec<Url>>> {
+    let url = |text: &String| match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(url),
+        _ => bail!("`pull.mirrors` names `{text}`, which is no URL with `https` or `http`"),
+    };
+    let of_host = |(host, texts): (String, Vec<String>)| {
+        Ok((host, texts.iter().map(url).collect::<anyhow::Result<_>>()?))
+    };
+    texts.into_iter().map(of_host).collect()
 }
 
 fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) -> anyhow::Result<T> {

@@ -16,6 +16,8 @@ mod hostile;
 mod mistakes;
 mod overload;
 mod privacy;
+mod pull;
+mod pull_faults;
 mod requests;
 mod sampling;
 mod service;

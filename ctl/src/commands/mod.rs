@@ -12,6 +12,7 @@ mod ls;
 mod progress;
 mod prune;
 mod ps;
+mod pull;
 mod rm;
 mod rpc;
 mod run;
@@ -57,6 +58,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Du => du::run(context),
         Command::Prune { dry_run, yes } => prune::run(context, dry_run, yes),
         Command::Verify { models } => verify::run(context, models),
+        Command::Pull { source, name } => pull::run(context, source, name),
         Command::Ps => ps::run(context),
         Command::Load { model, draft, keep_alive } => {
             load::run(context, model, draft, keep_alive.keep_alive)

@@ -39,6 +39,7 @@ mod error;
 mod method;
 mod model;
 mod options;
+mod pull;
 mod space;
 mod tokens;
 
@@ -57,14 +58,15 @@ pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
     Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelImport, ModelListMethod,
-    ModelLoad, ModelPs, ModelShow, ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod,
-    StoreVerify, StreamMethod, Tokenize, Who, methods,
+    ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover, StorePrune,
+    StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
     ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
 };
 pub use options::{Logprob, Options, TokenLogprob};
+pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
     StoreUsage, Verified, VerifyFault, VerifyParams,

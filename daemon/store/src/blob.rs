@@ -8,17 +8,21 @@
 //! them when they are an hour old, as it does with `-partial` files.
 
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::disk::{self, Temp, TempNames};
 use crate::error::StoreError;
 
 const TEMP_NAMES: TempNames = TempNames { prefix: "sha256-", suffix: "-import" };
+/// How much is read between two reports, and so how soon a cancel is seen.
+const CHUNK_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
 pub struct BlobDir {
@@ -89,6 +93,35 @@ impl BlobDir {
         } else {
             Err(StoreError::BlobSize { path, expected, actual })
         }
+    }
+
+    /// Whether a blob is there and its content is what its name says. Reads all of it; `progress`
+    /// gets the bytes read so far, and can end it.
+    pub fn verify(
+        &self,
+        digest: &Digest,
+        size: u64,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<bool, StoreError> {
+        let Ok(path) = self.check(digest, size) else { return Ok(false) };
+        let mut file = disk::open_file(&path)?;
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut n_done = 0;
+        loop {
+            let n_read = match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n_read) => n_read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StoreError::io("read", &path, error)),
+            };
+            hasher.update(&chunk[..n_read]);
+            n_done += u64::try_from(n_read).unwrap_or_default();
+            if progress(n_done).is_break() {
+                return Err(StoreError::Cancelled { name: digest.to_string() });
+            }
+        }
+        Ok(Digest::from_hasher(hasher) == *digest)
     }
 
     /// Everything in the folder that may be a blob, was one, or was to become one.
@@ -173,7 +206,7 @@ impl BlobDir {
 
     /// Sets a blob's time to now, which keeps Ollama's clean-up of unreferenced blobs away from it
     /// until its manifest is written. Ollama spares what is younger than an hour.
-    pub(crate) fn touch(&self, digest: &Digest) {
+    pub fn touch(&self, digest: &Digest) {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
         let _ = rustix::fs::utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW);

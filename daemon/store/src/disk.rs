@@ -120,6 +120,12 @@ pub(crate) fn write_symlink(
     sync_parent(path)
 }
 
+/// Gives a file that is on disk its final name, replacing what had it.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(StoreError::at("write", to))?;
+    sync_parent(to)
+}
+
 /// Creates a folder and those above it with mode 0755, each on disk before the next.
 pub(crate) fn create_dirs(dir: &Path) -> Result<(), StoreError> {
     if dir.is_dir() {

@@ -108,7 +108,9 @@ pub fn import(
         _ => place_file(blobs, &source, how, &mut reporter)?,
     };
 
-    let manifest = write_config(blobs, &summary, model_digest, source.len)?;
+    let media_type = LayerKind::Model.media_type().unwrap_or_default();
+    let layers = vec![Layer::new(&media_type, model_digest, source.len)];
+    let manifest = write_config(blobs, &summary, layers)?;
     let name = store.commit(name, &manifest)?;
     let (id, size) = (manifest.id(), manifest.size());
     Ok(Imported { name, id, model_digest, size, placed, summary })
@@ -124,29 +126,20 @@ impl Source {
     }
 
     fn check_model(&self) -> Result<GgufSummary, StoreError> {
-        let bad = |source| StoreError::BadGguf { path: self.path.clone(), source };
-        let gguf = Gguf::read(&mut &self.file).map_err(bad)?;
-        let summary = gguf.summary().map_err(bad)?;
-        let unsupported = |reason: &str, hint: Option<&str>| {
-            let (reason, hint) = (reason.to_owned(), hint.map(str::to_owned));
-            Err(StoreError::UnsupportedFile { path: self.path.clone(), reason, hint })
+        let (kind, summary) = check_gguf(&self.path, &self.file)?;
+        let unsupported = |reason: &str| {
+            let (path, reason) = (self.path.clone(), reason.to_owned());
+            Err(StoreError::UnsupportedFile { path, reason, hint: None })
         };
-        if gguf.number("split.count").is_some_and(|n_files| n_files > 1) {
-            return unsupported(
-                "it is one part of a split model",
-                Some("join the parts first: `llama-gguf-split --merge FIRST-PART OUTPUT`"),
-            );
+        match kind {
+            LayerKind::Adapter => {
+                unsupported("it is a LoRA adapter, which needs a model to go with")
+            }
+            LayerKind::Projector => {
+                unsupported("it is a projector, which needs a model to go with")
+            }
+            _ => Ok(summary),
         }
-        if gguf.text("general.type") == Some("adapter") {
-            return unsupported("it is a LoRA adapter, which needs a model to go with", None);
-        }
-        if summary.architecture == "clip" || gguf.text("general.type") == Some("mmproj") {
-            return unsupported("it is a projector, which needs a model to go with", None);
-        }
-        if gguf.tensors.is_empty() {
-            return unsupported("it holds no weights", None);
-        }
-        Ok(summary)
     }
 
     /// Fails if the file is not as it was when it was opened.
@@ -236,6 +229,36 @@ fn place_link(
     Ok((digest, Placed::Linked))
 }
 
+/// What a GGUF file is to a model, if it can be a part of one.
+pub(crate) fn check_gguf(
+    path: &Path,
+    mut file: &File,
+) -> Result<(LayerKind, GgufSummary), StoreError> {
+    let bad = |source| StoreError::BadGguf { path: path.to_owned(), source };
+    let gguf = Gguf::read(&mut file).map_err(bad)?;
+    let summary = gguf.summary().map_err(bad)?;
+    let unsupported = |reason: &str, hint: Option<&str>| {
+        let (reason, hint) = (reason.to_owned(), hint.map(str::to_owned));
+        Err(StoreError::UnsupportedFile { path: path.to_owned(), reason, hint })
+    };
+    if gguf.number("split.count").is_some_and(|n_files| n_files > 1) {
+        return unsupported(
+            "it is one part of a split model",
+            Some("join the parts first: `llama-gguf-split --merge FIRST-PART OUTPUT`"),
+        );
+    }
+    if gguf.text("general.type") == Some("adapter") {
+        return Ok((LayerKind::Adapter, summary));
+    }
+    if summary.architecture == "clip" || gguf.text("general.type") == Some("mmproj") {
+        return Ok((LayerKind::Projector, summary));
+    }
+    if gguf.tensors.is_empty() {
+        return unsupported("it holds no weights", None);
+    }
+    Ok((LayerKind::Model, summary))
+}
+
 /// Reads `from` from its start to its end, which must come at the source's length, and writes what
 /// was read to `copy`.
 fn hash(
@@ -267,17 +290,16 @@ fn hash(
     Ok(Digest::from_hasher(hasher))
 }
 
-fn write_config(
+/// A manifest for a model's layers, with the config that goes with its weights.
+pub(crate) fn write_config(
     blobs: &BlobDir,
     summary: &GgufSummary,
-    model_digest: Digest,
-    model_size: u64,
+    layers: Vec<Layer>,
 ) -> Result<Manifest, StoreError> {
     let config = ModelConfig::of_gguf(summary).to_json();
     let config_size = u64::try_from(config.len()).unwrap_or(u64::MAX);
     let config = Layer::new(CONFIG_MEDIA_TYPE, blobs.write(&config)?, config_size);
-    let media_type = LayerKind::Model.media_type().unwrap_or_default();
-    Ok(Manifest::new(config, vec![Layer::new(&media_type, model_digest, model_size)]))
+    Ok(Manifest::new(config, layers))
 }
 
 #[cfg(target_os = "linux")]
