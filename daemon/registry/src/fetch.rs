@@ -66,7 +66,7 @@ pub(crate) async fn fetch(
     };
     let fetch = match opened {
         Opened::Present(digest) => return Ok(digest),
-        Opened::Begun(fetch) => Arc::new(fetch),
+        Opened::Begun(fetch) => fetch,
     };
     let n_workers =
         fetch.partial.n_pieces().div_ceil(RUN_PIECES).min(net.settings.n_streams as u64);
@@ -92,7 +92,7 @@ pub(crate) async fn fetch(
 
 enum Opened {
     Present(Digest),
-    Begun(Fetch),
+    Begun(Arc<Fetch>),
 }
 
 fn open(
@@ -119,7 +119,7 @@ fn open(
     }
     news.tell(BlobState::Fetching, partial.n_bytes());
     let (next, whole) = (Mutex::new(0), tokio::sync::Mutex::new(()));
-    Ok(Opened::Begun(Fetch { wanted, net, partial, next, whole, news, _turn: turn }))
+    Ok(Opened::Begun(Arc::new(Fetch { wanted, net, partial, next, whole, news, _turn: turn })))
 }
 
 impl Fetch {
