@@ -27,7 +27,7 @@ pub(crate) struct Global {
     /// The daemon's socket
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub(crate) socket: Option<PathBuf>,
-    /// Print the daemon's reply as JSON; `run` prints one event a line
+    /// Print the daemon's reply as JSON; `run` and `pull` print one event a line
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
 }
@@ -77,6 +77,55 @@ pub(crate) enum Command {
         #[command(flatten)]
         mode: ImportModeArgs,
     },
+    /// Give a model one more name
+    Cp {
+        /// A model in the store
+        from: String,
+        /// The name it gets too; a model of that name is replaced
+        to: String,
+    },
+    /// Remove models from the store
+    ///
+    /// What other models have too stays. A model that is loaded is not removed: `ctl stop` it first.
+    Rm {
+        /// Models in the store
+        #[arg(required = true, value_name = "MODEL")]
+        models: Vec<String>,
+    },
+    /// Show what takes space in the store
+    Du,
+    /// Remove what no model has and what was never finished
+    ///
+    /// Spares what is in use, what lost its model within the hour, and downloads of the last day.
+    Prune {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Read models again, every byte, to find what is missing or damaged
+    ///
+    /// Ends with 1 if anything is wrong.
+    Verify {
+        /// Models in the store; all of them if none is given
+        #[arg(value_name = "MODEL")]
+        models: Vec<String>,
+    },
+    /// Fetch a model from a registry, from Hugging Face or from a URL
+    ///
+    /// SOURCE is `[http://][host/][namespace/]model[:tag]`, such as `smollm2:135m`, `hf.co/user/repo:Q4_K_M` or
+    /// `docker.io/ai/smollm2`; the URL of a GGUF file; or the path of one here, which is imported.
+    ///
+    /// Ctrl-C keeps what was fetched, and the next pull goes on from there. Pulling again repairs what is damaged.
+    #[command(verbatim_doc_comment)]
+    Pull {
+        /// Where from
+        source: String,
+        /// Made from the source if absent; a model of that name is replaced
+        name: Option<String>,
+    },
     /// List the models in memory
     Ps,
     /// Load a model into memory, or keep a loaded one longer
@@ -93,6 +142,14 @@ pub(crate) enum Command {
     Stop {
         /// A loaded model
         model: String,
+    },
+    /// Measure how fast a model is on this machine
+    Bench {
+        /// Taken for granted where only one model is loaded, or only one is in the store
+        model: Option<String>,
+        /// Try other settings, and keep what is faster for later loads; running requests of the model end
+        #[arg(long)]
+        tune: bool,
     },
     /// Show the backends and why each can or cannot be used
     Backend {

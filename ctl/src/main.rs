@@ -7,6 +7,7 @@
 mod absent;
 mod answer;
 mod args;
+mod bars;
 mod commands;
 mod error;
 mod format;

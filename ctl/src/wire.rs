@@ -1,9 +1,9 @@
 //! Replies and events as they came, not as this version of `ctl` understands them.
 //!
 //! `--json` promises what is on the wire, and a newer daemon may say more than our types hold. So every call and stream is
-//! read as JSON first; [`chat_event`] and [`progress_event`] pass over events of types added since.
+//! read as JSON first; [`chat_event`] and its like pass over events of types added since.
 
-use hearth_protocol::{ChatReply, Event, Method, ProgressEvent, StreamMethod, Who};
+use hearth_protocol::{ChatReply, Event, Method, ProgressEvent, PullEvent, StreamMethod, Who};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::marker::PhantomData;
@@ -43,11 +43,16 @@ pub(crate) fn chat_event(value: &Value) -> Result<Option<Event<ChatReply>>, serd
     known(value, &KNOWN)
 }
 
-/// An event of `model.load` or `model.import`, or nothing where its type is not known here.
+/// An event of a method with progress, or nothing where its type is not known here.
 pub(crate) fn progress_event<R: DeserializeOwned>(
     value: &Value,
 ) -> Result<Option<ProgressEvent<R>>, serde_json::Error> {
     known(value, &["progress", "done", "error"])
+}
+
+/// An event of `model.pull`, or nothing where its type is not known here.
+pub(crate) fn pull_event(value: &Value) -> Result<Option<PullEvent>, serde_json::Error> {
+    known(value, &["accepted", "progress", "done", "error"])
 }
 
 fn known<E: DeserializeOwned>(

@@ -6,9 +6,11 @@
 
 use crate::cli::RunArgs;
 use anyhow::{Context as _, bail};
+use hearth_registry::Url;
 use hearth_store::ModelName;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ pub(crate) struct FileConfig {
     engine: FileEngine,
     /// By name, as a person writes it.
     model: BTreeMap<String, FileModel>,
+    pull: FilePull,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,12 +58,24 @@ struct FileEngine {
     stall_seconds: Option<u64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FilePull {
+    streams: Option<usize>,
+    bytes_per_second: Option<u64>,
+    stall_seconds: Option<u64>,
+    mirrors: Option<HashMap<String, Vec<String>>>,
+    credentials: Option<HashMap<String, PathBuf>>,
+}
+
 /// What the daemon runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub(crate) socket: PathBuf,
     pub(crate) socket_mode: u32,
     pub(crate) models: PathBuf,
+    /// Where what was learned is kept; `None`: nowhere.
+    pub(crate) state: Option<PathBuf>,
     pub(crate) backend_dirs: Vec<PathBuf>,
     pub(crate) backend: String,
     /// `None`: for ever.
@@ -76,6 +91,19 @@ pub struct Config {
     pub(crate) engine: EngineSizes,
     /// The model that guesses ahead for another.
     pub(crate) drafts: BTreeMap<ModelName, ModelName>,
+    pub(crate) pull: PullConfig,
+}
+
+/// How models are fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PullConfig {
+    pub(crate) streams: usize,
+    /// `None`: as fast as it goes.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
+    pub(crate) stall: Duration,
+    pub(crate) mirrors: HashMap<String, Vec<Url>>,
+    /// Files with secrets, by host.
+    pub(crate) credentials: HashMap<String, PathBuf>,
 }
 
 /// Sizes of each worker's engine.
@@ -84,8 +112,10 @@ pub(crate) struct EngineSizes {
     pub(crate) context: u32,
     pub(crate) parallel: u32,
     pub(crate) kept: u32,
+    /// 0: as tuned, or the default.
     pub(crate) batch: u32,
     pub(crate) queue: usize,
+    /// 0: as tuned, or as the backend chooses.
     pub(crate) threads: u32,
     pub(crate) step_ms: u64,
     pub(crate) archive_mib: usize,
@@ -110,7 +140,10 @@ impl Config {
             context: at_least("engine.context", engine.context.unwrap_or(32_768), 64)?,
             parallel: at_least("engine.parallel", engine.parallel.unwrap_or(8), 1)?,
             kept: engine.kept.unwrap_or(8),
-            batch: at_least("engine.batch", engine.batch.unwrap_or(512), 32)?,
+            batch: match engine.batch.unwrap_or(0) {
+                0 => 0,
+                batch => at_least("engine.batch", batch, 32)?,
+            },
             queue: engine.queue.unwrap_or(256),
             threads: engine.threads.unwrap_or(0),
             step_ms: engine.step_ms.unwrap_or(100),
@@ -127,6 +160,7 @@ impl Config {
             socket: args.socket.clone().or(file.socket).map_or_else(default_socket, Ok)?,
             socket_mode: parse_mode(file.socket_mode.as_deref().unwrap_or("0660"))?,
             models: models_dir(args, file.models)?,
+            state: state_dir(args),
             backend_dirs: backend_dirs(args, file.backends),
             backend: args.backend.clone().or(file.backend).unwrap_or_else(|| "auto".into()),
             keep_alive: parse_keep_alive(&keep_alive)?,
@@ -151,8 +185,30 @@ impl Config {
             log: file.log.unwrap_or_else(|| "info".into()),
             engine,
             drafts: drafts(file.model)?,
+            pull: PullConfig {
+                streams: at_least("pull.streams", file.pull.streams.unwrap_or(8), 1)?,
+                bytes_per_second: NonZeroU64::new(file.pull.bytes_per_second.unwrap_or(0)),
+                stall: Duration::from_secs(at_least(
+                    "pull.stall_seconds",
+                    file.pull.stall_seconds.unwrap_or(30),
+                    1,
+                )?),
+                mirrors: mirrors(file.pull.mirrors.unwrap_or_default())?,
+                credentials: file.pull.credentials.unwrap_or_default(),
+            },
         })
     }
+}
+
+fn mirrors(texts: HashMap<String, Vec<String>>) -> anyhow::Result<HashMap<String, Vec<Url>>> {
+    let url = |text: &String| match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(url),
+        _ => bail!("`pull.mirrors` names `{text}`, which is no URL with `https` or `http`"),
+    };
+    let of_host = |(host, texts): (String, Vec<String>)| {
+        Ok((host, texts.iter().map(url).collect::<anyhow::Result<_>>()?))
+    };
+    texts.into_iter().map(of_host).collect()
 }
 
 fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) -> anyhow::Result<T> {
@@ -240,17 +296,28 @@ fn default_socket() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// The one that the command line or the service manager names.
+fn named_state_dir(args: &RunArgs) -> Option<PathBuf> {
+    let managed = || env("STATE_DIRECTORY")?.split(':').next().map(PathBuf::from);
+    args.state_dir.clone().or_else(managed)
+}
+
+fn state_dir(args: &RunArgs) -> Option<PathBuf> {
+    named_state_dir(args).or_else(|| {
+        if rustix::process::geteuid().is_root() {
+            return Some("/var/lib/hearth".into());
+        }
+        Some(dir("XDG_STATE_HOME", ".local/state")?.join("hearth"))
+    })
+}
+
 fn models_dir(args: &RunArgs, file: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(dir) =
         args.models.clone().or(file).or_else(|| env("OLLAMA_MODELS").map(PathBuf::from))
     {
         return Ok(dir);
     }
-    let state = args
-        .state_dir
-        .clone()
-        .or_else(|| env("STATE_DIRECTORY")?.split(':').next().map(PathBuf::from));
-    if let Some(dir) = state {
+    if let Some(dir) = named_state_dir(args) {
         return Ok(dir.join("models"));
     }
     if rustix::process::geteuid().is_root() {

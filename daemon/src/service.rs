@@ -53,6 +53,8 @@ async fn serve(
     parent: Option<Parent>,
     started: Instant,
 ) -> anyhow::Result<()> {
+    let store = Arc::new(Store::open(config.models.clone()));
+    let puller = rpc::puller(Arc::clone(&store), &config.pull)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let bound = match listen::bind(&config.socket, config.socket_mode) {
@@ -68,9 +70,11 @@ async fn serve(
     let supervisor = Supervisor::start(Arc::clone(&config), executable()?);
     let daemon = Arc::new(Daemon {
         supervisor: Arc::clone(&supervisor),
-        store: Arc::new(Store::open(config.models.clone())),
+        store,
+        puller,
         requests: Requests::default(),
         started,
+        measuring: tokio::sync::Mutex::default(),
         config: Arc::clone(&config),
     });
     let methods = rpc::module(Arc::clone(&daemon)).into();

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod backends;
+mod bench;
 mod candidates;
 mod chat;
 mod constrained;
@@ -15,9 +16,12 @@ mod hostile;
 mod mistakes;
 mod overload;
 mod privacy;
+mod pull;
+mod pull_faults;
 mod requests;
 mod sampling;
 mod service;
+mod space;
 mod stopping;
 mod stuck;
 mod templates;

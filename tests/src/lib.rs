@@ -8,24 +8,32 @@
 
 mod chats;
 mod daemon;
+mod faults;
 mod gguf;
 mod guard;
 mod http;
 mod process;
 mod programs;
 mod raw;
+mod registry;
 mod terminal;
+mod tokens;
 mod wait;
+mod web;
 mod websocket;
 
 pub use chats::{Told, chat, error_of, follow, follow_generate, generate, message, refused};
 pub use daemon::{Builder, TestDaemon, signal_process};
+pub use faults::{Fault, FaultProxy, Passed};
 pub use gguf::{GgufText, Tensor, reference_model};
 pub use guard::Guard;
 pub use http::{HttpReply, http};
 pub use process::{Ran, is_alive, peak_rss_bytes, run};
 pub use programs::{ctl_path, env_path, hearthd_path, reference_plugins, repository};
 pub use raw::Raw;
+pub use registry::{Registry, TokenAuth, digest};
 pub use terminal::{ARROW_UP, CTRL_C, CTRL_D, ENTER, Terminal};
+pub use tokens::TokenServer;
 pub use wait::{DEADLINE, eventually, eventually_is};
+pub use web::{WebMessage, WebReply, WebRequest, WebServer, web_ask};
 pub use websocket::WebSocket;

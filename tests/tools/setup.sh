@@ -34,6 +34,8 @@ ensure_tools() {
                 require socat "runs the README's examples" have socat
                 require netcat-openbsd "runs the README's examples" have_netcat
                 require systemd 'is what the tests run the service under' test -x /lib/systemd/systemd
+                require docker-registry 'is what the tests pull models from' have docker-registry
+                require openssl "signs that registry's tokens" have openssl
                 require dbus 'is how systemctl talks to it' have dbus-daemon
                 ;;
         esac

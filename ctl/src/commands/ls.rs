@@ -3,7 +3,14 @@
 use super::Context;
 use crate::error::CtlError;
 use crate::format::{ago, bytes, short_id};
-use hearth_protocol::{Empty, ModelList, ModelListMethod};
+use hearth_protocol::{Empty, ModelList, ModelListMethod, ModelProblem};
+
+/// Entries of the store that cannot be read.
+pub(super) fn warn<'a>(context: &Context, problems: impl IntoIterator<Item = &'a ModelProblem>) {
+    for problem in problems {
+        context.out.complain("warning", &format!("`{}`: {}", problem.path, problem.message));
+    }
+}
 
 pub(super) fn run(context: &Context) -> Result<(), CtlError> {
     let mut session = context.connect()?;
@@ -12,9 +19,7 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
         return context.out.json(&reply);
     }
     let list: ModelList = session.read(reply)?;
-    for problem in &list.problems {
-        context.out.complain("warning", &format!("`{}`: {}", problem.path, problem.message));
-    }
+    warn(context, &list.problems);
     if list.models.is_empty() {
         context.out.note("no models in the store");
         context.out.complain("hint", "`ctl import FILE.gguf NAME` brings one in");

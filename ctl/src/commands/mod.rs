@@ -1,18 +1,25 @@
 //! One file for each subcommand; what they share is the [`Context`].
 
 mod backend;
+mod bench;
 mod chat;
 mod completions;
+mod cp;
+mod du;
 mod import;
 mod load;
 mod ls;
 mod progress;
+mod prune;
 mod ps;
+mod pull;
+mod rm;
 mod rpc;
 mod run;
 mod show;
 mod status;
 mod stop;
+mod verify;
 
 use crate::args::{Command, Global};
 use crate::error::CtlError;
@@ -46,11 +53,18 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
+        Command::Cp { from, to } => cp::run(context, from, to),
+        Command::Rm { models } => rm::run(context, models),
+        Command::Du => du::run(context),
+        Command::Prune { dry_run, yes } => prune::run(context, dry_run, yes),
+        Command::Verify { models } => verify::run(context, models),
+        Command::Pull { source, name } => pull::run(context, source, name),
         Command::Ps => ps::run(context),
         Command::Load { model, draft, keep_alive } => {
             load::run(context, model, draft, keep_alive.keep_alive)
         }
         Command::Stop { model } => stop::run(context, model),
+        Command::Bench { model, tune } => bench::run(context, model, tune),
         Command::Backend { .. } => backend::run(context),
         Command::Status => status::run(context),
         Command::Rpc { method, params } => rpc::run(context, &method, params),

@@ -227,7 +227,7 @@ fn chat_takes_the_only_model_and_asks_which_of_several() {
         "",
         "\
 error: which model? The store has `a`, `b` and `c`
-hint: name one, such as `ctl chat a`
+hint: name one, such as `a`
 ",
     );
     choosing(&[], &[]).ctl_with_stdin(&["chat"], "hi").is(

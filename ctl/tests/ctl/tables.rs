@@ -242,6 +242,81 @@ fn load() {
     assert_eq!(daemon.calls()[1].1, json!({ "model": "m", "keep_alive": -1.0 }));
 }
 
+fn measured() -> Value {
+    json!({
+        "model": "smollm2:latest", "backend": "cpu", "threads": 2, "prompt_tokens": 300, "streams": 4,
+        "settings": {}, "machine": "2 processors", "trials": [], "gain": 1.0,
+        "figures": { "prompt_per_s": 1540.4, "first_token_ms": 195.2, "stream_per_s": 180.26, "streams_per_s": 312.0 },
+    })
+}
+
+#[test]
+fn bench() {
+    let daemon = FakeDaemon::start(|call| {
+        assert_eq!(call.method, "model.bench.stream");
+        call.stream(&[
+            json!({ "type": "progress", "stage": "measuring", "fraction": 0.5 }),
+            json!({ "type": "done", "reply": measured() }),
+        ]);
+    });
+    let text = "\
+model        smollm2:latest on cpu
+prompt       1540 tokens/s, 300 tokens
+first token  195 ms
+one answer   180.3 tokens/s
+4 at once    312.0 tokens/s together
+settings     up to 2 threads, the defaults
+machine      2 processors
+";
+    daemon.ctl(&["bench", "smollm2"]).is(0, text, "");
+    assert_eq!(daemon.calls()[0].1, json!({ "model": "smollm2", "tune": false }));
+    daemon.ctl(&["bench", "m", "--json"]).is(0, &format!("{}\n", measured()), "");
+}
+
+#[test]
+fn bench_tune_says_what_was_tried_and_what_was_kept() {
+    let trial = |settings: Value, ratios: [f64; 3], better: bool| {
+        let figures = measured()["figures"].take();
+        let [lowest, ratio, highest] = ratios;
+        json!({ "settings": settings, "figures": figures, "ratio": ratio, "lowest": lowest,
+            "highest": highest, "better": better })
+    };
+    let daemon = FakeDaemon::start(move |call| {
+        let mut reply = measured();
+        reply["trials"] = json!([
+            trial(json!({ "threads": 1 }), [0.5, 0.6, 0.7], false),
+            trial(json!({ "spin": 2000 }), [1.1, 1.2, 1.3], call.params["model"] == "a"),
+            trial(json!({ "spin": 2000, "batch": 256 }), [0.98, 1.0, 1.02], false),
+        ]);
+        if call.params["model"] == "a" {
+            (reply["settings"], reply["gain"]) = (json!({ "spin": 2000 }), json!(1.2));
+        }
+        call.stream(&[json!({ "type": "done", "reply": reply })]);
+    });
+    let text = "\
+model        smollm2:latest on cpu
+prompt       1540 tokens/s, 300 tokens
+first token  195 ms
+one answer   180.3 tokens/s
+4 at once    312.0 tokens/s together
+settings     up to 2 threads; tuned: spin 2000
+machine      2 processors
+
+TRIED                 PROMPT/S  ONE/S  SEVERAL/S  BESIDE THE BEST      VERDICT
+threads 1             1540      180.3  312.0      0.60 (0.50 to 0.70)  slower
+spin 2000             1540      180.3  312.0      1.20 (1.10 to 1.30)  faster
+spin 2000, batch 256  1540      180.3  312.0      1.00 (0.98 to 1.02)  no clear difference
+
+Kept spin 2000 for later loads: 1.20 times as fast as the defaults, all rates together.
+";
+    daemon.ctl(&["bench", "a", "--tune"]).is(0, text, "");
+    assert_eq!(daemon.calls()[0].1, json!({ "model": "a", "tune": true }));
+    let ran = daemon.ctl(&["bench", "b", "--tune"]);
+    assert!(
+        ran.stdout.ends_with("\n\nKept the defaults: nothing was faster by more than noise.\n")
+    );
+}
+
 #[test]
 fn import() {
     let daemon = FakeDaemon::start(|call| {
@@ -282,4 +357,74 @@ fn completions_name_every_command() {
     for name in ["chat", "run", "import", "backend", "--socket"] {
         assert!(ran.stdout.contains(name), "{name}");
     }
+}
+
+#[test]
+fn du() {
+    let amount = |files: u64, bytes: u64| json!({ "files": files, "bytes": bytes });
+    let model = json!({
+        "name": "smollm2:latest", "size_bytes": 98_362_432, "own_bytes": 0,
+        "shared_bytes": 98_362_432, "linked_bytes": 0
+    });
+    let reply = json!({ "stores": [{
+        "path": "/m", "models": [model], "total": amount(3, 98_400_000), "unreferenced": amount(1, 12),
+        "unfinished": amount(0, 0), "problems": [{ "path": "/m/x", "message": "it is torn" }]
+    }]});
+    let daemon = FakeDaemon::replying("store.usage", reply.clone());
+    daemon.ctl(&["du"]).is(
+        0,
+        "\
+NAME            SIZE     OWN  SHARED   LINKED
+smollm2:latest  98.4 MB  0 B  98.4 MB  0 B
+
+store        /m
+total        98.4 MB in 3 files
+of no model  12 B in 1 file
+unfinished   0 B in 0 files
+",
+        "warning: `/m/x`: it is torn\n",
+    );
+    daemon.ctl(&["du", "--json"]).is(0, &format!("{reply}\n"), "");
+}
+
+#[test]
+fn what_stays_because_a_manifest_cannot_be_read_is_said() {
+    let problem = json!({ "path": "/m/x", "message": "it is torn" });
+    let reply = json!({ "name": "a:latest", "freed_bytes": 0, "problem": problem });
+    FakeDaemon::replying("model.delete", reply).ctl(&["rm", "a"]).is(
+        0,
+        "`a:latest` is removed, which frees 0 B\n",
+        "warning: `/m/x`: it is torn\nhint: files that may be needed stay; `ctl prune` looks again\n",
+    );
+    let file = json!({ "path": "/m/p", "size_bytes": 12, "unfinished": true });
+    let reply = json!({
+        "removed": [file], "freed_bytes": 12, "spared": { "files": 1, "bytes": 7 }, "problem": problem
+    });
+    let daemon = FakeDaemon::replying("store.prune", reply);
+    daemon.ctl(&["prune", "--dry-run"]).is(
+        0,
+        "     12 B  unfinished   /m/p\n12 B in 1 file would be removed\n",
+        "warning: `/m/x`: it is torn\nhint: repair or remove it; until then files of no model stay\n\
+         7 B in 1 file of no model: too new, or in use\n",
+    );
+    assert_eq!(daemon.calls()[0].1, json!({ "dry_run": true }));
+}
+
+#[test]
+fn verify_fails_where_something_is_wrong() {
+    let fault =
+        json!({ "model": "a:latest", "path": "/m/b", "message": "it is gone", "hint": "find it" });
+    let reply = json!({ "models": 1, "files": 2, "bytes": 12, "faults": [fault] });
+    let done = json!({ "type": "done", "reply": reply });
+    let daemon = FakeDaemon::start(move |call| {
+        assert_eq!(call.method, "store.verify.stream");
+        call.stream(std::slice::from_ref(&done));
+    });
+    daemon.ctl(&["verify", "a"]).is(
+        1,
+        "`a:latest`: it is gone\n  find it\n12 B in 2 files of 1 model read\n",
+        "error: 1 fault\n",
+    );
+    assert_eq!(daemon.calls()[0].1, json!({ "models": ["a"] }));
+    daemon.ctl(&["verify", "--json"]).is(1, &format!("{reply}\n"), "error: 1 fault\n");
 }

@@ -5,6 +5,7 @@
 
 use crate::cache::pos_of;
 use crate::sequence::{Failure, to_u32};
+use crate::threads::Threads;
 use hearth_abi::host::{Adapter, Batch, Context, Model};
 use hearth_abi::raw::Token;
 use hearth_abi::{BatchEntry, ContextConfig, KvType, PluginError, Pooling};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub struct Embedder {
     context: Context,
     batch: Batch,
+    threads: Threads,
 }
 
 impl Embedder {
@@ -34,7 +36,8 @@ impl Embedder {
             embeddings: Some(Pooling::Model),
             kv_type: KvType::F16,
         })?;
-        Ok(Self { context, batch: Batch::default() })
+        let threads = Threads::new(context.info().n_threads);
+        Ok(Self { context, batch: Batch::default(), threads })
     }
 
     /// Applies adapters from here on.
@@ -64,6 +67,9 @@ impl Embedder {
         for (position, token) in tokens.iter().enumerate() {
             let position = pos_of(position);
             self.batch.push(BatchEntry { token: *token, position, sequence: 0, output: true });
+        }
+        if let Some(n_threads) = self.threads.adapt() {
+            self.context.set_threads(n_threads, n_threads)?;
         }
         let computed = self.context.decode(&self.batch);
         let embedding = computed.and_then(|()| self.context.embedding(0).map(<[f32]>::to_vec));

@@ -75,6 +75,10 @@ kinds! {
     Io = -32014;
     /// The request did not end in the time it was given.
     DeadlineExceeded = -32015;
+    /// What is to be changed is in use.
+    InUse = -32016;
+    /// Another server could not be reached, refused, or did not answer as it must.
+    Network = -32017;
 }
 
 /// `data` of every error object.

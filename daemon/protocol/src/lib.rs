@@ -30,6 +30,7 @@
 
 #![warn(missing_docs)]
 
+mod bench;
 mod chat;
 mod client;
 mod daemon;
@@ -38,8 +39,11 @@ mod error;
 mod method;
 mod model;
 mod options;
+mod pull;
+mod space;
 mod tokens;
 
+pub use bench::{BenchFigures, BenchParams, BenchReply, BenchTrial, Tuning};
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Event, FinishReason, Format, GenerateParams,
     GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
@@ -53,14 +57,20 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelShow,
-    ModelUnload, RpcDiscover, StreamMethod, Tokenize, Who, methods,
+    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelImport, ModelListMethod,
+    ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover, StorePrune,
+    StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
     ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
 };
 pub use options::{Logprob, Options, TokenLogprob};
+pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};
+pub use space::{
+    Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
+    StoreUsage, Verified, VerifyFault, VerifyParams,
+};
 pub use tokens::{
     DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
     TokenizeReply,

@@ -4,10 +4,12 @@
 //! `rpc.discover` and `docs/protocol.md` list the rows, and the client takes its types from them.
 
 use crate::{
-    BackendList, CancelParams, Cancelled, ChatParams, ChatReply, DetokenizeParams, DetokenizeReply,
-    EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, GenerateParams, GenerateReply,
-    ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams,
-    ProgressEvent, RunningModels, Status, TokenizeParams, TokenizeReply, Unloaded,
+    BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
+    CopyParams, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply, Empty,
+    EndThinkingParams, Event, GenerateParams, GenerateReply, ImportParams, Imported, LoadParams,
+    Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullEvent,
+    PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply, Unloaded,
+    Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -128,6 +130,12 @@ table! {
     Embed = "embed" [Anyone] (EmbedParams) -> EmbedReply;
     /// Continues a text.
     Generate = "generate" [Anyone] (GenerateParams) -> GenerateReply, streams Event<GenerateReply>;
+    /// Measures how fast a model is, and finds faster settings for it.
+    ModelBench = "model.bench" [Admin] (BenchParams) -> BenchReply, streams ProgressEvent<BenchReply>;
+    /// Gives a model one more name.
+    ModelCopy = "model.copy" [Admin] (CopyParams) -> Copied;
+    /// Removes a model from the store, with what only it has. One that is loaded is not removed.
+    ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
     /// Brings a GGUF file into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.
@@ -136,12 +144,20 @@ table! {
     ModelLoad = "model.load" [Anyone] (LoadParams) -> Loaded, streams ProgressEvent<Loaded>;
     /// Models in memory.
     ModelPs = "model.ps" [Anyone] (Empty) -> RunningModels;
+    /// Fetches a model from a registry or a URL into the store.
+    ModelPull = "model.pull" [Admin] (PullParams) -> Pulled, streams PullEvent;
     /// Facts about one model in the store.
     ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
     /// Takes a model out of memory; its running requests get an error.
     ModelUnload = "model.unload" [Admin] (ModelParams) -> Unloaded;
     /// This table, as an OpenRPC document.
     RpcDiscover = "rpc.discover" [Anyone] (Empty) -> serde_json::Value;
+    /// Removes what no model has and what was never finished.
+    StorePrune = "store.prune" [Admin] (PruneParams) -> Pruned;
+    /// What takes space in the store.
+    StoreUsageMethod = "store.usage" [Anyone] (Empty) -> StoreUsage;
+    /// Reads models again, every byte, to find what is missing or damaged.
+    StoreVerify = "store.verify" [Admin] (VerifyParams) -> Verified, streams ProgressEvent<Verified>;
     /// Text to tokens.
     Tokenize = "tokenize" [Anyone] (TokenizeParams) -> TokenizeReply;
 }

@@ -132,7 +132,7 @@ pub struct Imported {
     pub how: String,
 }
 
-/// What a stream of `model.import` or `model.load` says. `accepted`, any number of `progress`, then one `done` or `error`.
+/// What a stream of `model.bench`, `model.import`, `model.load` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "{R}Event")]

@@ -233,7 +233,7 @@ fn too_late(timeout: Duration) -> RpcError {
     .with_hint("give it more `timeout_ms`, or ask for fewer tokens with `max_tokens`")
 }
 
-fn unexpected() -> RpcError {
+pub(super) fn unexpected() -> RpcError {
     RpcError::new(ErrorKind::Internal, "the worker answered something else than it was asked")
 }
 

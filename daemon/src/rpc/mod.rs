@@ -8,14 +8,22 @@ mod cancel;
 mod chat_end_thinking;
 mod daemon_status;
 mod jobs;
+mod model_bench;
+mod model_copy;
+mod model_delete;
 mod model_import;
 mod model_list;
 mod model_load;
 mod model_ps;
+mod model_pull;
 mod model_show;
 mod model_unload;
+mod reported;
 mod requests;
 mod rpc_discover;
+mod store_prune;
+mod store_usage;
+mod store_verify;
 mod work;
 
 use crate::config::Config;
@@ -23,6 +31,7 @@ use crate::listen::Caller;
 use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
 use hearth_protocol::{ErrorKind, Method, RpcError, Who};
+use hearth_registry::Puller;
 use hearth_store::{Store, StoreError};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
@@ -30,6 +39,7 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use model_pull::puller;
 pub(crate) use requests::Requests;
 
 /// What handlers work with.
@@ -38,8 +48,11 @@ pub(crate) struct Daemon {
     pub(crate) config: Arc<Config>,
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) store: Arc<Store>,
+    pub(crate) puller: Puller,
     pub(crate) requests: Requests,
     pub(crate) started: Instant,
+    /// Two models that are measured at once say nothing of either.
+    pub(crate) measuring: tokio::sync::Mutex<()>,
 }
 
 type Handled<M> = Result<<M as Method>::Reply, RpcError>;
@@ -55,13 +68,20 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::call::<protocol::Detokenize>(&mut module);
     work::call::<protocol::Embed>(&mut module);
     work::stream::<protocol::Generate>(&mut module);
+    work::stream::<protocol::ModelBench>(&mut module);
+    call::<protocol::ModelCopy, _>(&mut module, model_copy::handle);
+    call::<protocol::ModelDelete, _>(&mut module, model_delete::handle);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
     work::stream::<protocol::ModelLoad>(&mut module);
     call::<protocol::ModelPs, _>(&mut module, model_ps::handle);
+    work::stream::<protocol::ModelPull>(&mut module);
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);
+    call::<protocol::StorePrune, _>(&mut module, store_prune::handle);
+    call::<protocol::StoreUsageMethod, _>(&mut module, store_usage::handle);
+    work::stream::<protocol::StoreVerify>(&mut module);
     work::call::<protocol::Tokenize>(&mut module);
     module
 }
@@ -139,7 +159,8 @@ pub(crate) fn store_error(error: &StoreError) -> RpcError {
         "model_not_found" => ErrorKind::ModelNotFound,
         "bad_name" | "bad_digest" | "not_a_file" | "no_reflink" => ErrorKind::InvalidParams,
         "cancelled" => ErrorKind::Cancelled,
-        "io" => ErrorKind::Io,
+        "io" | "no_space" | "busy" => ErrorKind::Io,
+        "wrong_content" => ErrorKind::Network,
         _ => ErrorKind::BadModel,
     };
     let wire = RpcError::new(kind, error.to_string());
@@ -175,11 +196,14 @@ mod tests {
             ..RunArgs::default()
         };
         let config = Arc::new(Config::load(&args).unwrap());
+        let store = Arc::new(Store::open("/m"));
         let daemon = Arc::new(Daemon {
             supervisor: Supervisor::start(Arc::clone(&config), "/bin/true".into()),
-            store: Arc::new(Store::open("/m")),
+            puller: puller(Arc::clone(&store), &config.pull).unwrap(),
+            store,
             requests: Requests::default(),
             started: Instant::now(),
+            measuring: tokio::sync::Mutex::default(),
             config,
         });
         let module = module(daemon);

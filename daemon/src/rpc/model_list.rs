@@ -3,7 +3,7 @@
 use super::{Daemon, Handled, blocking};
 use crate::listen::Caller;
 use hearth_protocol::{Empty, ModelList, ModelListMethod, ModelProblem, ModelSummary};
-use hearth_store::{Digest, ModelConfig, ModelName};
+use hearth_store::{Digest, ModelConfig, ModelName, Problem};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,11 +18,14 @@ pub(super) async fn handle(
         .models
         .iter()
         .map(|entry| summary(&entry.name, &entry.id, entry.size, entry.modified, &entry.config));
-    let problems = list.problems.iter().map(|problem| ModelProblem {
-        path: problem.path.display().to_string(),
-        message: problem.error.to_string(),
-    });
-    Ok(ModelList { models: models.collect(), problems: problems.collect() })
+    Ok(ModelList {
+        models: models.collect(),
+        problems: list.problems.iter().map(problem).collect(),
+    })
+}
+
+pub(super) fn problem(problem: &Problem) -> ModelProblem {
+    ModelProblem { path: problem.path.display().to_string(), message: problem.error.to_string() }
 }
 
 pub(super) fn summary(

@@ -5,20 +5,23 @@
 
 mod outbox;
 mod probe;
+mod tuned;
 mod worker;
 
 use crate::config::Config;
 use crate::worker::frames::{DraftSpec, LoadSpec};
 use crate::worker::preset::Preset;
-use hearth_protocol::{BackendState, ErrorKind, RpcError};
+use hearth_protocol::{Backend, BackendState, ErrorKind, RpcError};
 use hearth_store::{ModelName, ResolvedModel};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tuned::Tuned;
 
 pub(crate) use probe::Backends;
+pub(crate) use tuned::{Trial, machine, n_processors};
 pub(crate) use worker::{Lease, Ticket, Worker, WorkerState};
 
 #[derive(Debug)]
@@ -28,12 +31,17 @@ pub(crate) struct Supervisor {
     backends: watch::Sender<Option<Arc<Backends>>>,
     /// By manifest id, so that two names of one model share a worker.
     workers: Mutex<HashMap<String, Arc<Worker>>>,
+    tuned: Tuned,
 }
+
+/// Most tokens computed in one step, where nobody says otherwise.
+const BATCH: u32 = 512;
 
 impl Supervisor {
     /// Starts probing beside whatever comes next.
     pub(crate) fn start(config: Arc<Config>, executable: PathBuf) -> Arc<Self> {
         let supervisor = Arc::new(Self {
+            tuned: Tuned::open(config.state.as_deref()),
             config,
             executable,
             backends: watch::Sender::new(None),
@@ -100,7 +108,7 @@ impl Supervisor {
         let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
         let worker = Worker::spawn(
             &self.executable,
-            self.load_spec(&backend.path, model, draft?),
+            self.load_spec(backend, model, draft?),
             names,
             keep_alive,
             self.config.engine.stall,
@@ -114,25 +122,34 @@ impl Supervisor {
         Ok(lease)
     }
 
+    /// What was measured to be better on this machine.
+    pub(crate) fn tuned(&self) -> &Tuned {
+        &self.tuned
+    }
+
+    /// What a person has configured goes before what was measured, and that before the defaults.
     fn load_spec(
         &self,
-        plugin: &str,
+        backend: &Backend,
         model: &ResolvedModel,
         draft: Option<ResolvedModel>,
     ) -> LoadSpec {
         let Config { engine, .. } = &*self.config;
         let draft = draft.filter(|_| engine.speculate);
+        let tuning = self.tuned.get(&model.model_digest.hex(), &machine(backend));
+        let settled = |configured: u32| (configured != 0).then_some(configured);
         LoadSpec {
-            plugin: plugin.into(),
+            tuning,
+            plugin: backend.path.clone().into(),
             model: model.model_path.clone(),
             adapters: model.adapters.clone(),
             preset: Preset::of(model),
             n_ctx: engine.context,
-            n_batch: engine.batch,
+            n_batch: settled(engine.batch).or(tuning.batch).unwrap_or(BATCH),
             n_parallel: engine.parallel,
             n_kept: engine.kept,
             max_waiting: engine.queue,
-            n_threads: engine.threads,
+            n_threads: settled(engine.threads).or(tuning.threads).unwrap_or(0),
             step_ms: engine.step_ms,
             archive_bytes: engine.archive_mib.saturating_mul(1 << 20),
             speculate: engine.speculate,
@@ -195,6 +212,13 @@ impl Supervisor {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// The same at once for whoever asks for the model next; the process ends beside.
+    pub(crate) fn discard(&self, id: &str) {
+        if let Some(worker) = self.workers().remove(id) {
+            tokio::spawn(async move { worker.unload().await });
         }
     }
 

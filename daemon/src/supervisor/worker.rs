@@ -8,7 +8,7 @@ use super::outbox::Outbox;
 use crate::worker::frames::{
     self, FromWorker, Job, LoadSpec, LoadedInfo, LogLevel, ToWorker, WorkerEvent,
 };
-use hearth_protocol::{ErrorKind, RpcError};
+use hearth_protocol::{ErrorKind, RpcError, Tuning};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,10 +23,6 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc, watch};
-
-/// A short spin of OpenMP's barriers costs a quiet machine nothing, and keeps a busy one fast; the default spin falls to an
-/// eighth of the speed beside one busy process.
-const SPIN: &str = "2000";
 
 /// How long a process that closed its socket may take to end before it is killed.
 const END_GRACE: Duration = Duration::from_secs(2);
@@ -45,6 +41,7 @@ pub(crate) struct Worker {
     pub(crate) backend: String,
     /// The name of the model that guesses ahead for it.
     pub(crate) draft: Option<String>,
+    pub(crate) tuning: Tuning,
     pub(crate) pid: u32,
     pub(crate) started: Instant,
     state: watch::Sender<WorkerState>,
@@ -81,7 +78,8 @@ impl Worker {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .kill_on_drop(true);
-        for (name, value) in [("GOMP_SPINCOUNT", SPIN), ("GGML_NO_BACKTRACE", "1")] {
+        let spin = spec.tuning.spin.map(|spin| ("GOMP_SPINCOUNT", spin.to_string()));
+        for (name, value) in spin.into_iter().chain([("GGML_NO_BACKTRACE", "1".into())]) {
             if std::env::var_os(name).is_none() {
                 command.env(name, value);
             }
@@ -94,6 +92,7 @@ impl Worker {
             id,
             backend,
             draft: spec.draft.as_ref().map(|draft| draft.name.clone()),
+            tuning: spec.tuning,
             pid: child.id().unwrap_or_default(),
             started: Instant::now(),
             state: watch::Sender::new(WorkerState::Loading { fraction: 0.0 }),

@@ -55,7 +55,8 @@ pub(super) fn run(
         Err(error) => return last_words(present, FromWorker::LoadFailed(error)),
     };
     let description = loaded.model.info().description.clone();
-    send(present, FromWorker::Loaded(LoadedInfo { description, n_ctx: loaded.n_ctx }));
+    let n_threads = loaded.engine.as_ref().map_or(0, |engine| engine.context().info().n_threads);
+    send(present, FromWorker::Loaded(LoadedInfo { description, n_ctx: loaded.n_ctx, n_threads }));
     if opened.send((Arc::clone(&loaded.model), loaded.n_ctx)).is_err() {
         return;
     }

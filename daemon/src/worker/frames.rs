@@ -8,7 +8,7 @@ use super::preset::Preset;
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
-    ToolCallDelta,
+    ToolCallDelta, Tuning,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub(crate) struct LoadSpec {
     pub(crate) archive_bytes: usize,
     pub(crate) speculate: bool,
     pub(crate) draft: Option<DraftSpec>,
+    /// What of the above was measured; the spin is the process's own.
+    pub(crate) tuning: Tuning,
 }
 
 /// The model that guesses ahead.
@@ -123,6 +125,8 @@ pub(crate) enum LogLevel {
 pub(crate) struct LoadedInfo {
     pub(crate) description: String,
     pub(crate) n_ctx: u32,
+    /// Most that compute; 0 for a model that writes no text.
+    pub(crate) n_threads: u32,
 }
 
 /// Something that happened to a request; `Done` and `Failed` are its last.

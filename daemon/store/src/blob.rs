@@ -7,17 +7,22 @@
 //! Temps are named `sha256-<random>-import`. Ollama knows no such suffix: its own clean-up removes
 //! them when they are an hour old, as it does with `-partial` files.
 
-use std::fs;
-use std::io;
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::disk::{self, Temp, TempNames};
 use crate::error::StoreError;
 
 const TEMP_NAMES: TempNames = TempNames { prefix: "sha256-", suffix: "-import" };
+/// How much is read between two reports, and so how soon a cancel is seen.
+const CHUNK_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
 pub struct BlobDir {
@@ -33,6 +38,23 @@ pub(crate) enum Present {
     },
     /// A link, whether or not its target is there.
     Link,
+}
+
+/// A file of the folder.
+#[derive(Debug)]
+pub(crate) struct BlobFile {
+    pub(crate) path: PathBuf,
+    /// `None` if it is unfinished.
+    pub(crate) digest: Option<Digest>,
+    /// Of a link, its own.
+    pub(crate) metadata: Metadata,
+}
+
+impl BlobFile {
+    /// How much of the store's disk it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        bytes_of(&self.metadata)
+    }
 }
 
 impl BlobDir {
@@ -71,6 +93,70 @@ impl BlobDir {
         } else {
             Err(StoreError::BlobSize { path, expected, actual })
         }
+    }
+
+    /// Whether a blob is there and its content is what its name says. Reads all of it; `progress`
+    /// gets the bytes read so far, and can end it.
+    pub fn verify(
+        &self,
+        digest: &Digest,
+        size: u64,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<bool, StoreError> {
+        let Ok(path) = self.check(digest, size) else { return Ok(false) };
+        let mut file = disk::open_file(&path)?;
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut n_done = 0;
+        loop {
+            let n_read = match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n_read) => n_read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StoreError::io("read", &path, error)),
+            };
+            hasher.update(&chunk[..n_read]);
+            n_done += u64::try_from(n_read).unwrap_or_default();
+            if progress(n_done).is_break() {
+                return Err(StoreError::Cancelled { name: digest.to_string() });
+            }
+        }
+        Ok(Digest::from_hasher(hasher) == *digest)
+    }
+
+    /// Everything in the folder that may be a blob, was one, or was to become one.
+    pub(crate) fn files(&self) -> Result<Vec<BlobFile>, StoreError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(StoreError::at("read", &self.dir))?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::at("read", &self.dir))?;
+            let file_name = entry.file_name();
+            let Some(file_name) = file_name.to_str() else { continue };
+            let digest = file_name.parse().ok();
+            if digest.is_none() && !is_unfinished(file_name) {
+                continue;
+            }
+            // It was removed since its name was read.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if !metadata.is_dir() {
+                files.push(BlobFile { path: entry.path(), digest, metadata });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Removes a blob, or the link that it is. Says how much room that makes.
+    pub(crate) fn remove(&self, digest: &Digest) -> Result<u64, StoreError> {
+        let (path, _) = match self.find(digest) {
+            Err(StoreError::BlobMissing { .. }) => return Ok(0),
+            found => found?,
+        };
+        let metadata = fs::symlink_metadata(&path).map_err(StoreError::at("read", &path))?;
+        disk::remove_file(&path)?;
+        Ok(bytes_of(&metadata))
     }
 
     /// The content of a small blob, checked against its digest.
@@ -120,7 +206,7 @@ impl BlobDir {
 
     /// Sets a blob's time to now, which keeps Ollama's clean-up of unreferenced blobs away from it
     /// until its manifest is written. Ollama spares what is younger than an hour.
-    pub(crate) fn touch(&self, digest: &Digest) {
+    pub fn touch(&self, digest: &Digest) {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
         let _ = rustix::fs::utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW);
@@ -128,7 +214,7 @@ impl BlobDir {
 
     /// The path under which a blob lies and whether it is a link. Stores from before 2024 name
     /// blobs with a colon; Ollama renames them at its start, and a read-only store keeps them.
-    fn find(&self, digest: &Digest) -> Result<(PathBuf, bool), StoreError> {
+    pub(crate) fn find(&self, digest: &Digest) -> Result<(PathBuf, bool), StoreError> {
         for path in [self.path(digest), self.dir.join(digest.to_string())] {
             match fs::symlink_metadata(&path) {
                 Ok(metadata) => return Ok((path, metadata.is_symlink())),
@@ -138,6 +224,18 @@ impl BlobDir {
         }
         Err(StoreError::BlobMissing { digest: *digest, path: self.path(digest) })
     }
+}
+
+/// An import's temp, or a download that did not end: ours, or Ollama's with its parts.
+fn is_unfinished(file_name: &str) -> bool {
+    TEMP_NAMES.matches(file_name)
+        || file_name.ends_with("-pull")
+        || file_name.starts_with("sha256-") && file_name.contains("-partial")
+}
+
+/// A link takes nothing; a file with holes takes less than its length.
+fn bytes_of(metadata: &Metadata) -> u64 {
+    if metadata.is_symlink() { 0 } else { metadata.len().min(metadata.blocks() * 512) }
 }
 
 fn is_gone(error: &io::Error) -> bool {

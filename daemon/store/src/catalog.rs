@@ -90,6 +90,31 @@ impl Catalog {
         Ok((manifest, modified))
     }
 
+    /// Every model there is with its manifest, and all that may be one and cannot be read.
+    pub(crate) fn manifests(&self) -> (Vec<(ModelName, Manifest)>, Vec<Problem>) {
+        let (names, mut problems) = self.names();
+        let mut manifests = Vec::new();
+        for name in names {
+            match self.read(&name) {
+                Ok((manifest, _)) => manifests.push((name, manifest)),
+                Err(error) => {
+                    let path = self.path(&name);
+                    // Unless it was deleted since its name was read. A dangling link was not: what
+                    // it points to may be on a disk that is absent now.
+                    if fs::symlink_metadata(&path).is_ok() {
+                        problems.push(Problem { path, error });
+                    }
+                }
+            }
+        }
+        (manifests, problems)
+    }
+
+    /// Removes the manifest of a name spelled as on disk, and the folders it leaves empty.
+    pub(crate) fn remove(&self, name: &ModelName) -> Result<(), StoreError> {
+        disk::remove_with_parents(&self.path(name), &self.dir)
+    }
+
     /// Writes a manifest, replacing at once the one that has the name now. Its blobs are on disk.
     pub(crate) fn write(&self, name: &ModelName, manifest: &Manifest) -> Result<(), StoreError> {
         disk::create_dirs(&self.dir)?;
@@ -110,7 +135,7 @@ impl Catalog {
         let dir = parts.iter().fold(self.dir.clone(), |dir, part| dir.join(part));
         let entries = match fs::read_dir(&dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.is_symlink() => return,
             Err(error) => {
                 let error = StoreError::io("read", &dir, error);
                 problems.push(Problem { path: dir, error });

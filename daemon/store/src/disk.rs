@@ -4,21 +4,24 @@
 //! synced after that; so a crash leaves the old state, the new state, or a leftover temp. A temp is
 //! flocked for as long as its writer lives, which is how a leftover is told from a live one.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tempfile::NamedTempFile;
 
 use crate::error::StoreError;
+use crate::step::{Step, step};
 
 /// A temp younger than this is never taken for a leftover. The lock is what protects a live one;
 /// this covers the instant between its creation and its locking, and temps that are symlinks,
 /// which cannot be locked but live for microseconds.
 const STALE_AFTER: Duration = Duration::from_secs(600);
+/// How much is read between two reports, and so how soon a cancel is seen.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// How temps are named in one folder: `<prefix><random><suffix>`.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,7 @@ pub(crate) struct Temp {
 
 impl Temp {
     pub(crate) fn create(dir: &Path, names: TempNames) -> Result<Self, StoreError> {
+        step(Step::Grow).map_err(StoreError::at("create a file in", dir))?;
         let named = names
             .builder()
             .permissions(Permissions::from_mode(0o644))
@@ -54,16 +58,19 @@ impl Temp {
         self.named.path()
     }
 
-    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.named.write_all(bytes).map_err(StoreError::at("write", self.named.path()))
+    pub(crate) fn write_all(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = step(Step::Grow).and_then(|()| self.file().write_all(bytes));
+        written.map_err(StoreError::at("write", self.path()))
     }
 
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.file().sync_all().map_err(StoreError::at("sync", self.path()))
+        let synced = step(Step::Grow).and_then(|()| self.file().sync_all());
+        synced.map_err(StoreError::at("sync", self.path()))
     }
 
     /// Gives the file its final name, replacing what had it. The caller has synced the content.
     pub(crate) fn publish(self, path: &Path) -> Result<(), StoreError> {
+        step(Step::Grow).map_err(StoreError::at("write", path))?;
         self.named.persist(path).map_err(|error| StoreError::io("write", path, error.error))?;
         sync_parent(path)
     }
@@ -90,7 +97,7 @@ pub(crate) fn write_file(
     path: &Path,
     bytes: &[u8],
 ) -> Result<(), StoreError> {
-    let mut temp = Temp::create(dir, names)?;
+    let temp = Temp::create(dir, names)?;
     temp.write_all(bytes)?;
     temp.sync()?;
     temp.publish(path)
@@ -103,12 +110,20 @@ pub(crate) fn write_symlink(
     path: &Path,
     target: &Path,
 ) -> Result<(), StoreError> {
+    step(Step::Grow).map_err(StoreError::at("create a link in", dir))?;
     let temp = names
         .builder()
         .make_in(dir, |temp| symlink(target, temp))
         .map_err(StoreError::at("create a link in", dir))?;
+    step(Step::Grow).map_err(StoreError::at("write", path))?;
     temp.persist(path).map_err(|error| StoreError::io("write", path, error.error))?;
     sync_parent(path)
+}
+
+/// Gives a file that is on disk its final name, replacing what had it.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(StoreError::at("write", to))?;
+    sync_parent(to)
 }
 
 /// Creates a folder and those above it with mode 0755, each on disk before the next.
@@ -119,7 +134,7 @@ pub(crate) fn create_dirs(dir: &Path) -> Result<(), StoreError> {
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         create_dirs(parent)?;
     }
-    match DirBuilder::new().mode(0o755).create(dir) {
+    match step(Step::Grow).and_then(|()| DirBuilder::new().mode(0o755).create(dir)) {
         Ok(()) => sync_parent(dir),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(error) => Err(StoreError::io("create", dir, error)),
@@ -153,33 +168,89 @@ pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, StoreErr
     Err(StoreError::BadBlob { path: path.to_owned(), reason })
 }
 
+/// Reads a file from where it stands to its end, in chunks.
+pub(crate) fn read_chunks(
+    mut file: &File,
+    path: &Path,
+    mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n_read) => each(&chunk[..n_read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(StoreError::io("read", path, error)),
+        }
+    }
+}
+
+/// Removes a file's name; `sync_dir` makes that last.
+pub(crate) fn remove_file(path: &Path) -> Result<(), StoreError> {
+    step(Step::Other).and_then(|()| fs::remove_file(path)).map_err(StoreError::at("remove", path))
+}
+
+/// Removes a file for good, and the folders up to `root` that it leaves empty.
+pub(crate) fn remove_with_parents(path: &Path, root: &Path) -> Result<(), StoreError> {
+    remove_file(path)?;
+    let mut changed = path.parent();
+    while let Some(dir) = changed.filter(|dir| *dir != root && dir.starts_with(root)) {
+        // One that is not empty stays, and so do those above it.
+        if step(Step::Other).and_then(|()| fs::remove_dir(dir)).is_err() {
+            break;
+        }
+        changed = dir.parent();
+    }
+    changed.map_or(Ok(()), sync_dir)
+}
+
 /// Removes what crashed writers left in `dir`. Nothing depends on it, so failures are ignored.
 pub(crate) fn remove_stale_temps(dir: &Path, names: TempNames) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_str().is_some_and(|name| names.matches(name)) {
-            remove_if_stale(&entry.path());
+            if let Some(leftover) = Leftover::seize(&entry.path(), STALE_AFTER) {
+                let _ = leftover.remove();
+            }
         }
     }
 }
 
-fn remove_if_stale(path: &Path) {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return };
-    let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-    if age.is_none_or(|age| age < STALE_AFTER) {
-        return;
+/// A temp whose writer is gone, and that nobody can take up while this lives.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    path: PathBuf,
+    _lock: Option<File>,
+}
+
+impl Leftover {
+    /// Nothing if the temp is younger than `age` or in use.
+    pub(crate) fn seize(path: &Path, age: Duration) -> Option<Self> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        if !is_older(&metadata, age) {
+            return None;
+        }
+        let path = path.to_owned();
+        if metadata.is_symlink() {
+            return Some(Self { path, _lock: None });
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let file = File::from(rustix::fs::open(&path, flags, Mode::empty()).ok()?);
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(Self { path, _lock: Some(file) })
     }
-    if metadata.is_symlink() {
-        let _ = fs::remove_file(path);
-        return;
+
+    /// A writer that published in between has renamed its temp, whose random name nothing else
+    /// takes; then there is nothing to remove, which is an error.
+    pub(crate) fn remove(self) -> Result<(), StoreError> {
+        remove_file(&self.path)
     }
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return };
-    // The lock is held while the name is removed. A writer that published in between has renamed
-    // its temp, whose random name nothing else takes, so the removal finds nothing.
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        let _ = fs::remove_file(path);
-    }
+}
+
+/// Whether a file was last written longer ago than `age`. One from the future was not.
+pub(crate) fn is_older(metadata: &Metadata, age: Duration) -> bool {
+    let modified = metadata.modified().ok();
+    modified.and_then(|at| SystemTime::now().duration_since(at).ok()).is_some_and(|is| is >= age)
 }
 
 fn sync_parent(path: &Path) -> Result<(), StoreError> {
@@ -188,10 +259,15 @@ fn sync_parent(path: &Path) -> Result<(), StoreError> {
         Some(parent) => parent,
         None => return Ok(()),
     };
-    match File::open(parent).and_then(|dir| dir.sync_all()) {
+    sync_dir(parent)
+}
+
+/// Waits until what was created, renamed and removed in a folder is on disk.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    match step(Step::Other).and_then(|()| File::open(dir)?.sync_all()) {
         // Some network and FUSE file systems refuse to sync a folder, and have no way to be asked.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        result => result.map_err(StoreError::at("sync", parent)),
+        result => result.map_err(StoreError::at("sync", dir)),
     }
 }
 

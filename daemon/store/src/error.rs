@@ -65,7 +65,16 @@ pub enum StoreError {
     #[error("`{}` cannot be reflinked into `{}`: {source}", path.display(), store.display())]
     NoReflink { path: PathBuf, store: PathBuf, source: io::Error },
 
-    #[error("the import of `{name}` was cancelled")]
+    #[error("the content has digest `{actual}` and must have `{expected}`")]
+    WrongContent { expected: Digest, actual: Digest },
+
+    #[error("`{}` is being fetched by another process", path.display())]
+    Busy { path: PathBuf },
+
+    #[error("`{}` has {free} bytes free, and {needed} are needed", dir.display())]
+    NoSpace { dir: PathBuf, needed: u64, free: u64 },
+
+    #[error("the work on `{name}` was cancelled")]
     Cancelled { name: String },
 
     #[error("cannot {action} `{}`: {source}", path.display())]
@@ -88,6 +97,9 @@ impl StoreError {
             Self::NotAFile { .. } => "not_a_file",
             Self::SourceChanged { .. } => "source_changed",
             Self::NoReflink { .. } => "no_reflink",
+            Self::WrongContent { .. } => "wrong_content",
+            Self::Busy { .. } => "busy",
+            Self::NoSpace { .. } => "no_space",
             Self::Cancelled { .. } => "cancelled",
             Self::Io { .. } => "io",
         }
@@ -127,6 +139,13 @@ impl StoreError {
                 "reflinks need one Btrfs, XFS or similar file system for both; import a copy or a link instead"
                     .to_owned(),
             ),
+            Self::WrongContent { .. } => {
+                Some("what was fetched is thrown away; pull the model again".to_owned())
+            }
+            Self::Busy { .. } => Some("wait for the other one to end".to_owned()),
+            Self::NoSpace { .. } => {
+                Some("free some space; what was fetched is kept, and a pull goes on from there".to_owned())
+            }
             Self::Io { source, path, .. } => io_hint(source, path),
             Self::BadDigest { .. }
             | Self::UnsupportedModel { .. }

@@ -5,7 +5,7 @@
 //! appear or change. Until the last report before that, the caller can cancel without a trace.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -16,14 +16,11 @@ use sha2::{Digest as _, Sha256};
 use crate::blob::{BlobDir, Present};
 use crate::config::ModelConfig;
 use crate::digest::Digest;
-use crate::disk;
+use crate::disk::{self, Temp};
 use crate::error::StoreError;
 use crate::manifest::{CONFIG_MEDIA_TYPE, Layer, LayerKind, Manifest};
 use crate::name::ModelName;
 use crate::store::Store;
-
-/// How much is read between two reports, and so how soon a cancel is seen.
-const CHUNK_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportMode {
@@ -111,10 +108,10 @@ pub fn import(
         _ => place_file(blobs, &source, how, &mut reporter)?,
     };
 
-    let manifest = write_config(blobs, &summary, model_digest, source.len)?;
-    let catalog = store.catalog();
-    let name = catalog.spell(name);
-    catalog.write(&name, &manifest)?;
+    let media_type = LayerKind::Model.media_type().unwrap_or_default();
+    let layers = vec![Layer::new(&media_type, model_digest, source.len)];
+    let manifest = write_config(blobs, &summary, layers)?;
+    let name = store.commit(name, &manifest)?;
     let (id, size) = (manifest.id(), manifest.size());
     Ok(Imported { name, id, model_digest, size, placed, summary })
 }
@@ -129,29 +126,20 @@ impl Source {
     }
 
     fn check_model(&self) -> Result<GgufSummary, StoreError> {
-        let bad = |source| StoreError::BadGguf { path: self.path.clone(), source };
-        let gguf = Gguf::read(&mut &self.file).map_err(bad)?;
-        let summary = gguf.summary().map_err(bad)?;
-        let unsupported = |reason: &str, hint: Option<&str>| {
-            let (reason, hint) = (reason.to_owned(), hint.map(str::to_owned));
-            Err(StoreError::UnsupportedFile { path: self.path.clone(), reason, hint })
+        let (kind, summary) = check_gguf(&self.path, &self.file)?;
+        let unsupported = |reason: &str| {
+            let (path, reason) = (self.path.clone(), reason.to_owned());
+            Err(StoreError::UnsupportedFile { path, reason, hint: None })
         };
-        if gguf.number("split.count").is_some_and(|n_files| n_files > 1) {
-            return unsupported(
-                "it is one part of a split model",
-                Some("join the parts first: `llama-gguf-split --merge FIRST-PART OUTPUT`"),
-            );
+        match kind {
+            LayerKind::Adapter => {
+                unsupported("it is a LoRA adapter, which needs a model to go with")
+            }
+            LayerKind::Projector => {
+                unsupported("it is a projector, which needs a model to go with")
+            }
+            _ => Ok(summary),
         }
-        if gguf.text("general.type") == Some("adapter") {
-            return unsupported("it is a LoRA adapter, which needs a model to go with", None);
-        }
-        if summary.architecture == "clip" || gguf.text("general.type") == Some("mmproj") {
-            return unsupported("it is a projector, which needs a model to go with", None);
-        }
-        if gguf.tensors.is_empty() {
-            return unsupported("it holds no weights", None);
-        }
-        Ok(summary)
     }
 
     /// Fails if the file is not as it was when it was opened.
@@ -201,8 +189,7 @@ fn place_file(
         // The clone is hashed, and not the source, which may have changed since.
         hash(temp.file(), temp.path(), source, reporter, ImportStage::Hashing, None)?
     } else {
-        let copy = Some((temp.file(), temp.path()));
-        hash(&source.file, &source.path, source, reporter, ImportStage::Copying, copy)?
+        hash(&source.file, &source.path, source, reporter, ImportStage::Copying, Some(&temp))?
     };
     source.check_unchanged()?;
 
@@ -242,6 +229,36 @@ fn place_link(
     Ok((digest, Placed::Linked))
 }
 
+/// What a GGUF file is to a model, if it can be a part of one.
+pub(crate) fn check_gguf(
+    path: &Path,
+    mut file: &File,
+) -> Result<(LayerKind, GgufSummary), StoreError> {
+    let bad = |source| StoreError::BadGguf { path: path.to_owned(), source };
+    let gguf = Gguf::read(&mut file).map_err(bad)?;
+    let summary = gguf.summary().map_err(bad)?;
+    let unsupported = |reason: &str, hint: Option<&str>| {
+        let (reason, hint) = (reason.to_owned(), hint.map(str::to_owned));
+        Err(StoreError::UnsupportedFile { path: path.to_owned(), reason, hint })
+    };
+    if gguf.number("split.count").is_some_and(|n_files| n_files > 1) {
+        return unsupported(
+            "it is one part of a split model",
+            Some("join the parts first: `llama-gguf-split --merge FIRST-PART OUTPUT`"),
+        );
+    }
+    if gguf.text("general.type") == Some("adapter") {
+        return Ok((LayerKind::Adapter, summary));
+    }
+    if summary.architecture == "clip" || gguf.text("general.type") == Some("mmproj") {
+        return Ok((LayerKind::Projector, summary));
+    }
+    if gguf.tensors.is_empty() {
+        return unsupported("it holds no weights", None);
+    }
+    Ok((LayerKind::Model, summary))
+}
+
 /// Reads `from` from its start to its end, which must come at the source's length, and writes what
 /// was read to `copy`.
 fn hash(
@@ -250,48 +267,39 @@ fn hash(
     source: &Source,
     reporter: &mut Reporter<'_>,
     stage: ImportStage,
-    copy: Option<(&File, &Path)>,
+    copy: Option<&Temp>,
 ) -> Result<Digest, StoreError> {
     from.rewind().map_err(StoreError::at("read", from_path))?;
     let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
     let mut n_done = 0_u64;
-    loop {
-        reporter.report(stage, n_done)?;
-        let n_read = match from.read(&mut chunk) {
-            Ok(n_read) => n_read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(StoreError::io("read", from_path, error)),
-        };
-        if n_read == 0 {
-            break;
-        }
-        n_done = n_done.saturating_add(u64::try_from(n_read).unwrap_or(u64::MAX));
+    reporter.report(stage, n_done)?;
+    disk::read_chunks(from, from_path, |chunk| {
+        n_done = n_done.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if n_done > source.len {
             return Err(source.changed());
         }
-        hasher.update(&chunk[..n_read]);
-        if let Some((mut to, to_path)) = copy {
-            to.write_all(&chunk[..n_read]).map_err(StoreError::at("write", to_path))?;
+        hasher.update(chunk);
+        if let Some(copy) = copy {
+            copy.write_all(chunk)?;
         }
-    }
+        reporter.report(stage, n_done)
+    })?;
     if n_done != source.len {
         return Err(source.changed());
     }
     Ok(Digest::from_hasher(hasher))
 }
 
-fn write_config(
+/// A manifest for a model's layers, with the config that goes with its weights.
+pub(crate) fn write_config(
     blobs: &BlobDir,
     summary: &GgufSummary,
-    model_digest: Digest,
-    model_size: u64,
+    layers: Vec<Layer>,
 ) -> Result<Manifest, StoreError> {
     let config = ModelConfig::of_gguf(summary).to_json();
     let config_size = u64::try_from(config.len()).unwrap_or(u64::MAX);
     let config = Layer::new(CONFIG_MEDIA_TYPE, blobs.write(&config)?, config_size);
-    let media_type = LayerKind::Model.media_type().unwrap_or_default();
-    Ok(Manifest::new(config, vec![Layer::new(&media_type, model_digest, model_size)]))
+    Ok(Manifest::new(config, layers))
 }
 
 #[cfg(target_os = "linux")]

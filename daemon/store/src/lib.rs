@@ -7,6 +7,7 @@
 //!
 //! The types are plain and derive no serde; the JSON of manifests and configs stays in its modules.
 
+mod adopt;
 mod blob;
 mod catalog;
 mod config;
@@ -14,20 +15,29 @@ mod digest;
 mod disk;
 mod error;
 mod import;
+mod lock;
 mod manifest;
 mod modelfile;
 mod name;
 mod nearest;
+mod partial;
+mod space;
+mod step;
 mod store;
+mod verify;
 
+pub use adopt::Piece;
 pub use blob::BlobDir;
 pub use catalog::Problem;
 pub use config::ModelConfig;
 pub use digest::Digest;
 pub use error::StoreError;
-pub use hearth_gguf::{GgufError, GgufSummary, GgufValue};
+pub use hearth_gguf::{GgufError, GgufSummary, GgufValue, quote};
 pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import};
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
+pub use partial::{Partial, PartialKey};
+pub use space::{Amount, Deleted, ModelUsage, Pruned, Removed, Usage};
 pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};
+pub use verify::{Fault, Verified};

@@ -120,6 +120,11 @@ impl Manifest {
         &self.layers
     }
 
+    /// The layers and the config.
+    pub fn blobs(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().chain([&self.config])
+    }
+
     pub fn layers_of(&self, kind: LayerKind) -> impl DoubleEndedIterator<Item = &Layer> {
         self.layers.iter().filter(move |layer| layer.kind() == kind)
     }

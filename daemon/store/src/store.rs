@@ -17,6 +17,7 @@ use crate::config::ModelConfig;
 use crate::digest::Digest;
 use crate::disk;
 use crate::error::StoreError;
+use crate::lock::StoreLock;
 use crate::manifest::{Layer, LayerKind, Manifest};
 use crate::name::ModelName;
 
@@ -145,8 +146,37 @@ impl Store {
         self.catalog.read(&name).map(|(manifest, _)| manifest)
     }
 
+    /// Makes a model appear, or replaces the one that has the name, if all its blobs are there.
+    /// Returns the name as it is spelled on disk.
+    pub fn commit(&self, name: &ModelName, manifest: &Manifest) -> Result<ModelName, StoreError> {
+        disk::create_dirs(&self.dir)?;
+        let _lock = self.lock()?;
+        for blob in manifest.blobs() {
+            self.blobs.check(&blob.digest, blob.size)?;
+        }
+        // A blob that another process is just publishing may have its name, but not yet on disk.
+        disk::sync_dir(self.blobs.dir())?;
+        let name = self.catalog.spell(name);
+        self.catalog.write(&name, manifest)?;
+        Ok(name)
+    }
+
+    /// Gives a model one more name, which replaces the one that has it. Shares all blobs.
+    pub fn copy(
+        &self,
+        from: &ModelName,
+        to: &ModelName,
+    ) -> Result<(ModelName, Digest), StoreError> {
+        let manifest = self.manifest(from)?;
+        Ok((self.commit(to, &manifest)?, manifest.id()))
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    pub(crate) fn lock(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::acquire(&self.dir)
     }
 
     fn entry(&self, name: &ModelName) -> Result<ModelEntry, StoreError> {

@@ -79,7 +79,7 @@ pub(super) fn interactive(
 }
 
 /// The loaded model if there is one, else the one in the store.
-fn only_model(session: &mut Session) -> Result<String, CtlError> {
+pub(super) fn only_model(session: &mut Session) -> Result<String, CtlError> {
     let loaded = session.ask::<ModelPs>(&Empty {})?.models;
     if let [one] = loaded.as_slice() {
         return Ok(one.name.clone());
@@ -95,7 +95,7 @@ fn only_model(session: &mut Session) -> Result<String, CtlError> {
             let names: Vec<&str> = several.iter().map(|model| model.name.as_str()).collect();
             Err(CtlError::usage(
                 format!("which model? The store has {}", listed(&names)),
-                format!("name one, such as `ctl chat {}`", names[0]),
+                format!("name one, such as `{}`", names[0]),
             ))
         }
     }

@@ -169,6 +169,9 @@ impl Engine {
         match refusal {
             Some(failure) => sink.event(request.id, Event::Failed(failure)),
             None => {
+                if self.is_idle() {
+                    self.threads.look_anew();
+                }
                 self.ledger.enter(request.owner);
                 self.waiting.push(Sequence::new(request, n_ctx as usize));
             }
@@ -347,15 +350,15 @@ impl Engine {
                 self.outputs.push(Output { id: sequence.id, index, n_drafted: draft.len() });
             }
         }
+        if self.config.adapts
+            && let Some(n_threads) = self.threads.adapt()
+        {
+            self.runner.context.set_threads(n_threads, n_threads)?;
+        }
         let start = Instant::now();
         self.runner.run()?;
         let (n_tokens, took) = (self.runner.len(), start.elapsed());
         self.pace.observe(n_tokens, took);
-        if self.config.adapts
-            && let Some(n_threads) = self.threads.observe(n_tokens, took)
-        {
-            self.runner.context.set_threads(n_threads, n_threads)?;
-        }
         for share in &self.shares {
             let sequence = &mut self.running[share.idx];
             let Some(slot) = sequence.slot else { continue };

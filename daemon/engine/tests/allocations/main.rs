@@ -48,7 +48,6 @@ fn request(id: i32) -> Request {
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stops: vec!["unheard of".into()],
         max_tokens: Some(400),
-        shift: None,
         constraint: None,
         thinking: None,
         spelled: Vec::new(),

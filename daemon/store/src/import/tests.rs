@@ -1,5 +1,6 @@
 //! Imports as a person meets them: what is on disk afterwards, and after a cancel.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use hearth_gguf::testing::Writer;
@@ -74,7 +75,8 @@ fn a_copied_model_lists_resolves_and_shows() {
     let manifest_path = fixture.store.catalog().path(&imported.name);
     assert!(manifest_path.ends_with("manifests/registry.ollama.ai/library/tiny/latest"));
     assert_eq!(Digest::of(&fs::read(manifest_path).unwrap()), imported.id);
-    assert_eq!(fixture.files().len(), 3);
+    // Weights, config, manifest, and the store's lock.
+    assert_eq!(fixture.files().len(), 4);
 }
 
 #[test]

@@ -1,0 +1,286 @@
+//! One blob's way into the store.
+//!
+//! Workers take runs of missing pieces in ascending order, each run over a connection of its own, so that the hash, which is
+//! computed in order, is never far behind. A run that fails is asked for again from its first missing piece, at the next
+//! place there is; it is given up when [`MAX_ATTEMPTS`] in a row brought no piece.
+
+use crate::blobs::News;
+use crate::error::PullError;
+use crate::http::{Ask, Endpoint, Net};
+use crate::pull::BlobState;
+use hearth_store::{Digest, Partial, PartialKey, Store};
+use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap};
+use reqwest::{Response, StatusCode, Url};
+use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+const MAX_ATTEMPTS: u32 = 6;
+/// What one connection is asked for at once.
+const RUN_PIECES: u64 = 32;
+
+/// What is to be fetched, and where it can be had.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) key: PartialKey,
+    pub(crate) size: u64,
+    /// Not empty; the last is where it really lives.
+    pub(crate) places: Vec<Place>,
+    /// Whether what an earlier run left is sure to be of the same content.
+    pub(crate) can_resume: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) url: Url,
+    /// Its version, where there is no digest to tell.
+    pub(crate) etag: Option<String>,
+}
+
+struct Fetch {
+    wanted: Wanted,
+    net: Arc<Net>,
+    partial: Partial,
+    next: Mutex<u64>,
+    /// Held by the one that reads everything, where a server knows no ranges.
+    whole: tokio::sync::Mutex<()>,
+    news: News,
+    /// Released after the partial is closed.
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// Brings a blob into the store, unless it is there and right. Its turn is what keeps two of these from one partial.
+pub(crate) async fn fetch(
+    net: Arc<Net>,
+    store: Arc<Store>,
+    wanted: Wanted,
+    news: News,
+    turn: OwnedMutexGuard<()>,
+) -> Result<Digest, PullError> {
+    let opened = {
+        let (net, store) = (Arc::clone(&net), Arc::clone(&store));
+        blocking(move || open(net, &store, wanted, news, turn)).await?
+    };
+    let fetch = match opened {
+        Opened::Present(digest) => return Ok(digest),
+        Opened::Begun(fetch) => fetch,
+    };
+    let n_workers =
+        fetch.partial.n_pieces().div_ceil(RUN_PIECES).min(net.settings.n_streams as u64);
+    let mut workers = JoinSet::new();
+    for _ in 0..n_workers {
+        workers.spawn(Arc::clone(&fetch).work());
+    }
+    while let Some(worked) = workers.join_next().await {
+        worked.map_err(|error| PullError::Task { reason: error.to_string() })??;
+    }
+    blocking(move || {
+        fetch.news.tell(BlobState::Finishing, fetch.partial.n_bytes());
+        let expected = match fetch.wanted.key {
+            PartialKey::Content(digest) => Some(digest),
+            PartialKey::Origin(_) => None,
+        };
+        let digest = fetch.partial.publish(&store, expected)?;
+        fetch.news.tell(BlobState::Done, fetch.wanted.size);
+        Ok(digest)
+    })
+    .await
+}
+
+enum Opened {
+    Present(Digest),
+    Begun(Arc<Fetch>),
+}
+
+fn open(
+    net: Arc<Net>,
+    store: &Store,
+    wanted: Wanted,
+    news: News,
+    turn: OwnedMutexGuard<()>,
+) -> Result<Opened, PullError> {
+    let mut checking = |n_bytes| {
+        news.tell(BlobState::Checking, n_bytes);
+        if news.is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    if let PartialKey::Content(digest) = wanted.key
+        && store.blobs().verify(&digest, wanted.size, &mut checking)?
+    {
+        store.blobs().touch(&digest);
+        news.tell(BlobState::Done, wanted.size);
+        return Ok(Opened::Present(digest));
+    }
+    let partial = Partial::open(store, wanted.key, wanted.size)?;
+    if wanted.can_resume {
+        partial.recover(&mut checking)?;
+    }
+    news.tell(BlobState::Fetching, partial.n_bytes());
+    let (next, whole) = (Mutex::new(0), tokio::sync::Mutex::new(()));
+    Ok(Opened::Begun(Arc::new(Fetch { wanted, net, partial, next, whole, news, _turn: turn })))
+}
+
+impl Fetch {
+    async fn work(self: Arc<Self>) -> Result<(), PullError> {
+        loop {
+            let Some(run) = self.take_run() else { return Ok(()) };
+            self.fetch_run(run).await?;
+        }
+    }
+
+    fn take_run(&self) -> Option<Range<u64>> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = self.partial.missing(*next..self.partial.n_pieces());
+        *next = missing.end.min(missing.start + RUN_PIECES);
+        (!missing.is_empty()).then_some(missing.start..*next)
+    }
+
+    async fn fetch_run(self: &Arc<Self>, run: Range<u64>) -> Result<(), PullError> {
+        let (mut n_failed, mut n_refused, mut place) = (0, 0, 0);
+        loop {
+            let missing = self.partial.missing(run.clone());
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let mut n_put = 0;
+            let place_now = &self.wanted.places[place % self.wanted.places.len()];
+            let fetched = {
+                let _stream = self.net.streams.acquire().await;
+                self.fetch_from(place_now, missing, &mut n_put).await
+            };
+            let Err(error) = fetched else { continue };
+            if n_put > 0 {
+                (n_failed, n_refused) = (0, 0);
+            }
+            if error.is_transient() {
+                n_failed += 1;
+            } else {
+                n_refused += 1;
+            }
+            if n_failed >= MAX_ATTEMPTS || n_refused >= self.wanted.places.len() {
+                return Err(error);
+            }
+            tracing::debug!(%error, "Asking again for a part");
+            place += 1;
+            let wait = self.net.settings.retry * 2_u32.pow(n_failed.saturating_sub(1));
+            sleep(error.retry_after().unwrap_or(wait)).await;
+        }
+    }
+
+    async fn fetch_from(
+        self: &Arc<Self>,
+        place: &Place,
+        missing: Range<u64>,
+        n_put: &mut u64,
+    ) -> Result<(), PullError> {
+        let bytes = self.partial.bytes_of(missing.clone());
+        let all = 0..self.partial.n_pieces();
+        if missing == all {
+            let response = self.ask_for_whole(place).await?;
+            return self.receive(place, response, all, n_put).await;
+        }
+        let ask = Ask { range: Some(bytes.clone()), ..Ask::default() };
+        let response = place.endpoint.get(&place.url, &ask).await?;
+        place.check_version(response.headers())?;
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            let expected = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, self.wanted.size);
+            let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+            if range != Some(expected.as_str()) {
+                let range = hearth_store::quote(range.unwrap_or_default());
+                return Err(place.endpoint.bad_answer(format!("`{range}` for `{expected}`")));
+            }
+            return self.receive(place, response, missing, n_put).await;
+        }
+        // A server without ranges sends everything to everybody; once is enough.
+        drop(response);
+        let _whole = self.whole.lock().await;
+        if self.partial.missing(missing.clone()).is_empty() {
+            return Ok(());
+        }
+        let response = self.ask_for_whole(place).await?;
+        self.receive(place, response, all, n_put).await
+    }
+
+    async fn ask_for_whole(&self, place: &Place) -> Result<Response, PullError> {
+        let response = place.endpoint.get(&place.url, &Ask::default()).await?;
+        place.check_version(response.headers())?;
+        let size = self.wanted.size;
+        match (response.status(), response.content_length()) {
+            (StatusCode::OK, None) => Ok(response),
+            (StatusCode::OK, Some(length)) if length == size => Ok(response),
+            (_, length) => {
+                let length = length.unwrap_or_default();
+                Err(place.endpoint.bad_answer(format!("{length} bytes for the {size} of a blob")))
+            }
+        }
+    }
+
+    /// Takes these pieces from a body that begins with the first of them. Those that are there already are passed over.
+    async fn receive(
+        self: &Arc<Self>,
+        place: &Place,
+        mut response: Response,
+        pieces: Range<u64>,
+        n_put: &mut u64,
+    ) -> Result<(), PullError> {
+        let mut piece = pieces.start;
+        let mut buffer = Vec::new();
+        while piece < pieces.end {
+            let Some(chunk) = place.endpoint.chunk(&mut response).await? else {
+                let host = place.endpoint.host.clone();
+                return Err(PullError::Broken { host, reason: "it ended too early".into() });
+            };
+            let mut chunk = &chunk[..];
+            while piece < pieces.end && !chunk.is_empty() {
+                let bytes = self.partial.bytes_of(piece..piece + 1);
+                let len = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX);
+                let room = len - buffer.len();
+                let (now, later) = chunk.split_at(room.min(chunk.len()));
+                buffer.extend_from_slice(now);
+                chunk = later;
+                if now.len() == room {
+                    if !self.partial.missing(piece..piece + 1).is_empty() {
+                        buffer = self.put(piece, buffer).await?;
+                        *n_put += 1;
+                    }
+                    buffer.clear();
+                    piece += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(self: &Arc<Self>, piece: u64, buffer: Vec<u8>) -> Result<Vec<u8>, PullError> {
+        let fetch = Arc::clone(self);
+        blocking(move || {
+            fetch.partial.put(piece, &buffer)?;
+            fetch.news.tell(BlobState::Fetching, fetch.partial.n_bytes());
+            Ok(buffer)
+        })
+        .await
+    }
+}
+
+impl Place {
+    fn check_version(&self, headers: &HeaderMap) -> Result<(), PullError> {
+        match &self.etag {
+            Some(etag) if headers.get(ETAG).is_none_or(|now| now.as_bytes() != etag.as_bytes()) => {
+                Err(self.endpoint.bad_answer("another version than a moment ago".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs what may wait for the disk.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PullError> + Send + 'static,
+) -> Result<T, PullError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(PullError::Task { reason: error.to_string() }),
+    }
+}

@@ -1,0 +1,43 @@
+//! Work on files that says how far it is, and ends when nobody waits for it any more.
+
+use super::work::Events;
+use hearth_protocol::{ErrorKind, ProgressEvent, RpcError};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use tokio::sync::watch;
+
+/// By this channel being closed the work sees that it is to end.
+pub(super) struct Reporter {
+    news: watch::Sender<Option<(&'static str, f32)>>,
+    told: Option<(&'static str, u64)>,
+}
+
+impl Reporter {
+    /// Each whole percent is told once.
+    pub(super) fn tell(&mut self, stage: &'static str, done: u64, total: u64) -> ControlFlow<()> {
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0).min(100);
+        if self.told != Some((stage, percent)) {
+            self.told = Some((stage, percent));
+            let fraction = f32::from(u8::try_from(percent).unwrap_or(100)) / 100.0;
+            self.news.send_replace(Some((stage, fraction)));
+        }
+        if self.news.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+pub(super) async fn reported<R: Serialize + Send + 'static>(
+    events: &Events<ProgressEvent<R>>,
+    work: impl FnOnce(&mut Reporter) -> Result<R, RpcError> + Send + 'static,
+) -> Result<R, RpcError> {
+    let (news, mut told) = watch::channel(None);
+    let task = tokio::task::spawn_blocking(move || work(&mut Reporter { news, told: None }));
+    while told.changed().await.is_ok() {
+        let now = *told.borrow();
+        if let Some((stage, fraction)) = now {
+            events.tell(ProgressEvent::Progress { stage: stage.into(), fraction }).await;
+        }
+    }
+    task.await.unwrap_or_else(|error| {
+        Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
+    })
+}
