@@ -4,6 +4,7 @@
 //! process runs. The daemon itself loads no native inference code: only `worker`, `probe` and `plugin_check` do, each in
 //! a process of its own.
 
+mod chat_template;
 pub mod cli;
 pub mod config;
 mod daemonize;

@@ -24,6 +24,7 @@ mod service;
 mod space;
 mod stopping;
 mod stuck;
+mod templates;
 mod terminal;
 mod users;
 mod websocket;

@@ -28,6 +28,7 @@ pub fn generate(model: &str, prompt: &str) -> GenerateParams {
     GenerateParams {
         model: model.into(),
         prompt: prompt.into(),
+        suffix: None,
         raw: false,
         format: None,
         options: greedy(),

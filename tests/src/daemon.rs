@@ -12,6 +12,8 @@ use hearth_protocol::{
 };
 use hearth_reference::Value;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -246,6 +248,24 @@ impl TestDaemon {
         let path = path.to_str().unwrap().into();
         let params = ImportParams { path, name: name.into(), mode, request: None };
         self.client().call::<ModelImport>(&params).unwrap();
+    }
+
+    /// Adds layers to a model's manifest, as creating it from a Modelfile would. Kinds are as in media types.
+    pub fn add_layers(&self, name: &str, layers: &[(&str, &str)]) {
+        let models = self.dir().join("models");
+        let path = models.join("manifests/registry.ollama.ai/library").join(name).join("latest");
+        let mut manifest: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for (kind, text) in layers {
+            let hash: String =
+                Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+            std::fs::write(models.join(format!("blobs/sha256-{hash}")), text).unwrap();
+            manifest["layers"].as_array_mut().unwrap().push(json!({
+                "mediaType": format!("application/vnd.ollama.image.{kind}"),
+                "digest": format!("sha256:{hash}"), "size": text.len(),
+            }));
+        }
+        std::fs::write(path, manifest.to_string()).unwrap();
     }
 
     /// Runs `ctl` to its end.

@@ -16,7 +16,7 @@ pub(super) fn run(context: &Context, model: String, part: &ShowPart) -> Result<(
     let details: ModelDetails = session.read(reply)?;
     let name = &details.summary.name;
     if part.template {
-        let template = details.chat_template.as_deref();
+        let template = details.template.as_deref().or(details.chat_template.as_deref());
         let missing = || lacks(name, "chat template");
         return text(context, template.ok_or_else(missing)?);
     }
@@ -38,9 +38,12 @@ fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {
     let summary = &details.summary;
     let known =
         |n: u64, unit: &str| if n == 0 { String::new() } else { format!("{}{unit}", count(n)) };
-    let template = details.chat_template.as_ref().map(|template| {
-        format!("{} characters, `--template` shows it", count(template.chars().count() as u64))
+    let template = details.template.as_ref().or(details.chat_template.as_ref()).map(|template| {
+        let n = count(template.chars().count() as u64);
+        let whose = if details.template.is_some() { "of the store's own" } else { "in the file" };
+        format!("{n} characters, {whose}, `--template` shows it")
     });
+    let options = details.options.iter().map(|(name, value)| format!("{name} {value}"));
     let licenses: Vec<&str> = details
         .licenses
         .iter()
@@ -59,6 +62,8 @@ fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {
         ("modified", ago(summary.modified_s)),
         ("file", details.path.clone()),
         ("template", template.unwrap_or_else(|| "none; this model was not made for chats".into())),
+        ("capabilities", details.capabilities.join(", ")),
+        ("options", options.collect::<Vec<_>>().join("\n")),
         ("system", details.system.clone().unwrap_or_default()),
         ("licence", licenses.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n")),
     ];

@@ -105,7 +105,7 @@ layers        30
 size          98.4 MB
 modified      3 days ago
 file          /m/blobs/sha256-b179
-template      14 characters, `--template` shows it
+template      14 characters, in the file, `--template` shows it
 system        You are
               helpful.
 licence       Apache License
@@ -121,6 +121,37 @@ licence       Apache License
         "",
     );
     daemon.ctl(&["show", "smollm2", "--json"]).is(0, &format!("{reply}\n"), "");
+}
+
+#[test]
+fn show_what_the_manifest_says() {
+    let reply = json!({
+        "summary": smollm2(), "path": "/m/b", "architecture": "llama",
+        "parameters": 0, "context_length": 0, "embedding_length": 0, "block_count": 0,
+        "chat_template": "{{ messages }}", "template": "{{ .Prompt }}", "system": null,
+        "capabilities": ["completion", "tools"],
+        "options": [["stop", "[\"<|end|>\"]"], ["temperature", "0.2"]],
+        "licenses": [], "metadata": []
+    });
+    let daemon = FakeDaemon::replying("model.show", reply);
+    daemon.ctl(&["show", "smollm2"]).is(
+        0,
+        "\
+name          smollm2:latest
+id            1f2e3d4c5b6a79880000000000000000000000000000000000000000000000ff
+architecture  llama
+quantization  Q4_1
+size          98.4 MB
+modified      3 days ago
+file          /m/b
+template      13 characters, of the store's own, `--template` shows it
+capabilities  completion, tools
+options       stop [\"<|end|>\"]
+              temperature 0.2
+",
+        "",
+    );
+    daemon.ctl(&["show", "smollm2", "--template"]).is(0, "{{ .Prompt }}", "");
 }
 
 #[test]

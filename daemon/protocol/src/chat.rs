@@ -112,7 +112,8 @@ impl std::fmt::Debug for ToolCallDelta {
 }
 
 /// Whether tools may, must or must not be called. A grammar sees to it, so that a call which is begun is of a tool that
-/// was given, with arguments that fit its schema, whatever the model.
+/// was given, with arguments that fit its schema, whatever the model. Only where the model decides and the store has a template
+/// in Go's language that offers tools, calls are read as the model writes them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ToolChoice {
@@ -204,8 +205,11 @@ pub struct ChatParams {
 pub struct GenerateParams {
     /// Name of a model in the store; it is loaded if it is not.
     pub model: String,
-    /// Text to continue, as it stands, without a chat template. Control tokens in it are not recognised unless `raw`.
+    /// Text to continue, as it stands, without a chat template, unless there is a `suffix`. Control tokens in it are not recognised unless `raw`.
     pub prompt: String,
+    /// Text that comes after what the model writes; needs a model whose template has a place for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suffix: Option<String>,
     /// Read spelled-out control tokens in the prompt, and add none around it.
     #[serde(default)]
     pub raw: bool,

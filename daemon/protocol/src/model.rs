@@ -73,6 +73,15 @@ pub struct ModelDetails {
     pub block_count: u64,
     /// The chat template in the file, Jinja.
     pub chat_template: Option<String>,
+    /// The one that the store has for the model, in Go's language. It goes before the one in the file.
+    #[serde(default)]
+    pub template: Option<String>,
+    /// Some of `completion`, `embedding`, `tools`, `thinking`, `insert` and `vision`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Options of the model's own, by Ollama's names, with their values as JSON.
+    #[serde(default)]
+    pub options: Vec<(String, String)>,
     /// A system prompt of the model's own.
     pub system: Option<String>,
     /// Licence texts.

@@ -2,10 +2,12 @@
 
 use super::model_list::summary;
 use super::{Daemon, Handled, blocking};
+use crate::chat_template::{Abilities, ChatTemplate};
 use crate::listen::Caller;
 use crate::supervisor::parse_name;
+use crate::worker::preset::Preset;
 use hearth_protocol::{ModelDetails, ModelParams, ModelShow};
-use hearth_store::GgufValue;
+use hearth_store::{GgufValue, ShownModel};
 use std::sync::Arc;
 
 pub(super) async fn handle(
@@ -16,6 +18,7 @@ pub(super) async fn handle(
     let name = parse_name(&params.model)?;
     let store = Arc::clone(&daemon.store);
     let shown = blocking(move || store.show(&name)).await?;
+    let capabilities = capabilities(&shown);
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
         summary: summary(&model.name, &model.id, shown.size, shown.modified, &model.config),
@@ -26,10 +29,49 @@ pub(super) async fn handle(
         embedding_length: gguf.embedding_length.unwrap_or(0),
         block_count: gguf.block_count.unwrap_or(0),
         chat_template: gguf.chat_template,
+        template: Preset::of(&model).template,
+        capabilities,
+        options: model
+            .params
+            .iter()
+            .map(|(name, value)| (name.clone(), value.to_string()))
+            .collect(),
         system: model.system,
         licenses: shown.licenses,
         metadata: gguf.metadata.into_iter().map(|(key, value)| (key, text(value))).collect(),
     })
+}
+
+/// As Ollama has them: of the weights, of the template, and of what the manifest says itself.
+fn capabilities(shown: &ShownModel) -> Vec<String> {
+    let (model, gguf) = (&shown.model, &shown.gguf);
+    let has = |suffix: &str| gguf.metadata.iter().any(|(key, _)| key.ends_with(suffix));
+    let embeds = has(".pooling_type");
+    let abilities = match (Preset::of(model).template, &gguf.chat_template) {
+        (Some(template), _) => {
+            ChatTemplate::parse(&template).map(|template| template.abilities()).unwrap_or_default()
+        }
+        (None, Some(template)) => Abilities::of_jinja(template),
+        (None, None) => Abilities::default(),
+    };
+    let mut capabilities: Vec<String> = [
+        (!embeds, "completion"),
+        (embeds, "embedding"),
+        (abilities.tools, "tools"),
+        (abilities.thinking, "thinking"),
+        (abilities.insert, "insert"),
+        (model.projector.is_some() || has(".vision.block_count"), "vision"),
+    ]
+    .into_iter()
+    .filter(|(can, _)| *can)
+    .map(|(_, name)| name.to_string())
+    .collect();
+    for said in &model.config.capabilities {
+        if !capabilities.contains(said) {
+            capabilities.push(said.clone());
+        }
+    }
+    capabilities
 }
 
 fn text(value: GgufValue) -> String {

@@ -10,6 +10,7 @@ mod worker;
 
 use crate::config::Config;
 use crate::worker::frames::{DraftSpec, LoadSpec};
+use crate::worker::preset::Preset;
 use hearth_protocol::{Backend, BackendState, ErrorKind, RpcError};
 use hearth_store::{ModelName, ResolvedModel};
 use std::collections::HashMap;
@@ -142,6 +143,7 @@ impl Supervisor {
             plugin: backend.path.clone().into(),
             model: model.model_path.clone(),
             adapters: model.adapters.clone(),
+            preset: Preset::of(model),
             n_ctx: engine.context,
             n_batch: settled(engine.batch).or(tuning.batch).unwrap_or(BATCH),
             n_parallel: engine.parallel,

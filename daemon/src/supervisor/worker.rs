@@ -103,7 +103,7 @@ impl Worker {
             used: Notify::new(),
             stop: Notify::new(),
         });
-        worker.send(&ToWorker::Load(spec));
+        worker.send(&ToWorker::Load(Box::new(spec)));
         let (reader, writer) = UnixStream::from_std(ours)?.into_split();
         tokio::spawn(write(outgoing_rx, writer));
         tokio::spawn(Arc::clone(&worker).read(reader, child, stall));

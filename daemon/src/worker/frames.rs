@@ -4,6 +4,7 @@
 //! here is a promise to anybody. JSON, because requests carry JSON of their own (schemas, tools) and a token's frame
 //! costs a microsecond.
 
+use super::preset::Preset;
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
@@ -23,6 +24,7 @@ pub(crate) struct LoadSpec {
     pub(crate) plugin: PathBuf,
     pub(crate) model: PathBuf,
     pub(crate) adapters: Vec<PathBuf>,
+    pub(crate) preset: Preset,
     pub(crate) n_ctx: u32,
     pub(crate) n_batch: u32,
     pub(crate) n_parallel: u32,
@@ -69,7 +71,7 @@ impl std::fmt::Debug for Job {
 /// From the daemon. The first is `Load`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    Load(LoadSpec),
+    Load(Box<LoadSpec>),
     /// `seed` is used where the caller gave none.
     Submit {
         id: u64,

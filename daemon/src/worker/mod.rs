@@ -17,7 +17,9 @@ mod load;
 mod parsing;
 mod prepare;
 mod present;
+pub(crate) mod preset;
 mod public;
+mod render;
 mod sampling;
 mod tools;
 
@@ -56,10 +58,11 @@ pub fn run() -> anyhow::Result<()> {
     spawn("present", move || present::run(&present_rx, stream))?;
     spawn("prepare", {
         let (present, later) = (present.clone(), prepare.clone());
+        let preset = spec.preset.clone();
         move || {
             // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
             if let Ok((model, n_ctx)) = model_rx.recv() {
-                prepare::run(&model, n_ctx, &prepare_rx, &later, &engine, &present);
+                prepare::run(&model, n_ctx, preset, &prepare_rx, &later, &engine, &present);
             }
         }
     })?;

@@ -1,15 +1,37 @@
 //! Reads an answer in the model's own format while it grows: what of it is reasoning, content or a tool call.
 
 use super::frames::{Piece, WorkerEvent};
+use crate::chat_template::{Parsed, Reader};
 use hearth_abi::host::Model;
 use hearth_protocol::{Message, Role, ToolCall, ToolCallDelta};
-use serde::Deserialize;
 use std::sync::Arc;
+
+/// How the answers to one prompt are read.
+#[derive(Clone)]
+pub(super) enum Reading {
+    /// By `hearth.chat/1`, which made the prompt.
+    Plugin {
+        model: Arc<Model>,
+        parser: String,
+    },
+    Tags(Reader),
+}
+
+impl Reading {
+    fn read(&self, text: &str, partial: bool) -> Option<Parsed> {
+        match self {
+            Self::Plugin { model, parser } => {
+                let message = model.chat_parse(parser, text, partial).ok()?;
+                serde_json::from_str(&message).ok()
+            }
+            Self::Tags(reader) => Some(reader.read(text, partial)),
+        }
+    }
+}
 
 /// One answer's reader, and what it has told.
 pub(super) struct Parsing {
-    model: Arc<Model>,
-    parser: String,
+    reading: Reading,
     /// Ids are made from it; another one for each request.
     seed: u64,
     content: String,
@@ -17,41 +39,16 @@ pub(super) struct Parsing {
     calls: Vec<ToolCall>,
 }
 
-/// What `hearth.chat/1` reads out of an answer.
-#[derive(Deserialize, Default)]
-struct Parsed {
-    #[serde(default)]
-    content: String,
-    #[serde(default)]
-    reasoning: String,
-    #[serde(default)]
-    tool_calls: Vec<ParsedCall>,
-}
-
-#[derive(Deserialize)]
-struct ParsedCall {
-    #[serde(default)]
-    id: String,
-    name: String,
-    #[serde(default)]
-    arguments: String,
-}
-
 impl Parsing {
-    pub(super) fn new(model: Arc<Model>, parser: String, seed: u64) -> Self {
+    pub(super) fn new(reading: Reading, seed: u64) -> Self {
         let (content, reasoning) = (String::new(), String::new());
-        Self { model, parser, seed, content, reasoning, calls: Vec::new() }
-    }
-
-    fn parse(&self, text: &str, partial: bool) -> Option<Parsed> {
-        let message = self.model.chat_parse(&self.parser, text, partial).ok()?;
-        serde_json::from_str(&message).ok()
+        Self { reading, seed, content, reasoning, calls: Vec::new() }
     }
 
     /// Takes the whole text so far.
     pub(super) fn take(&mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) {
         // What cannot be read yet is read with the next piece, or at the end.
-        if let Some(parsed) = self.parse(text, true) {
+        if let Some(parsed) = self.reading.read(text, true) {
             self.emit(&parsed, out);
         }
     }
@@ -88,7 +85,8 @@ impl Parsing {
     /// Takes the whole text, and answers the message that it is.
     pub(super) fn finish(mut self, text: &str, out: &mut dyn FnMut(WorkerEvent)) -> Message {
         let parsed = self
-            .parse(text, false)
+            .reading
+            .read(text, false)
             .filter(|parsed| {
                 parsed.reasoning.starts_with(&self.reasoning)
                     && parsed.content.starts_with(&self.content)

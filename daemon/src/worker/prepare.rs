@@ -1,18 +1,19 @@
-//! From a request's words to tokens: chat templates, tokenizing, constraints. Everything the plugin allows from any
+//! From a request's words to tokens: prompts, tokenizing, constraints. Everything the plugin allows from any
 //! thread, so that a long prompt is read while the engine computes others.
 
 use super::answer::Answer;
 use super::candidates::{self, engine_id};
-use super::chat::{Prompt, single_token, thinking};
+use super::chat::{Conversation, single_token, thinking};
 use super::engine_loop::{Command, EmbedJob};
 use super::fit::Fit;
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
 use super::parsing::Parsing;
 use super::present::{Answers, Present};
+use super::preset::Preset;
 use super::public::PublicPrefix;
+use super::render::Renderer;
 use super::sampling::sampling;
-use super::tools;
 use hearth_abi::host::Model;
 use hearth_abi::{PluginError, Status};
 use hearth_engine::{Guide, Request};
@@ -32,13 +33,15 @@ pub(super) enum Todo {
 pub(super) fn run(
     model: &Arc<Model>,
     n_ctx: u32,
+    preset: Preset,
     todos: &Receiver<Todo>,
     later: &Sender<Todo>,
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
+    let renderer = Renderer::new(model, preset.template.as_deref());
     let (formats, public) = (Formats::new(model), PublicPrefix::default());
-    let mut preparer = Preparer { model, n_ctx, formats, public, present };
+    let mut preparer = Preparer { model, n_ctx, renderer, preset, formats, public, present };
     while let Ok(todo) = todos.recv() {
         let frames = match todo {
             Todo::Frame(frame) => preparer.formats.hold_back(frame, later).into_iter().collect(),
@@ -80,6 +83,8 @@ struct Preparer<'a> {
     model: &'a Arc<Model>,
     /// Most tokens of one sequence.
     n_ctx: u32,
+    renderer: Renderer,
+    preset: Preset,
     formats: Formats<'a>,
     public: PublicPrefix,
     present: &'a Sender<Present>,
@@ -108,33 +113,31 @@ impl Preparer<'_> {
 
     fn chat(&mut self, asker: &Asker, params: &ChatParams) -> Result<Command, RpcError> {
         generates(self.model)?;
-        let (model, options) = (self.model, &params.options);
+        let (model, options) = (self.model, &self.preset.options(&params.options));
         let fit = Fit::new(options, self.n_ctx)?;
-        let prompt = Prompt::new(model, params, &fit)?;
-        let n_system = || prompt.n_system(model, params);
-        let mut first = self.request(asker, options, &fit, n_system)?;
-        let Prompt { rendered, tokens, dropped } = prompt;
-        first.n_public = self.public.of(model, params.think.unwrap_or(true), &tokens);
-        first.prompt = tokens;
+        let conversation = Conversation::new(&self.renderer, &self.preset, params)?;
+        let (rendered, prompt, dropped) = conversation.prompt(&fit)?;
+        let mut first = self.request(asker, options, &fit, || conversation.n_system(&prompt))?;
+        first.n_public = self.public.of(&self.renderer, &self.preset, conversation.think, &prompt);
+        first.prompt = prompt;
         first.stops.extend_from_slice(&rendered.stops);
-        let thinks_by_grammar = params.format.is_none() && rendered.grammar_thinks;
+        let thinks_by_grammar = params.format.is_none() && rendered.calls.grammar_thinks;
         first.thinking = thinking(model, &rendered, params.think_tokens, thinks_by_grammar)?;
         first.spelled =
-            rendered.preserved.iter().filter_map(|text| single_token(model, text)).collect();
+            rendered.spelled.iter().filter_map(|text| single_token(model, text)).collect();
         let n_wanted = candidates::wanted(options)?;
         let requests = candidates::requests(first, n_wanted, || match &params.format {
-            Some(_) if tools::must_call(params) => Err(RpcError::new(
+            Some(_) if conversation.offer.must_call => Err(RpcError::new(
                 ErrorKind::InvalidParams,
                 "a `format` and a required tool call exclude each other",
             )
             .with_hint("leave out one of them")),
             Some(format) => self.formats.constraint(format).map(Some),
-            None => tools::constraint(model, &rendered),
+            None => rendered.calls.constraint(model),
         })?;
         let parsing = |at: u32| {
             let seed = asker.seed.wrapping_add(at.into());
-            let parser = rendered.parser.clone();
-            (!rendered.plain).then(|| Parsing::new(Arc::clone(model), parser, seed))
+            rendered.reading.clone().map(|reading| Parsing::new(reading, seed))
         };
         let answers = (0..n_wanted).map(|at| Answer::new(model, at, parsing(at))).collect();
         let answers = Answers::new(true, answers, dropped);
@@ -144,10 +147,20 @@ impl Preparer<'_> {
 
     fn generate(&mut self, asker: &Asker, params: &GenerateParams) -> Result<Command, RpcError> {
         generates(self.model)?;
-        let (model, options) = (self.model, &params.options);
+        let (model, options) = (self.model, &self.preset.options(&params.options));
         let fit = Fit::new(options, self.n_ctx)?;
         let mut first = self.request(asker, options, &fit, || 0)?;
-        first.prompt = model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?;
+        first.prompt = match &params.suffix {
+            None => model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?,
+            Some(_) if params.raw => {
+                return Err(RpcError::new(
+                    ErrorKind::InvalidParams,
+                    "`raw` and a `suffix` exclude each other",
+                )
+                .with_hint("leave out one of them"));
+            }
+            Some(suffix) => self.renderer.between(&params.prompt, suffix)?,
+        };
         let dropped = fit.cut(&mut first.prompt);
         let n_wanted = candidates::wanted(options)?;
         let requests = candidates::requests(first, n_wanted, || {

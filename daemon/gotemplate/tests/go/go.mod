@@ -1,0 +1,3 @@
+module expected
+
+go 1.24
