@@ -215,12 +215,6 @@ fn scales_and_several_adapters_add_up_and_detaching_undoes_them() {
     let doubled = bench.logits(&[(Arc::clone(&once), 2.0)]);
     assert!(apart(&plain, &changed) > 0.02, "{}", apart(&plain, &changed));
     assert!(apart(&changed, &doubled) > 0.02, "{}", apart(&changed, &doubled));
-    eprintln!(
-        "{} {} {}",
-        apart(&plain, &changed),
-        apart(&changed, &doubled),
-        apart(&plain, &doubled)
-    );
     for same in [vec![(twice, 1.0)], vec![(twice_by_alpha, 1.0)]] {
         let same = bench.logits(&same);
         assert!(apart(&same, &doubled) < 1e-3, "{}", apart(&same, &doubled));

@@ -1,6 +1,8 @@
 //! `score PLUGIN MODEL`: how well the model predicts the README, in nats per token. A process of its own, because a plugin
 //! chooses its kernels once per process.
 
+#![allow(clippy::print_stdout, reason = "that is where the answer goes")]
+
 use hearth_abi::host::{Batch, Model, Plugin};
 use hearth_abi::{BatchEntry, ContextConfig, KvType, OpenParams};
 use std::path::PathBuf;

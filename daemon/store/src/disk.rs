@@ -208,10 +208,10 @@ pub(crate) fn remove_with_parents(path: &Path, root: &Path) -> Result<(), StoreE
 pub(crate) fn remove_stale_temps(dir: &Path, names: TempNames) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_str().is_some_and(|name| names.matches(name)) {
-            if let Some(leftover) = Leftover::seize(&entry.path(), STALE_AFTER) {
-                let _ = leftover.remove();
-            }
+        if entry.file_name().to_str().is_some_and(|name| names.matches(name))
+            && let Some(leftover) = Leftover::seize(&entry.path(), STALE_AFTER)
+        {
+            let _ = leftover.remove();
         }
     }
 }

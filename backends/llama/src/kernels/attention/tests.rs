@@ -1,3 +1,5 @@
+//! Attention beside plain arithmetic over random memories, masks and shapes.
+
 use super::*;
 use crate::kernels::are_usable;
 use crate::kernels::tests::Noise;

@@ -1,3 +1,5 @@
+//! Products beside plain arithmetic over ggml's own reading of the weights.
+
 use super::*;
 use crate::kernels::are_usable;
 use crate::kernels::tests::Noise;
