@@ -16,7 +16,7 @@ use reqwest::header::{
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use std::fmt;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
@@ -60,14 +60,24 @@ impl Secret {
 /// What all pulls share.
 #[derive(Debug)]
 pub(crate) struct Net {
-    client: Client,
+    /// Made when it is needed first: it reads the system's certificates, which takes milliseconds and megabytes.
+    client: OnceLock<Client>,
     pub(crate) settings: Settings,
     pub(crate) streams: Semaphore,
     pub(crate) limiter: Limiter,
 }
 
 impl Net {
-    pub(crate) fn new(settings: Settings) -> Result<Self, PullError> {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let streams = Semaphore::new(settings.n_streams);
+        let limiter = Limiter::new(settings.bytes_per_second);
+        Self { client: OnceLock::new(), settings, streams, limiter }
+    }
+
+    fn client(&self) -> Result<&Client, PullError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
         // Only the first call has an effect, and all mean the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -77,9 +87,7 @@ impl Net {
             .referer(false)
             .build()
             .map_err(|error| PullError::Task { reason: describe(&error) })?;
-        let streams = Semaphore::new(settings.n_streams);
-        let limiter = Limiter::new(settings.bytes_per_second);
-        Ok(Self { client, settings, streams, limiter })
+        Ok(self.client.get_or_init(|| client))
     }
 }
 
@@ -189,7 +197,7 @@ impl Endpoint {
     ) -> Result<Response, PullError> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.net.client.get(url.clone());
+            let mut request = self.net.client()?.get(url.clone());
             if let Some(accept) = ask.accept {
                 request = request.header(ACCEPT, accept);
             }
@@ -246,7 +254,7 @@ impl Endpoint {
         let pairs = [("service", service), ("scope", scope)];
         url.query_pairs_mut()
             .extend_pairs(pairs.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))));
-        let mut request = self.net.client.get(url.clone());
+        let mut request = self.net.client()?.get(url.clone());
         // The realm may be anywhere: it gets what is configured for it, not what is for the registry.
         if let Some(value) = self.basic(&authority(&url)) {
             request = request.header(AUTHORIZATION, value);

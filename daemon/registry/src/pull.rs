@@ -69,8 +69,8 @@ pub enum BlobState {
 }
 
 impl Puller {
-    pub fn new(store: Arc<Store>, settings: Settings) -> Result<Self, PullError> {
-        Ok(Self { net: Arc::new(Net::new(settings)?), store, blobs: Blobs::default() })
+    pub fn new(store: Arc<Store>, settings: Settings) -> Self {
+        Self { net: Arc::new(Net::new(settings)), store, blobs: Blobs::default() }
     }
 
     /// Pulls what a registry has under a tag now. Dropping the future keeps what was fetched.

@@ -94,7 +94,7 @@ pub(crate) fn puller(store: Arc<Store>, config: &PullConfig) -> anyhow::Result<P
         mirrors: config.mirrors.clone(),
         secrets,
     };
-    Puller::new(store, settings).context("cannot make an HTTP client")
+    Ok(Puller::new(store, settings))
 }
 
 fn blob(progress: &BlobProgress) -> PullBlob {
