@@ -1,6 +1,6 @@
 //! The daemon's body, as a library that `main` calls.
 //!
-//! `listen` takes connections, `rpc` answers methods, `supervisor` keeps worker processes, and `worker` is what such a
+//! `listen` takes connections, `rpc` answers methods, `http` puts other programs' dialects before them, `supervisor` keeps worker processes, and `worker` is what such a
 //! process runs. The daemon itself loads no native inference code: only `worker`, `probe` and `plugin_check` do, each in
 //! a process of its own.
 
@@ -8,6 +8,7 @@ mod chat_template;
 pub mod cli;
 pub mod config;
 mod daemonize;
+mod http;
 mod listen;
 mod logging;
 pub mod plugin_check;

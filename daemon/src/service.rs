@@ -3,15 +3,17 @@
 use crate::cli::RunArgs;
 use crate::config::Config;
 use crate::daemonize::{Forked, Parent, daemonize};
+use crate::listen::{self, Bound};
+use crate::logging;
 use crate::rpc::{self, Daemon, Requests};
 use crate::supervisor::Supervisor;
-use crate::{listen, logging};
 use anyhow::Context;
 use hearth_store::Store;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long clients get to read what they were sent before the end.
@@ -57,7 +59,7 @@ async fn serve(
     let puller = rpc::puller(Arc::clone(&store), &config.pull)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let bound = match listen::bind(&config.socket, config.socket_mode) {
+    let (listener, socket, tcp) = match bind(&config).await {
         Ok(bound) => bound,
         Err(error) => {
             if let Some(parent) = parent {
@@ -66,7 +68,7 @@ async fn serve(
             return Err(error);
         }
     };
-    let (listener, socket) = bound;
+    let addresses = tcp.iter().filter_map(|tcp| tcp.local_addr().ok()).collect();
     let supervisor = Supervisor::start(Arc::clone(&config), executable()?);
     let daemon = Arc::new(Daemon {
         supervisor: Arc::clone(&supervisor),
@@ -75,12 +77,15 @@ async fn serve(
         requests: Requests::default(),
         started,
         measuring: tokio::sync::Mutex::default(),
+        addresses,
         config: Arc::clone(&config),
     });
     let methods = rpc::module(Arc::clone(&daemon)).into();
     let (stop, stopped) = listen::Stop::channel();
-    let listening = tokio::spawn(listen::serve(listener, Arc::clone(&daemon), methods, stopped));
-    tell_ready(&config, parent);
+    let tcp = tcp.into_iter().map(listen::Listener::Tcp);
+    let listeners = std::iter::once(listen::Listener::Unix(listener)).chain(tcp).collect();
+    listen::serve(listeners, &daemon, methods, &config.http, stopped)?;
+    tell_ready(&daemon, parent);
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -108,12 +113,21 @@ async fn serve(
     if tokio::time::timeout(LAST_WORDS, stop.closed()).await.is_err() {
         tracing::warn!("Ending with clients that did not read their replies");
     }
-    listening.await?;
     Ok(())
 }
 
-fn tell_ready(config: &Config, parent: Option<Parent>) {
+async fn bind(config: &Config) -> anyhow::Result<(UnixListener, Bound, Vec<TcpListener>)> {
+    let tcp = listen::bind_tcp(&config.http).await?;
+    let (listener, socket) = listen::bind(&config.socket, config.socket_mode)?;
+    Ok((listener, socket, tcp))
+}
+
+fn tell_ready(daemon: &Daemon, parent: Option<Parent>) {
+    let config = &daemon.config;
     tracing::info!(socket = %config.socket.display(), models = %config.models.display(), "Listening");
+    for address in &daemon.addresses {
+        tracing::info!(%address, "Listening for HTTP");
+    }
     let status = format!("Listening on {}", config.socket.display());
     let _ = sd_notify::notify(&[
         sd_notify::NotifyState::Ready,

@@ -4,9 +4,9 @@
 //! and notifications go through one bounded channel to the one writer: a client that does not read stalls its own calls
 //! and nothing else.
 
-use super::Connection;
 use super::framing::Frame;
 use super::users::{Account, Held};
+use super::{Caller, Connection};
 use crate::rpc::{method_not_found, object};
 use hearth_protocol::{ErrorKind, RpcError};
 use jsonrpsee::core::id_providers::RandomIntegerIdProvider;
@@ -42,8 +42,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(connection: &Connection, outgoing: Outgoing) -> Self {
-        let answerer = Arc::new(Answerer::new(connection));
+    pub(super) fn new(connection: &Connection, caller: Caller, outgoing: Outgoing) -> Self {
+        let answerer = Arc::new(Answerer::new(connection, caller));
         Self { answerer, outgoing, running: JoinSet::new() }
     }
 
@@ -86,16 +86,16 @@ pub(super) struct Answerer {
 }
 
 impl Answerer {
-    pub(super) fn new(connection: &Connection) -> Self {
+    pub(super) fn new(connection: &Connection, caller: Caller) -> Self {
         let mut extensions = Extensions::new();
-        extensions.insert(connection.caller);
+        extensions.insert(caller);
         Self {
             id: ConnectionId(connection.id),
-            methods: connection.methods.clone(),
+            methods: connection.server.methods.clone(),
             extensions,
             subscriptions: BoundedSubscriptions::new(MAX_STREAMS),
             ids: RandomIntegerIdProvider,
-            max_request_bytes: connection.daemon.config.max_request_bytes,
+            max_request_bytes: connection.server.daemon.config.max_request_bytes,
             account: Arc::clone(&connection.account),
         }
     }

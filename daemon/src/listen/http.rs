@@ -1,105 +1,164 @@
-//! HTTP on the socket: `POST /rpc`, and a WebSocket on `/rpc`.
+//! HTTP: `POST /rpc`, a WebSocket on `/rpc`, and everything else as `crate::http` has it.
 //!
-//! A POST holds one request and gets one reply; whatever mistake it makes, the error is the one that raw JSON-RPC gets.
+//! A POST to `/rpc` holds one request and gets one reply; whatever mistake it makes, the error is the one that raw JSON-RPC
+//! gets.
 
 use super::calls::Answerer;
 use super::framing::{Frame, Framer};
+use super::guard::Refused;
+use super::raw::Writer;
 use super::users::Held;
-use super::{Connection, websocket};
+use super::{Caller, Connection, websocket};
+use crate::http::{Core, refusal};
+use axum::body::Body;
 use hearth_protocol::{ErrorKind, RpcError};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderValue, UPGRADE, VARY,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncReadExt, Chain, Join};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, Join};
+use tower_service::Service;
 
 /// The longest head of an HTTP request. A longer one ends the connection.
 const MAX_HEAD: usize = 32 << 10;
 
-type Answer = Response<Full<Bytes>>;
-type Stream = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
+type Answer = Response<Body>;
 
-pub(super) async fn serve(
-    connection: Connection,
-    first: Vec<u8>,
-    stream: UnixStream,
-) -> io::Result<()> {
-    let (reader, writer) = stream.into_split();
-    let stream: Stream = tokio::io::join(io::Cursor::new(first).chain(reader), writer);
-    let answerer = Arc::new(Answerer::new(&connection));
-    let upgraded = Arc::new(Mutex::new(None));
+/// What a connection goes on as, after its last request, and for whom.
+type Upgraded = Mutex<Option<(OnUpgrade, Caller)>>;
+
+pub(super) async fn serve<R, W>(connection: Connection, reader: R, writer: W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: Writer,
+{
+    let connection = Arc::new(connection);
+    let upgraded = Arc::new(Upgraded::default());
     let service = service_fn(|request| {
-        let (answerer, upgraded) = (Arc::clone(&answerer), Arc::clone(&upgraded));
-        async move { route(request, &answerer, &upgraded).await }
+        let (connection, upgraded) = (Arc::clone(&connection), Arc::clone(&upgraded));
+        async move { let_in(request, &connection, &upgraded).await }
     });
     let http = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(tokio::io::join(reader, writer)), service)
         .with_upgrades();
     let mut http = pin!(http);
     tokio::select! {
         ended = http.as_mut() => ended.map_err(io::Error::other)?,
-        () = connection.stop.stopped() => {
+        () = connection.server.stop.stopped() => {
             http.as_mut().graceful_shutdown();
             http.await.map_err(io::Error::other)?;
         }
     }
     let upgraded = upgraded.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(upgraded) = upgraded {
+    if let Some((upgraded, caller)) = upgraded {
         let upgraded = upgraded.await.map_err(io::Error::other)?;
         // It is what it was made from, a few lines above.
-        if let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() {
+        if let Ok(parts) = upgraded.downcast::<TokioIo<Join<R, W>>>() {
             let (reader, writer) = parts.io.into_inner().into_inner();
             let reader = io::Cursor::new(parts.read_buf).chain(reader);
-            websocket::serve(&connection, reader, writer).await;
+            websocket::serve(&connection, caller, reader, writer).await;
         }
     }
     Ok(())
 }
 
+/// Looks at who asks from where, and tells a browser whose pages may read the answer.
+async fn let_in(
+    request: Request<Incoming>,
+    connection: &Connection,
+    upgraded: &Upgraded,
+) -> Result<Answer, hyper::Error> {
+    let guard = &connection.server.guard;
+    let path = request.uri().path().to_owned();
+    let refuse = |(status, error): Refused| refusal(&path, status, &error);
+    if !connection.is_tcp {
+        return route(request, connection.caller, connection, upgraded).await;
+    }
+    let origin = match guard.origin(request.headers()) {
+        Ok(origin) => origin,
+        Err(refused) => return Ok(refuse(refused)),
+    };
+    let mut answer = if origin.is_some() && request.method() == Method::OPTIONS {
+        preflight(&request)
+    } else {
+        match guard.admit(request.headers(), request.uri(), connection.owner) {
+            Ok(caller) => route(request, caller, connection, upgraded).await?,
+            Err(refused) => refuse(refused),
+        }
+    };
+    if let Some(origin) = origin {
+        answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        answer.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+    }
+    Ok(answer)
+}
+
+/// What a browser asks before a page's request.
+fn preflight(request: &Request<Incoming>) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    let headers = answer.headers_mut();
+    let methods = HeaderValue::from_static("GET, HEAD, POST, DELETE, OPTIONS");
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    if let Some(wanted) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    answer
+}
+
 async fn route(
     mut request: Request<Incoming>,
-    answerer: &Answerer,
-    upgraded: &Mutex<Option<OnUpgrade>>,
+    caller: Caller,
+    connection: &Connection,
+    upgraded: &Upgraded,
 ) -> Result<Answer, hyper::Error> {
+    if request.uri().path() != "/rpc" {
+        let (daemon, account) = (&connection.server.daemon, &connection.account);
+        request.extensions_mut().insert(Core::new(daemon, account, caller));
+        let answer: Result<Answer, Infallible> =
+            connection.server.dialects.clone().call(request).await;
+        return answer.map_err(|never| match never {});
+    }
     let wants_upgrade = request.headers().contains_key(UPGRADE);
     let is_json = request
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    let (status, why) = match (request.uri().path(), request.method()) {
-        ("/rpc", &Method::POST) if is_json => return post(answerer, request.into_body()).await,
-        ("/rpc", &Method::POST) => {
+    let (status, why) = match *request.method() {
+        Method::POST if is_json => {
+            return post(&Answerer::new(connection, caller), request.into_body()).await;
+        }
+        Method::POST => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "a POST needs `Content-Type: application/json`")
         }
-        ("/rpc", &Method::GET) if wants_upgrade => {
+        Method::GET if wants_upgrade => {
             match soketto::handshake::http::Server::new().receive_request(&request) {
                 Ok(response) => {
                     let on_upgrade = hyper::upgrade::on(&mut request);
-                    *upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(on_upgrade);
-                    return Ok(response.map(|()| Full::default()));
+                    *upgraded.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some((on_upgrade, caller));
+                    return Ok(response.map(|()| Body::empty()));
                 }
                 Err(_) => {
                     (StatusCode::BAD_REQUEST, "this is no request for a WebSocket of version 13")
                 }
             }
         }
-        ("/rpc", _) => {
-            (StatusCode::METHOD_NOT_ALLOWED, "`/rpc` takes POST, or GET for a WebSocket")
-        }
-        _ => (StatusCode::NOT_FOUND, "there is only `/rpc` here"),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "`/rpc` takes POST, or GET for a WebSocket"),
     };
-    let error = RpcError::new(ErrorKind::InvalidRequest, why);
-    Ok(answer(status, serde_json::json!({ "error": error }).to_string()))
+    Ok(refusal("/rpc", status, &RpcError::new(ErrorKind::InvalidRequest, why)))
 }
 
 async fn post(answerer: &Answerer, body: Incoming) -> Result<Answer, hyper::Error> {
@@ -148,7 +207,7 @@ async fn read(limit: usize, mut held: Held, mut body: Incoming) -> Result<Frame,
 }
 
 fn answer(status: StatusCode, body: String) -> Answer {
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

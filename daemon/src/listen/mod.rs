@@ -1,65 +1,42 @@
-//! The Unix socket: who connects, and what they speak.
+//! Who connects, and what they speak.
 //!
-//! The first bytes decide: an upper-case letter begins an HTTP method, anything else is raw JSON-RPC. Whatever they speak,
-//! `framing` finds the requests and `calls` answers them, from the same method table and for the same caller, whom the
-//! kernel names.
+//! On the Unix socket the first bytes decide: an upper-case letter begins an HTTP method, anything else is raw JSON-RPC. TCP
+//! is for HTTP alone. Whatever they speak, `framing` finds the requests of JSON-RPC and `calls` answers them, from the same
+//! method table and for the same caller, whom the kernel names; what other HTTP there is goes to `crate::http`.
 
+mod caller;
 mod calls;
 mod framing;
+mod guard;
 mod http;
+mod peer;
 mod raw;
 mod socket;
+mod tcp;
 mod unmask;
 mod users;
 mod websocket;
 
+use crate::config::HttpConfig;
 use crate::rpc::{Daemon, object};
+use axum::Router;
+use guard::Guard;
 use hearth_protocol::{ErrorKind, RpcError};
 use jsonrpsee::core::server::{MethodResponse, Methods};
 use jsonrpsee::types::Id;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
-pub(crate) use socket::bind;
-use users::{Account, Users};
-
-/// Who is at the other end, as the kernel says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Caller {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-}
-
-impl Caller {
-    fn of(stream: &UnixStream) -> io::Result<Self> {
-        let credentials = stream.peer_cred()?;
-        Ok(Self { uid: credentials.uid(), gid: credentials.gid() })
-    }
-
-    /// Root, the daemon's own user, or a member of the group.
-    pub(crate) async fn is_admin(self, group: &str) -> bool {
-        if self.uid == 0 || self.uid == rustix::process::geteuid().as_raw() {
-            return true;
-        }
-        let group = group.to_string();
-        // The user database may be on the network.
-        tokio::task::spawn_blocking(move || self.is_member(&group)).await.unwrap_or(false)
-    }
-
-    fn is_member(self, group: &str) -> bool {
-        let Ok(Some(group)) = nix::unistd::Group::from_name(group) else { return false };
-        if group.gid.as_raw() == self.gid {
-            return true;
-        }
-        match nix::unistd::User::from_uid(self.uid.into()) {
-            Ok(Some(user)) => group.mem.contains(&user.name),
-            _ => false,
-        }
-    }
-}
+pub(crate) use caller::Caller;
+pub(crate) use socket::{Bound, bind};
+pub(crate) use tcp::bind as bind_tcp;
+use users::Users;
+pub(crate) use users::{Account, Held};
 
 /// Tells connections that the daemon stops.
 #[derive(Debug, Clone)]
@@ -77,28 +54,77 @@ impl Stop {
     }
 }
 
-/// Accepts connections until they are to stop. Each gets a task of its own.
-pub(crate) async fn serve(
-    listener: UnixListener,
+/// Where clients connect.
+pub(crate) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream, SocketAddr),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Self::Tcp(listener) => {
+                listener.accept().await.map(|(stream, peer)| Stream::Tcp(stream, peer))
+            }
+        }
+    }
+}
+
+/// What all connections share.
+struct Server {
     daemon: Arc<Daemon>,
     methods: Methods,
+    dialects: Router,
+    guard: Guard,
+    users: Users,
+    places: Arc<Semaphore>,
+    n_connections: AtomicUsize,
     stop: Stop,
-) {
+}
+
+/// Accepts connections on every listener until they are to stop. Each gets a task of its own.
+pub(crate) fn serve(
+    listeners: Vec<Listener>,
+    daemon: &Arc<Daemon>,
+    methods: Methods,
+    config: &HttpConfig,
+    stop: Stop,
+) -> anyhow::Result<()> {
     let max_connections = daemon.config.max_connections;
-    let places = Arc::new(Semaphore::new(max_connections));
-    let users = Users::new(max_connections, daemon.config.max_request_bytes);
-    let mut next_id = 0;
+    let server = Arc::new(Server {
+        daemon: Arc::clone(daemon),
+        methods,
+        dialects: crate::http::router(),
+        guard: Guard::new(config)?,
+        users: Users::new(max_connections, daemon.config.max_request_bytes),
+        places: Arc::new(Semaphore::new(max_connections)),
+        n_connections: AtomicUsize::default(),
+        stop,
+    });
+    for listener in listeners {
+        tokio::spawn(accept(listener, Arc::clone(&server)));
+    }
+    Ok(())
+}
+
+async fn accept(listener: Listener, server: Arc<Server>) {
     loop {
         let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = stop.stopped() => return,
+            place = Arc::clone(&server.places).acquire_owned() => place,
+            () = server.stop.stopped() => return,
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.stopped() => return,
+            () = server.stop.stopped() => return,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!("Accepting a connection: {error}");
                 // Out of file descriptors: one has to be given back before trying again makes sense.
@@ -106,24 +132,11 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        next_id += 1;
-        let connection = Caller::of(&stream).map_err(|error| {
-            let message = format!("the kernel does not say who you are: {error}");
-            RpcError::new(ErrorKind::PermissionDenied, message)
-        });
-        let connection = connection.and_then(|caller| {
-            let account = users.connect(caller.uid).map(Arc::new).ok_or_else(|| {
-                let message = format!("uid {} has too many connections", caller.uid);
-                RpcError::new(ErrorKind::Overloaded, message)
-                    .with_hint("close some, or raise `max_connections` in the configuration")
-            })?;
-            let (daemon, methods, stop) = (Arc::clone(&daemon), methods.clone(), stop.clone());
-            Ok(Connection { id: next_id, caller, account, daemon, methods, stop })
-        });
+        let server = Arc::clone(&server);
         tokio::spawn(async move {
-            let result = match connection {
-                Ok(connection) => connection.run(stream).await,
-                Err(error) => refuse(stream, error).await,
+            let result = match stream {
+                Stream::Unix(stream) => unix(server, stream).await,
+                Stream::Tcp(stream, peer) => over_tcp(server, stream, peer).await,
             };
             if let Err(error) = result {
                 tracing::debug!("A connection ended: {error}");
@@ -133,33 +146,72 @@ pub(crate) async fn serve(
     }
 }
 
-async fn refuse(mut stream: UnixStream, error: RpcError) -> io::Result<()> {
-    let reply = MethodResponse::error(Id::Null, object(error)).into_json();
-    stream.write_all(format!("{reply}\n").as_bytes()).await
+async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
+    let caller = Caller::of(&stream).map_err(|error| {
+        let message = format!("the kernel does not say who you are: {error}");
+        RpcError::new(ErrorKind::PermissionDenied, message)
+    });
+    let connection = caller.and_then(|caller| server.connect(Some(caller), false));
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(error) => {
+            let reply = MethodResponse::error(Id::Null, object(error)).into_json();
+            return stream.write_all(format!("{reply}\n").as_bytes()).await;
+        }
+    };
+    let mut first = vec![0; 4096];
+    let n = tokio::select! {
+        n = stream.read(&mut first) => n?,
+        () = connection.server.stop.stopped() => return Ok(()),
+    };
+    first.truncate(n);
+    match first.first() {
+        None => Ok(()),
+        Some(b'A'..=b'Z') => {
+            let (reader, writer) = stream.into_split();
+            http::serve(connection, io::Cursor::new(first).chain(reader), writer).await
+        }
+        Some(_) => raw::serve(connection, first, stream).await,
+    }
+}
+
+async fn over_tcp(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    // An event is to go out when it is written, not when more of them fill a packet.
+    stream.set_nodelay(true)?;
+    let owner = if tcp::is_loopback(peer) {
+        Some(peer::owner(peer, stream.local_addr()?).unwrap_or(Caller::NOBODY))
+    } else {
+        None
+    };
+    let Ok(connection) = server.connect(owner, true) else { return Ok(()) };
+    let (reader, writer) = stream.into_split();
+    http::serve(connection, reader, writer).await
+}
+
+impl Server {
+    fn connect(
+        self: Arc<Self>,
+        owner: Option<Caller>,
+        is_tcp: bool,
+    ) -> Result<Connection, RpcError> {
+        let caller = owner.unwrap_or(Caller::NOBODY);
+        let account = self.users.connect(caller.uid).map(Arc::new).ok_or_else(|| {
+            let message = format!("uid {} has too many connections", caller.uid);
+            RpcError::new(ErrorKind::Overloaded, message)
+                .with_hint("close some, or raise `max_connections` in the configuration")
+        })?;
+        let id = self.n_connections.fetch_add(1, Ordering::Relaxed);
+        Ok(Connection { id, caller, owner, is_tcp, account, server: self })
+    }
 }
 
 /// What a connection's task needs.
 struct Connection {
     id: usize,
     caller: Caller,
+    /// Who the kernel says it is.
+    owner: Option<Caller>,
+    is_tcp: bool,
     account: Arc<Account>,
-    daemon: Arc<Daemon>,
-    methods: Methods,
-    stop: Stop,
-}
-
-impl Connection {
-    async fn run(self, mut stream: UnixStream) -> io::Result<()> {
-        let mut first = vec![0; 4096];
-        let n = tokio::select! {
-            n = stream.read(&mut first) => n?,
-            () = self.stop.stopped() => return Ok(()),
-        };
-        first.truncate(n);
-        match first.first() {
-            None => Ok(()),
-            Some(b'A'..=b'Z') => http::serve(self, first, stream).await,
-            Some(_) => raw::serve(self, first, stream).await,
-        }
-    }
+    server: Arc<Server>,
 }

@@ -5,8 +5,8 @@ use super::calls::{Calls, OUTGOING};
 use super::framing::{Frame, Framer};
 use serde_json::value::RawValue;
 use std::io;
-use std::os::fd::AsFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING);
-    let calls = Calls::new(&connection, outgoing);
+    let calls = Calls::new(&connection, connection.caller, outgoing);
     let closed = tokio::spawn(write(outgoing_rx, writer));
     let result = read(&connection, calls, first, reader).await;
     // Whatever was asked for is sent before the connection goes; a client that is gone ends the writer at once.
@@ -32,7 +32,7 @@ async fn read(
     first: Vec<u8>,
     mut reader: OwnedReadHalf,
 ) -> io::Result<()> {
-    let mut framer = Framer::new(connection.daemon.config.max_request_bytes);
+    let mut framer = Framer::new(connection.server.daemon.config.max_request_bytes);
     let mut chunk = vec![0; 16 << 10];
     let mut held = connection.account.hold();
     framer.push(&first);
@@ -51,7 +51,7 @@ async fn read(
                 n => framer.push(&chunk[..n]),
             },
             () = calls.outgoing.closed() => return Ok(()),
-            () = connection.stop.stopped() => break,
+            () = connection.server.stop.stopped() => break,
         }
     }
     if framer.is_inside() {
@@ -67,7 +67,7 @@ async fn write(mut messages: mpsc::Receiver<Box<RawValue>>, mut writer: OwnedWri
         let message = tokio::select! {
             message = messages.recv() => message,
             // Nobody reads any more.
-            () = hung_up(&writer) => return,
+            () = writer.hung_up() => return,
         };
         let Some(message) = message else { return };
         let mut line = String::from(Box::<str>::from(message)).into_bytes();
@@ -85,22 +85,42 @@ async fn write(mut messages: mpsc::Receiver<Box<RawValue>>, mut writer: OwnedWri
     }
 }
 
-/// Waits until both directions are closed. A client that only stopped writing still reads.
-pub(super) async fn hung_up(writer: &OwnedWriteHalf) {
-    // Linux says so when the client stops writing, which comes first, and costs nothing to wait for.
-    #[cfg(target_os = "linux")]
-    let _ = writer.ready(Interest::PRIORITY).await;
-    // A registration of its own: what is cleared here, a write must not miss.
-    let own = writer.as_ref().as_fd().try_clone_to_owned();
-    if let Ok(own) = own.and_then(|own| UnixStream::from_std(own.into())) {
-        while let Ok(ready) = own.ready(Interest::WRITABLE).await {
-            if ready.is_write_closed() {
-                return;
+/// A side to write to, that can tell when nobody reads any more.
+pub(super) trait Writer: AsyncWrite + Unpin + Send + Sync + 'static {
+    /// Returns once both directions are closed. A client that only stopped writing still reads.
+    fn hung_up(&self) -> impl Future<Output = ()> + Send;
+}
+
+macro_rules! writer {
+    ($half:ty) => {
+        impl Writer for $half {
+            async fn hung_up(&self) {
+                // Linux says so when the client stops writing, which comes first, and costs nothing to wait for.
+                #[cfg(target_os = "linux")]
+                let _ = self.ready(Interest::PRIORITY).await;
+                // A registration of its own: what is cleared here, a write must not miss.
+                if let Ok(own) = self.as_ref().as_fd().try_clone_to_owned() {
+                    closed(own).await;
+                }
+                std::future::pending().await
             }
-            let _ = own.try_io(Interest::WRITABLE, || {
-                Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
-            });
         }
+    };
+}
+
+writer!(tokio::net::unix::OwnedWriteHalf);
+writer!(tokio::net::tcp::OwnedWriteHalf);
+
+/// Returns once both directions of a stream socket of any family are closed.
+async fn closed(own: OwnedFd) {
+    let Ok(own) = UnixStream::from_std(own.into()) else { return std::future::pending().await };
+    while let Ok(ready) = own.ready(Interest::WRITABLE).await {
+        if ready.is_write_closed() {
+            return;
+        }
+        let _ = own.try_io(Interest::WRITABLE, || {
+            Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
+        });
     }
     std::future::pending().await
 }

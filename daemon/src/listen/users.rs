@@ -43,14 +43,14 @@ impl Users {
 
 /// One connection of a user.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     user: Arc<User>,
-    pub(super) max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 impl Account {
     /// Holds nothing yet.
-    pub(super) fn hold(&self) -> Held {
+    pub(crate) fn hold(&self) -> Held {
         Held { user: Arc::clone(&self.user), max_bytes: self.max_bytes, bytes: 0 }
     }
 }
@@ -63,7 +63,7 @@ impl Drop for Account {
 
 /// Bytes that are held of what a user has sent.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     user: Arc<User>,
     max_bytes: usize,
     bytes: usize,
@@ -72,7 +72,7 @@ pub(super) struct Held {
 impl Held {
     /// False, and nothing changed, if it were too much.
     #[must_use]
-    pub(super) fn set(&mut self, bytes: usize) -> bool {
+    pub(crate) fn set(&mut self, bytes: usize) -> bool {
         let fits = |all: usize| {
             let all = all - self.bytes + bytes;
             (bytes <= self.bytes || all <= self.max_bytes).then_some(all)

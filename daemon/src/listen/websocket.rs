@@ -4,15 +4,14 @@
 //! same mistake gets the same error, no more than the limit is ever held, and a message that is too long costs nobody the
 //! connection.
 
-use super::Connection;
 use super::calls::{Calls, OUTGOING};
 use super::framing::{Frame, Framer};
-use super::raw::hung_up;
+use super::raw::Writer;
 use super::unmask::{Piece, Unmasker};
+use super::{Caller, Connection};
 use serde_json::value::RawValue;
 use soketto::base::{Codec, Header, OpCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
 /// Codes of RFC 6455, section 7.4.
@@ -37,12 +36,13 @@ enum End {
 
 pub(super) async fn serve(
     connection: &Connection,
+    caller: Caller,
     reader: impl AsyncRead + Unpin,
-    writer: OwnedWriteHalf,
+    writer: impl Writer,
 ) {
     let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING);
     let (control, control_rx) = mpsc::channel(1);
-    let mut calls = Calls::new(connection, outgoing);
+    let mut calls = Calls::new(connection, caller, outgoing);
     let writing = tokio::spawn(write(outgoing_rx, control_rx, writer));
     match read(connection, &mut calls, &control, reader).await {
         End::Gone => writing.abort(),
@@ -68,7 +68,7 @@ async fn read(
     mut reader: impl AsyncRead + Unpin,
 ) -> End {
     let mut unmasker = Unmasker::default();
-    let mut framer = Framer::new(connection.daemon.config.max_request_bytes);
+    let mut framer = Framer::new(connection.server.daemon.config.max_request_bytes);
     let mut held = connection.account.hold();
     let mut chunk = vec![0; 16 << 10];
     loop {
@@ -78,7 +78,7 @@ async fn read(
                 Ok(n) => &mut chunk[..n],
             },
             () = calls.outgoing.closed() => return End::Gone,
-            () = connection.stop.stopped() => return End::Finish,
+            () = connection.server.stop.stopped() => return End::Finish,
         };
         loop {
             match unmasker.next(&mut bytes) {
@@ -114,7 +114,7 @@ async fn read(
 async fn write(
     mut messages: mpsc::Receiver<Box<RawValue>>,
     mut control: mpsc::Receiver<Control>,
-    mut writer: OwnedWriteHalf,
+    mut writer: impl Writer,
 ) {
     let mut is_last = false;
     while !is_last {
@@ -135,7 +135,7 @@ async fn write(
                     frame(OpCode::Close, code.as_ref().map_or(&[], |code| code), &mut bytes);
                 }
             },
-            () = hung_up(&writer) => return,
+            () = writer.hung_up() => return,
         }
         // What is ready goes out in one write.
         while !is_last

@@ -36,11 +36,18 @@ use hearth_store::{Store, StoreError};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use model_copy::handle as model_copy;
+pub(crate) use model_delete::handle as model_delete;
+pub(crate) use model_list::handle as model_list;
+pub(crate) use model_ps::handle as model_ps;
 pub(crate) use model_pull::puller;
+pub(crate) use model_show::handle as model_show;
 pub(crate) use requests::Requests;
+pub(crate) use work::{Running, Work, run};
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub(crate) struct Daemon {
     pub(crate) started: Instant,
     /// Two models that are measured at once say nothing of either.
     pub(crate) measuring: tokio::sync::Mutex<()>,
+    /// Where HTTP is spoken over TCP.
+    pub(crate) addresses: Vec<SocketAddr>,
 }
 
 type Handled<M> = Result<<M as Method>::Reply, RpcError>;
@@ -112,16 +121,7 @@ async fn admit<M: Method>(
     let Some(caller) = extensions.get::<Caller>().copied() else {
         return Err(RpcError::new(ErrorKind::Internal, "the caller is not known"));
     };
-    if M::WHO == Who::Admin && !caller.is_admin(&daemon.config.admin_group).await {
-        let group = &daemon.config.admin_group;
-        let error = RpcError::new(
-            ErrorKind::PermissionDenied,
-            format!("uid {} may not call `{}`", caller.uid, M::NAME),
-        );
-        return Err(error.with_hint(format!(
-            "root, the daemon's own user and members of the group `{group}` may"
-        )));
-    }
+    permit::<M>(daemon, caller).await?;
     let text = match params.as_str() {
         None | Some("null" | "[]") => "{}",
         Some(text) => text,
@@ -140,6 +140,17 @@ async fn admit<M: Method>(
         .with_hint("`rpc.discover` lists every method with its parameters; they are given by name")
     })?;
     Ok((caller, params))
+}
+
+/// Whether the caller may call the method.
+pub(crate) async fn permit<M: Method>(daemon: &Daemon, caller: Caller) -> Result<(), RpcError> {
+    let group = &daemon.config.admin_group;
+    if M::WHO == Who::Anyone || caller.is_admin(group).await {
+        return Ok(());
+    }
+    let message = format!("uid {} may not call `{}`", caller.uid, M::NAME);
+    let hint = format!("root, the daemon's own user and members of the group `{group}` may");
+    Err(RpcError::new(ErrorKind::PermissionDenied, message).with_hint(hint))
 }
 
 pub(crate) fn object(error: RpcError) -> ErrorObjectOwned {
@@ -204,6 +215,7 @@ mod tests {
             requests: Requests::default(),
             started: Instant::now(),
             measuring: tokio::sync::Mutex::default(),
+            addresses: Vec::new(),
             config,
         });
         let module = module(daemon);

@@ -6,7 +6,7 @@ use crate::supervisor::parse_name;
 use hearth_protocol::{Copied, CopyParams, ModelCopy};
 use std::sync::Arc;
 
-pub(super) async fn handle(
+pub(crate) async fn handle(
     daemon: Arc<Daemon>,
     _: Caller,
     params: CopyParams,

@@ -8,7 +8,7 @@ use hearth_protocol::{Deleted, ErrorKind, ModelDelete, ModelParams, RpcError};
 use hearth_store::ModelName;
 use std::sync::Arc;
 
-pub(super) async fn handle(
+pub(crate) async fn handle(
     daemon: Arc<Daemon>,
     _: Caller,
     params: ModelParams,

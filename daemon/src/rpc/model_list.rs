@@ -7,7 +7,7 @@ use hearth_store::{Digest, ModelConfig, ModelName, Problem};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub(super) async fn handle(
+pub(crate) async fn handle(
     daemon: Arc<Daemon>,
     _: Caller,
     Empty {}: Empty,

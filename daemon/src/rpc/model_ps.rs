@@ -8,7 +8,7 @@ use hearth_protocol::{Empty, ModelPs, RunningModel, RunningModels};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) async fn handle(daemon: Arc<Daemon>, _: Caller, Empty {}: Empty) -> Handled<ModelPs> {
+pub(crate) async fn handle(daemon: Arc<Daemon>, _: Caller, Empty {}: Empty) -> Handled<ModelPs> {
     Ok(RunningModels {
         models: daemon.supervisor.loaded().iter().map(|worker| running_model(worker)).collect(),
     })

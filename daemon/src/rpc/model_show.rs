@@ -10,7 +10,7 @@ use hearth_protocol::{ModelDetails, ModelParams, ModelShow};
 use hearth_store::{GgufValue, ShownModel};
 use std::sync::Arc;
 
-pub(super) async fn handle(
+pub(crate) async fn handle(
     daemon: Arc<Daemon>,
     _: Caller,
     params: ModelParams,

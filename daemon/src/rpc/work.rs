@@ -1,13 +1,13 @@
 //! Methods whose work takes a while: each run is entered among the requests, says how it gets on, and can be ended at any
 //! moment by being dropped.
 //!
-//! [`Work::run`] is all that such a method has to say. From it are made `NAME`, which waits for the result, and
-//! `NAME.stream`, which sends the events too.
+//! [`Work::run`] is all that such a method has to say. From it are made `NAME`, which waits for the result, `NAME.stream`,
+//! which sends the events too, and [`Running`], by which this process's own code hears them.
 //!
 //! **Invariant.** Whatever ends a stream, but the end of its connection, it ends with one terminal event.
 
 use super::requests::Wishes;
-use super::{Daemon, admit, object};
+use super::{Daemon, admit, object, permit};
 use crate::listen::Caller;
 use hearth_protocol::{ErrorKind, Event, Method, ProgressEvent, RpcError, StreamMethod};
 use jsonrpsee::core::server::{MethodSink, PendingSubscriptionSink, RpcModule};
@@ -15,11 +15,12 @@ use jsonrpsee::types::{
     ErrorObjectOwned, SubscriptionId, SubscriptionPayload, SubscriptionResponse,
 };
 use serde::Serialize;
-use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// A method that runs for a while.
-pub(super) trait Work: Method {
+pub(crate) trait Work: Method {
     type Event: About<Self::Reply>;
 
     /// The caller's own name for the request.
@@ -34,7 +35,7 @@ pub(super) trait Work: Method {
 }
 
 /// An event that can say how a request begins and ends.
-pub(super) trait About<R>: Serialize + Send + Sync + 'static {
+pub(crate) trait About<R>: Serialize + Send + Sync + 'static {
     fn accepted(request: String) -> Self;
     fn ended(result: Result<R, RpcError>) -> Self;
 }
@@ -66,7 +67,7 @@ impl<R: Serialize + Send + Sync + 'static> About<R> for ProgressEvent<R> {
 }
 
 /// Whose request it is.
-pub(super) struct Request {
+pub(crate) struct Request {
     pub(super) daemon: Arc<Daemon>,
     pub(super) caller: Caller,
     pub(super) name: String,
@@ -74,9 +75,12 @@ pub(super) struct Request {
 }
 
 /// Where a request's events go; nowhere if only its result is wanted.
-pub(super) struct Events<E> {
-    to: Option<Subscriber>,
-    event: PhantomData<fn(E)>,
+pub(crate) struct Events<E>(To<E>);
+
+enum To<E> {
+    Nowhere,
+    Subscriber(Subscriber),
+    Running(mpsc::Sender<E>),
 }
 
 #[derive(Clone)]
@@ -89,7 +93,14 @@ struct Subscriber {
 impl<E: Serialize> Events<E> {
     /// Waits until there is room for one more.
     pub(super) async fn tell(&self, event: E) {
-        let Some(Subscriber { out, method, subscription }) = &self.to else { return };
+        let Subscriber { out, method, subscription } = match &self.0 {
+            To::Nowhere => return,
+            To::Subscriber(subscriber) => subscriber,
+            To::Running(events) => {
+                let _ = events.send(event).await;
+                return;
+            }
+        };
         let payload = SubscriptionPayload { subscription: subscription.clone(), result: event };
         let message = SubscriptionResponse::new((*method).into(), payload);
         if let Ok(message) = serde_json::value::to_raw_value(&message) {
@@ -119,6 +130,63 @@ async fn drive<M: Work>(
     }
 }
 
+/// A method of this process's own code, up to its result.
+pub(crate) async fn run<M: Work>(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    params: M::Params,
+) -> Result<M::Reply, RpcError> {
+    permit::<M>(&daemon, caller).await?;
+    drive::<M>(daemon, caller, params, Events(To::Nowhere)).await
+}
+
+/// A request of this process's own code, which runs while it is listened to and ends by being dropped.
+pub(crate) struct Running<E> {
+    events: mpsc::Receiver<E>,
+    /// `None` once it has ended.
+    work: Option<Pin<Box<dyn Future<Output = E> + Send>>>,
+    last: Option<E>,
+}
+
+impl<E: Send + 'static> Running<E> {
+    pub(crate) fn start<M: Work<Event = E>>(
+        daemon: Arc<Daemon>,
+        caller: Caller,
+        params: M::Params,
+    ) -> Self
+    where
+        E: About<M::Reply>,
+    {
+        let (to, events) = mpsc::channel(1);
+        let work = async move {
+            let run = async {
+                permit::<M>(&daemon, caller).await?;
+                drive::<M>(Arc::clone(&daemon), caller, params, Events(To::Running(to))).await
+            };
+            E::ended(run.await)
+        };
+        Self { events, work: Some(Box::pin(work)), last: None }
+    }
+
+    /// The next event; none after the terminal one.
+    pub(crate) async fn next(&mut self) -> Option<E> {
+        if let Some(work) = &mut self.work {
+            tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => return Some(event),
+                last = work => {
+                    self.work = None;
+                    self.last = Some(last);
+                }
+            }
+        }
+        match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(_) => self.last.take(),
+        }
+    }
+}
+
 /// Registers `NAME`.
 pub(super) fn call<M: Work>(module: &mut RpcModule<Daemon>)
 where
@@ -126,7 +194,7 @@ where
 {
     let registered = module.register_async_method(M::NAME, async |params, daemon, extensions| {
         let (caller, params) = admit::<M>(&daemon, &params, &extensions).await.map_err(object)?;
-        let nowhere = Events { to: None, event: PhantomData };
+        let nowhere = Events(To::Nowhere);
         let reply = drive::<M>(daemon, caller, params, nowhere).await.map_err(object)?;
         Ok::<_, ErrorObjectOwned>(reply)
     });
@@ -154,8 +222,8 @@ where
             let Ok(sink) = pending.accept().await else { return };
             // Past the subscription itself, which takes nothing more once it is unsubscribed.
             let to = Subscriber { out, method: M::EVENT, subscription: sink.subscription_id() };
-            let last = Events { to: Some(to.clone()), event: PhantomData };
-            let events = Events { to: Some(to), event: PhantomData };
+            let last = Events(To::Subscriber(to.clone()));
+            let events = Events(To::Subscriber(to));
             let result = tokio::select! {
                 result = drive::<M>(daemon, caller, params, events) => result,
                 () = sink.closed() => {

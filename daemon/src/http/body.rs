@@ -1,0 +1,166 @@
+//! Bodies of requests, read within the limits, and of answers that stream.
+
+use super::Core;
+use crate::listen::Held;
+use crate::rpc::Running;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header::CONTENT_TYPE};
+use axum::response::Response;
+use futures_util::stream::unfold;
+use hearth_protocol::{ErrorKind, Event, ProgressEvent, RpcError};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use std::convert::Infallible;
+
+/// A request, which counts as the user's as long as it is held.
+pub(super) struct Asked<T> {
+    pub(super) value: T,
+    pub(super) held: Held,
+}
+
+pub(super) async fn read<T: DeserializeOwned>(
+    core: &Core,
+    body: Body,
+) -> Result<Asked<T>, RpcError> {
+    let (bytes, held) = collect(core, body).await?;
+    if bytes.is_empty() {
+        return Err(RpcError::new(ErrorKind::InvalidRequest, "missing request body"));
+    }
+    let value = serde_json::from_slice(&bytes).map_err(|error| {
+        RpcError::new(ErrorKind::InvalidRequest, format!("the request does not fit: {error}"))
+    })?;
+    Ok(Asked { value, held })
+}
+
+async fn collect(core: &Core, mut body: Body) -> Result<(Vec<u8>, Held), RpcError> {
+    let limit = core.daemon.config.max_request_bytes;
+    let (mut bytes, mut held) = (Vec::new(), core.account.hold());
+    let mut wrong = None;
+    while let Some(part) = body.frame().await {
+        let part = part.map_err(|_| {
+            RpcError::new(ErrorKind::InvalidRequest, "the request ended before its body did")
+        })?;
+        let Ok(part) = part.into_data() else { continue };
+        // To its end in any case, or the client might not get to read the answer.
+        if wrong.is_some() {
+            continue;
+        }
+        bytes.extend_from_slice(&part);
+        if bytes.len() > limit {
+            let message = format!("the request is longer than {limit} bytes");
+            let hint = "raise `max_request_bytes` in the configuration";
+            wrong = Some(RpcError::new(ErrorKind::TooLarge, message).with_hint(hint));
+        } else if !held.set(bytes.len()) {
+            let limit = core.account.max_bytes;
+            let message = format!(
+                "your requests that are being read or answered hold {limit} bytes together"
+            );
+            let hint = "try again when some of them have ended";
+            wrong = Some(RpcError::new(ErrorKind::Overloaded, message).with_hint(hint));
+        }
+        if wrong.is_some() {
+            bytes = Vec::new();
+        }
+    }
+    match wrong {
+        Some(error) => Err(error),
+        None => Ok((bytes, held)),
+    }
+}
+
+/// Events of work that takes a while.
+pub(super) trait Progress: Send + 'static {
+    /// Something that is worth a line to clients that know no other progress.
+    fn says_something(&self) -> bool;
+    /// The error that it ends with.
+    fn error(&self) -> Option<&RpcError>;
+}
+
+impl<R: Send + 'static> Progress for Event<R> {
+    fn says_something(&self) -> bool {
+        !matches!(
+            self,
+            Self::Accepted { .. }
+                | Self::Loading { .. }
+                | Self::Queued { .. }
+                | Self::Prefill { .. }
+        )
+    }
+
+    fn error(&self) -> Option<&RpcError> {
+        if let Self::Error { error } = self { Some(error) } else { None }
+    }
+}
+
+impl<R: Send + 'static> Progress for ProgressEvent<R> {
+    fn says_something(&self) -> bool {
+        !matches!(self, Self::Accepted { .. })
+    }
+
+    fn error(&self) -> Option<&RpcError> {
+        if let Self::Error { error } = self { Some(error) } else { None }
+    }
+}
+
+/// What runs for one answer, with the request that it was asked with.
+pub(super) struct Answering<E> {
+    running: Running<E>,
+    first: Option<E>,
+    _held: Held,
+}
+
+/// Waits for the first event that says something. An error before it is the whole answer's.
+pub(super) async fn begin<E: Progress>(
+    mut running: Running<E>,
+    held: Held,
+) -> Result<Answering<E>, RpcError> {
+    while let Some(event) = running.next().await {
+        if let Some(error) = event.error() {
+            return Err(error.clone());
+        }
+        if event.says_something() {
+            return Ok(Answering { running, first: Some(event), _held: held });
+        }
+    }
+    Err(RpcError::new(ErrorKind::Internal, "the work ended without a result"))
+}
+
+impl<E: Progress> Answering<E> {
+    /// Streams what `write` makes of each event, as it comes.
+    pub(super) fn stream(
+        self,
+        kind: &'static str,
+        write: impl FnMut(E, &mut Vec<u8>) + Send + 'static,
+    ) -> Response {
+        let stream = unfold((self, write), |(mut this, mut write)| async move {
+            loop {
+                let event = match this.first.take() {
+                    Some(event) => event,
+                    None => this.running.next().await?,
+                };
+                let mut bytes = Vec::new();
+                write(event, &mut bytes);
+                if !bytes.is_empty() {
+                    return Some((Ok::<_, Infallible>(Bytes::from(bytes)), (this, write)));
+                }
+            }
+        });
+        let mut response = Response::new(Body::from_stream(stream));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    }
+}
+
+impl<R: Send + 'static> Answering<Event<R>> {
+    /// The end of it, where only that is wanted.
+    pub(super) async fn reply(mut self) -> Result<R, RpcError> {
+        let mut event = self.first.take();
+        loop {
+            match event {
+                Some(Event::Done { reply }) => return Ok(reply),
+                Some(Event::Error { error }) => return Err(error),
+                _ => event = self.running.next().await,
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What dialects have of the daemon: its methods, called as the one whose request it is.
+
+use crate::listen::{Account, Caller};
+use crate::rpc::{self, Daemon, Running, Work};
+use axum::extract::FromRequestParts;
+use axum::http::{StatusCode, request::Parts};
+use hearth_protocol::{Method, RpcError};
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub(crate) struct Core {
+    pub(super) daemon: Arc<Daemon>,
+    pub(super) account: Arc<Account>,
+    caller: Caller,
+}
+
+impl Core {
+    pub(crate) fn new(daemon: &Arc<Daemon>, account: &Arc<Account>, caller: Caller) -> Self {
+        Self { daemon: Arc::clone(daemon), account: Arc::clone(account), caller }
+    }
+
+    /// Begins a method that takes a while, and hears its events.
+    pub(super) fn start<M>(&self, params: M::Params) -> Running<M::Event>
+    where
+        M: Work,
+    {
+        Running::start::<M>(Arc::clone(&self.daemon), self.caller, params)
+    }
+
+    /// A method that takes a while, up to its result.
+    pub(super) async fn run<M: Work>(&self, params: M::Params) -> Result<M::Reply, RpcError> {
+        rpc::run::<M>(Arc::clone(&self.daemon), self.caller, params).await
+    }
+
+    /// A method that is answered at once, by its handler.
+    pub(super) async fn call<M, F>(
+        &self,
+        handler: fn(Arc<Daemon>, Caller, M::Params) -> F,
+        params: M::Params,
+    ) -> Result<M::Reply, RpcError>
+    where
+        M: Method,
+        F: Future<Output = Result<M::Reply, RpcError>>,
+    {
+        rpc::permit::<M>(&self.daemon, self.caller).await?;
+        handler(Arc::clone(&self.daemon), self.caller, params).await
+    }
+}
+
+/// Put there by whoever took the request off the connection.
+impl<S: Sync> FromRequestParts<S> for Core {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        parts.extensions.get::<Self>().cloned().ok_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}

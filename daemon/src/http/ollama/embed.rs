@@ -1,0 +1,95 @@
+//! `/api/embed`, and `/api/embeddings` as it was before.
+
+use super::options::keep_alive;
+use super::{Answer, load, model_of, named, read};
+use crate::http::body::Asked;
+use crate::http::{Core, invalid, json_response, or_default};
+use axum::body::Body;
+use axum::http::StatusCode;
+use hearth_protocol::{Embed, EmbedInput, EmbedParams};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default, deserialize_with = "or_default")]
+    model: String,
+    input: Option<Value>,
+    dimensions: Option<usize>,
+    keep_alive: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct OldRequest {
+    #[serde(default, deserialize_with = "or_default")]
+    model: String,
+    #[serde(default, deserialize_with = "or_default")]
+    prompt: String,
+    keep_alive: Option<Value>,
+}
+
+pub(super) async fn embed(core: Core, body: Body) -> Answer {
+    let since = Instant::now();
+    let Asked { value: request, held: _held } = read::<Request>(&core, body).await?;
+    let model = request.model;
+    model_of(&model)?;
+    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    let texts = match request.input {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(text)) if text.is_empty() => Vec::new(),
+        Some(Value::String(text)) => vec![text],
+        Some(Value::Array(list)) => list
+            .into_iter()
+            .map(|text| match text {
+                Value::String(text) => Ok(text),
+                _ => Err(invalid("invalid input type")),
+            })
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(invalid("invalid input type").into()),
+    };
+    if texts.is_empty() {
+        load::load(&core, &model, keep_alive, ("embeddings", json!([]))).await?;
+        return Ok(json_response(StatusCode::OK, &json!({ "model": model, "embeddings": [] })));
+    }
+    let params = EmbedParams {
+        model: model.clone(),
+        input: EmbedInput::Many(texts),
+        normalize: true,
+        keep_alive,
+    };
+    let mut reply = core.run::<Embed>(params).await.map_err(|error| named(&model, error))?;
+    if let Some(dimensions) = request.dimensions.filter(|dimensions| *dimensions > 0) {
+        for embedding in &mut reply.embeddings {
+            crate::http::shorten(embedding, dimensions);
+        }
+    }
+    let body = json!({
+        "model": model,
+        "embeddings": reply.embeddings,
+        "total_duration": u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        "load_duration": 1,
+        "prompt_eval_count": reply.usage.prompt_tokens,
+    });
+    Ok(json_response(StatusCode::OK, &body))
+}
+
+pub(super) async fn embeddings(core: Core, body: Body) -> Answer {
+    let Asked { value: request, held: _held } = read::<OldRequest>(&core, body).await?;
+    let model = request.model;
+    model_of(&model)?;
+    let keep_alive = keep_alive(request.keep_alive.as_ref())?;
+    if request.prompt.is_empty() {
+        load::load(&core, &model, keep_alive, ("embedding", json!([]))).await?;
+        return Ok(json_response(StatusCode::OK, &json!({ "embedding": [] })));
+    }
+    let params = EmbedParams {
+        model: model.clone(),
+        input: EmbedInput::One(request.prompt),
+        normalize: false,
+        keep_alive,
+    };
+    let reply = core.run::<Embed>(params).await.map_err(|error| named(&model, error))?;
+    let embedding = reply.embeddings.into_iter().next().unwrap_or_default();
+    Ok(json_response(StatusCode::OK, &json!({ "embedding": embedding })))
+}
