@@ -10,7 +10,7 @@ mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
-use crate::guess::{DraftError, Drafter, Guesser, Lookups, Step};
+use crate::guess::{DraftError, Drafter, Guesser, Lookups, Rules, Step};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::runner::Runner;
@@ -91,7 +91,10 @@ impl Engine {
             pace: Pace::new(config.step_target),
             threads: Threads::new(info.n_threads),
             ledger: Ledger::default(),
-            guessers: if config.speculate { vec![Box::<Lookups>::default()] } else { Vec::new() },
+            guessers: match config.speculate {
+                true => vec![Box::new(Rules::new(model)), Box::<Lookups>::default()],
+                false => Vec::new(),
+            },
             n_places: config.n_parallel as usize,
             config,
             model: Arc::clone(model),
@@ -339,12 +342,15 @@ impl Engine {
         self.runner.begin();
         self.outputs.clear();
         for share in &self.shares {
-            let sequence = &self.running[share.idx];
+            let sequence = &mut self.running[share.idx];
             let Some(slot) = sequence.slot else { continue };
             let from = self.cache.len_of(slot);
             let tokens = &sequence.tokens[from..from + share.n_tokens];
             let index = self.runner.add(slot, from, tokens, share.completes);
             if share.completes {
+                if let Some(constraint) = &mut sequence.constraint {
+                    constraint.begin();
+                }
                 let draft = &sequence.guess[..share.n_drafted];
                 self.runner.add_draft(slot, from + tokens.len(), draft);
                 self.outputs.push(Output { id: sequence.id, index, n_drafted: draft.len() });
