@@ -299,7 +299,9 @@ fn keys_that_a_schema_fixes_cost_one_step_and_change_nothing() {
         assert_eq!(plain.text, guessed.text);
         let (end, guessed) = (plain.finish(0), guessed.finish(0));
         assert_eq!((end.n_generated, end.reason), (guessed.n_generated, guessed.reason));
-        assert_eq!(n_plain, n_guessed + guessed.n_accepted);
+        // The end costs no step, and where it comes behind a guess no other token does.
+        let n_other = end.n_generated - guessed.n_accepted - n_guessed;
+        assert!(n_plain == end.n_generated - 1 && n_other <= 1, "{n_other}");
         assert!(n_guessed < 25 && n_plain > 80, "{n_guessed} steps, {n_plain} without guesses");
 
         // All but the end have probabilities, the same ones.
