@@ -33,6 +33,19 @@ pub trait Sink {
 #[error("the backend failed: {0}")]
 pub struct Fatal(pub PluginError);
 
+/// What an engine holds in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Tokens in the KV memory, those that several sequences share counted once.
+    pub n_tokens: u32,
+    /// Cells that running requests will fill.
+    pub n_promised: u32,
+    /// Bytes of KV memory and computing buffers; 0 when unknown. What is not used of them may take no memory.
+    pub context_bytes: u64,
+    /// Bytes of sequences that were saved to main memory.
+    pub saved_bytes: u64,
+}
+
 /// One model's serving loop.
 #[derive(Debug)]
 pub struct Engine {
@@ -132,9 +145,15 @@ impl Engine {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// Bytes of saved sequences.
-    pub fn n_archived_bytes(&self) -> usize {
-        self.cache.n_archived_bytes()
+    /// What it holds in memory.
+    pub fn held(&self) -> Held {
+        let (n_used, n_promised) = self.cache.n_cells_held();
+        Held {
+            n_tokens: to_u32(n_used),
+            n_promised: to_u32(n_promised),
+            context_bytes: self.runner.context.info().memory_bytes,
+            saved_bytes: self.cache.n_archived_bytes() as u64,
+        }
     }
 
     /// Most tokens that one sequence may have, prompt and answer together.
