@@ -6,7 +6,8 @@
 //!
 //! Measured with gemma-3's 262,144 tokens on one core of an EPYC (2026-11): llguidance says of one token in 2 us whether it
 //! is allowed, but a mask takes 15 us in most places and up to 11 ms inside a string of bounded length, which no stream
-//! should wait for. Sending work takes 8 us, receiving a mask that is there 0.4 us, and applying one 26 us.
+//! should wait for. Sending work takes 8 us, receiving a mask that is there 0.4 us, and applying one 26 us. To take a token costs
+//! 0.4 us, and to look ahead 1 us in free text and 16 to 44 us where something can be expected.
 
 use super::ConstraintError;
 use super::blanks::Blanks;
