@@ -127,7 +127,11 @@ pub(crate) enum Command {
         name: Option<String>,
     },
     /// List the models in memory
-    Ps,
+    Ps {
+        /// Say where the memory of each goes
+        #[arg(long)]
+        memory: bool,
+    },
     /// Load a model into memory, or keep a loaded one longer
     Load {
         /// A model in the store

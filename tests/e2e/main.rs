@@ -13,6 +13,7 @@ mod drafts;
 mod dying;
 mod files;
 mod hostile;
+mod memory;
 mod mistakes;
 mod overload;
 mod privacy;

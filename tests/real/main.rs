@@ -3,6 +3,7 @@
 
 mod context;
 mod embedding;
+mod grammar;
 mod kernels;
 mod lora;
 mod tools;

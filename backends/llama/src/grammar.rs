@@ -4,7 +4,7 @@ use crate::model::LlamaModel;
 use crate::shim::{
     GrammarHandle, c_string, captured, error, guarded, hearth_shim_grammar_accept,
     hearth_shim_grammar_accept_text, hearth_shim_grammar_apply, hearth_shim_grammar_free,
-    hearth_shim_grammar_new, invalid,
+    hearth_shim_grammar_new, hearth_shim_grammar_state, invalid,
 };
 use crate::vocab::Vocab;
 use hearth_abi::author::{Grammar, GrammarModel};
@@ -62,13 +62,28 @@ impl Prefixes {
     }
 }
 
+/// Masks that are kept. A string allows after each letter what it did before, and so a text comes back to few places.
+const MASKS: usize = 8;
+
+/// Words of a state that is recognized. Larger ones are asked about anew each time.
+const LARGEST_STATE: usize = 1024;
+
+/// What may come next in one state of a grammar.
+#[derive(Debug)]
+struct Mask {
+    /// Empty: unknown.
+    state: Vec<u64>,
+    /// Of each token.
+    may_come: Vec<bool>,
+}
+
 /// A grammar and how far the text has come in it.
 #[derive(Debug)]
 pub struct LlamaGrammar {
     raw: NonNull<GrammarHandle>,
     candidates: Vec<sys::llama_token_data>,
-    /// Of each token, for as long as a mask is made.
-    may_come: Vec<bool>,
+    /// The one used last first.
+    masks: Vec<Mask>,
     model: Arc<LlamaModel>,
 }
 
@@ -123,8 +138,8 @@ impl GrammarModel for LlamaModel {
         })?;
         // Read here and not at the first mask, for which a stream would wait.
         self.prefixes();
-        let (candidates, may_come) = (Vec::new(), Vec::new());
-        Ok(LlamaGrammar { raw, candidates, may_come, model: Arc::clone(self) })
+        let (candidates, masks) = (Vec::new(), Vec::new());
+        Ok(LlamaGrammar { raw, candidates, masks, model: Arc::clone(self) })
     }
 }
 
@@ -138,14 +153,36 @@ fn candidate(id: Token, logit: f32) -> sys::llama_token_data {
 }
 
 impl LlamaGrammar {
-    /// Finds out for the whole vocabulary what may come next.
-    fn ask_all(&mut self) -> Result<()> {
+    /// Which tokens of the whole vocabulary may come next.
+    fn may_come(&mut self) -> Result<&[bool]> {
+        let state = self.state()?;
+        let known = self.masks.iter().position(|mask| !state.is_empty() && mask.state == state);
+        let mask = match known {
+            Some(at) => self.masks.remove(at),
+            None => Mask { may_come: self.ask_all()?, state },
+        };
+        self.masks.truncate(MASKS - 1);
+        self.masks.insert(0, mask);
+        Ok(&self.masks[0].may_come)
+    }
+
+    fn state(&self) -> Result<Vec<u64>> {
+        let (mut state, mut n) = (vec![0; LARGEST_STATE], 0);
+        // SAFETY: a live grammar; the words have the capacity given; the out-parameter is ours.
+        guarded(|message| unsafe {
+            let words = state.as_mut_ptr();
+            hearth_shim_grammar_state(self.raw.as_ptr(), words, LARGEST_STATE, &raw mut n, message)
+        })
+        .map_err(|why| error(Status::Failed, format!("cannot read the grammar's state: {why}")))?;
+        state.truncate(n);
+        Ok(state)
+    }
+
+    fn ask_all(&mut self) -> Result<Vec<bool>> {
         let model = Arc::clone(&self.model);
-        self.may_come.clear();
-        self.may_come.resize(model.vocab().n_tokens() as usize, false);
+        let mut may_come = vec![false; model.vocab().n_tokens() as usize];
         for level in &model.prefixes().levels {
-            let is_open =
-                |above: &Option<Token>| above.is_none_or(|above| self.may_come[index(above)]);
+            let is_open = |above: &Option<Token>| above.is_none_or(|above| may_come[index(above)]);
             self.candidates.clear();
             let open = level.iter().filter(|(_, above)| is_open(above));
             self.candidates.extend(open.map(|(token, _)| candidate(*token, 0.0)));
@@ -154,10 +191,10 @@ impl LlamaGrammar {
             }
             self.apply()?;
             for asked in &self.candidates {
-                self.may_come[index(asked.id)] = asked.logit != f32::NEG_INFINITY;
+                may_come[index(asked.id)] = asked.logit != f32::NEG_INFINITY;
             }
         }
-        Ok(())
+        Ok(may_come)
     }
 
     /// Sets the logits of `candidates` that may not come next to minus infinity.
@@ -181,9 +218,9 @@ impl Grammar for LlamaGrammar {
             return self.model.vocab().check(*token);
         }
         if tokens.len() > FEW {
-            self.ask_all()?;
+            let may_come = self.may_come()?;
             for (token, logit) in tokens.iter().zip(logits) {
-                if !self.may_come[index(*token)] {
+                if !may_come[index(*token)] {
                     *logit = f32::NEG_INFINITY;
                 }
             }
@@ -216,6 +253,8 @@ impl Grammar for LlamaGrammar {
     }
 
     fn accept_text(&mut self, text: &[u8]) -> Result<()> {
+        // The other grammar's states may look like this one's.
+        self.masks.clear();
         let mut raw = self.raw.as_ptr();
         // SAFETY: a live grammar, which the shim frees when it answers another; the text has the length given.
         let taken = guarded(|message| unsafe {

@@ -38,6 +38,7 @@ unsafe extern "C" {
     pub(crate) fn hearth_shim_grammar_new(vocab: *const sys::llama_vocab, text: *const c_char, root: *const c_char, grammar: *mut *mut GrammarHandle, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_free(grammar: *mut GrammarHandle);
     pub(crate) fn hearth_shim_grammar_apply(grammar: *const GrammarHandle, tokens: *mut sys::llama_token_data_array, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_grammar_state(grammar: *const GrammarHandle, words: *mut u64, capacity: usize, n: *mut usize, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_accept(grammar: *mut GrammarHandle, token: sys::llama_token, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_accept_text(grammar: *mut *mut GrammarHandle, text: *const c_char, text_len: usize, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_silence_common();

@@ -59,7 +59,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Prune { dry_run, yes } => prune::run(context, dry_run, yes),
         Command::Verify { models } => verify::run(context, models),
         Command::Pull { source, name } => pull::run(context, source, name),
-        Command::Ps => ps::run(context),
+        Command::Ps { memory } => ps::run(context, memory),
         Command::Load { model, draft, keep_alive } => {
             load::run(context, model, draft, keep_alive.keep_alive)
         }

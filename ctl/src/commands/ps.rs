@@ -5,7 +5,7 @@ use crate::error::CtlError;
 use crate::format::{bytes, short_id, span_f64};
 use hearth_protocol::{Empty, ModelPs, RunningModel, RunningModels};
 
-pub(super) fn run(context: &Context) -> Result<(), CtlError> {
+pub(super) fn run(context: &Context, memory: bool) -> Result<(), CtlError> {
     let mut session = context.connect()?;
     let reply = session.call::<ModelPs>(&Empty {})?;
     if context.out.is_json() {
@@ -15,6 +15,9 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
     if running.models.is_empty() {
         context.out.note("no model is loaded");
         return Ok(());
+    }
+    if memory {
+        return list_memory(context, &running);
     }
     let rows: Vec<[String; 9]> = running
         .models
@@ -35,6 +38,28 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
         .collect();
     context.out.table(
         ["NAME", "ID", "STATE", "BACKEND", "MEMORY", "CONTEXT", "REQUESTS", "STAYS", "PID"],
+        &rows,
+    )
+}
+
+/// What it costs, and what the engine holds of that.
+fn list_memory(context: &Context, running: &RunningModels) -> Result<(), CtlError> {
+    let row = |model: &RunningModel| {
+        let memory = &model.memory;
+        [
+            model.name.clone(),
+            bytes(model.rss_bytes),
+            bytes(memory.mapped_bytes),
+            bytes(memory.private_bytes),
+            bytes(memory.context_bytes),
+            format!("{} of {}", memory.kv_tokens, model.context),
+            memory.kv_reserved.to_string(),
+            bytes(memory.saved_bytes),
+        ]
+    };
+    let rows: Vec<[String; 8]> = running.models.iter().map(row).collect();
+    context.out.table(
+        ["NAME", "MEMORY", "MAPPED", "PRIVATE", "CONTEXT", "KV TOKENS", "RESERVED", "SAVED"],
         &rows,
     )
 }

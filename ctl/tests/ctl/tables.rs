@@ -23,7 +23,11 @@ fn running(expires_s: Value, active_requests: u32) -> Value {
     json!({
         "name": "smollm2:latest", "id": "1f2e3d4c5b6a7988", "state": "ready", "backend": "cpu", "pid": 4711,
         "description": "llama 135M Q4_1", "context": 8192, "active_requests": active_requests,
-        "rss_bytes": 120_000_000, "expires_s": expires_s
+        "rss_bytes": 120_000_000, "expires_s": expires_s,
+        "memory": {
+            "mapped_bytes": 90_000_000, "private_bytes": 30_000_000, "context_bytes": 200_000_000,
+            "kv_tokens": 1234, "kv_reserved": 17, "saved_bytes": 4_000_000
+        }
     })
 }
 
@@ -71,6 +75,16 @@ NAME            ID            STATE  BACKEND  MEMORY    CONTEXT  REQUESTS  STAYS
 smollm2:latest  1f2e3d4c5b6a  ready  cpu      120.0 MB  8192     0         4 minutes       4711
 smollm2:latest  1f2e3d4c5b6a  ready  cpu      120.0 MB  8192     2         while it works  4711
 smollm2:latest  1f2e3d4c5b6a  ready  cpu      120.0 MB  8192     0         forever         4711
+",
+        "",
+    );
+    daemon.ctl(&["ps", "--memory"]).is(
+        0,
+        "\
+NAME            MEMORY    MAPPED   PRIVATE  CONTEXT   KV TOKENS     RESERVED  SAVED
+smollm2:latest  120.0 MB  90.0 MB  30.0 MB  200.0 MB  1234 of 8192  17        4.0 MB
+smollm2:latest  120.0 MB  90.0 MB  30.0 MB  200.0 MB  1234 of 8192  17        4.0 MB
+smollm2:latest  120.0 MB  90.0 MB  30.0 MB  200.0 MB  1234 of 8192  17        4.0 MB
 ",
         "",
     );

@@ -31,7 +31,7 @@ pub use constraint::{
     Constraint, ConstraintError, Guide, Guided, PluginGrammar, Rule, Triggers, check,
 };
 pub use embedder::Embedder;
-pub use engine::{Engine, Fatal, Sink};
+pub use engine::{Engine, Fatal, Held, Sink};
 pub use guess::DraftError;
 pub use sampler::{Breakers, Dry, Logprobs, Mirostat, MirostatVersion, Sampler, Sampling};
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};

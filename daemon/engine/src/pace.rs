@@ -4,6 +4,9 @@
 //! model costs and a large one what computing costs, and no straight line fits both. Each class remembers a running mean;
 //! between two classes the time is interpolated. All of it is learned while running, so a busy neighbour, a longer
 //! context or fewer threads are seen within a few steps.
+//!
+//! Steps that only guesses make larger would never be made again after a time in which they were slow. So what one step says
+//! about the machine counts for all of less than a tile, also for those that are not made.
 
 use std::time::Duration;
 
@@ -11,6 +14,8 @@ use std::time::Duration;
 const N_CLASSES: usize = 16;
 /// Weight of the newest step in its class.
 const NEWEST: f64 = 0.25;
+/// One step that a neighbour held up says little about the next.
+const MOST_SLOWER: f64 = 4.0;
 /// Prompts get at least this share of the time while answers run, however slow a step is.
 const PROMPT_SHARE: f64 = 0.25;
 /// While no answer runs, a step may take so many times the target: nobody waits for a token, and large steps are cheaper.
@@ -44,16 +49,32 @@ impl Pace {
 
     /// Learns from a step.
     pub(crate) fn observe(&mut self, n_tokens: usize, took: Duration) {
+        if n_tokens < TILE {
+            self.follow(n_tokens, took.as_secs_f64());
+        }
         let Some(class) = self.classes.get_mut(class_of(n_tokens)) else { return };
         let (n_tokens, seconds) = (float(n_tokens), took.as_secs_f64());
         if !class.is_known {
             *class = Class { n_tokens, seconds, is_known: true };
             return;
         }
-        // One step that a neighbour held up says little about the next.
-        let seconds = seconds.min(class.seconds * 4.0);
+        let seconds = seconds.min(class.seconds * MOST_SLOWER);
         class.n_tokens += NEWEST * (n_tokens - class.n_tokens);
         class.seconds += NEWEST * (seconds - class.seconds);
+    }
+
+    /// Lets the other small classes become slower or faster as this one does.
+    fn follow(&mut self, n_tokens: usize, seconds: f64) {
+        let at = class_of(n_tokens);
+        let Some(expected) = self.predict(n_tokens).filter(|_| self.classes[at].is_known) else {
+            return;
+        };
+        let change = 1.0 + NEWEST * ((seconds / expected).min(MOST_SLOWER) - 1.0);
+        for (other, class) in self.classes[..class_of(TILE)].iter_mut().enumerate() {
+            if other != at {
+                class.seconds *= change;
+            }
+        }
     }
 
     /// Seconds that a step of so many tokens will take; `None` while nothing is known.
@@ -174,6 +195,33 @@ mod tests {
             }
             assert!(step < 20, "still {n_tokens} tokens");
             pace.observe(1 + n_tokens, slow(1 + n_tokens));
+        }
+    }
+
+    #[test]
+    fn a_time_in_which_the_machine_was_slow_is_forgotten_for_steps_that_are_not_made() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        let (fast, slow) = (machine(7.0, 0.5), machine(28.0, 2.0));
+        let sizes = [1, 2, 5, 9, 17];
+        let near = |pace: &Pace, time: &dyn Fn(usize) -> Duration, n| {
+            (0.85..1.15).contains(&(pace.predict(n).unwrap() / time(n).as_secs_f64()))
+        };
+        for (time, made) in [(&fast, &sizes[..]), (&slow, &sizes), (&fast, &[1]), (&slow, &[2])] {
+            for step in 0..100 {
+                let n = made[step % made.len()];
+                pace.observe(n, time(n));
+            }
+            for n in sizes {
+                assert!(near(&pace, time, n), "{n}: {:?}, not {:?}", pace.predict(n), time(n));
+            }
+        }
+        // What differs from step to step does not add up.
+        for step in 0..10_000_u32 {
+            let n = if step % 3 == 0 { 3 } else { 2 };
+            pace.observe(n, slow(n).mul_f64(0.9 + 0.05 * f64::from(step % 5)));
+        }
+        for n in sizes {
+            assert!(near(&pace, &slow, n), "{n}: {:?}, not {:?}", pace.predict(n), slow(n));
         }
     }
 

@@ -64,13 +64,13 @@ impl Thoughts {
         }
     }
 
-    /// The token that has to come next, if the thoughts have to end.
-    pub(crate) fn forced(&self) -> Option<Token> {
+    /// The tokens that have to come next, if the thoughts have to end.
+    pub(crate) fn forced(&self) -> &[Token] {
         let had_all = self.thinking.max_tokens.is_some_and(|max| self.n_tokens >= max);
         if self.stage == Stage::Inside && (had_all || self.is_closing) {
-            return self.thinking.closing.get(self.n_closed).copied();
+            return self.thinking.closing.get(self.n_closed..).unwrap_or_default();
         }
-        None
+        &[]
     }
 
     /// They have begun, and an answer is still to come.
@@ -85,7 +85,7 @@ impl Thoughts {
 
     /// Takes the text of a token that was chosen.
     pub(crate) fn take(&mut self, token: Token, piece: &[u8]) {
-        let was_forced = self.forced() == Some(token);
+        let was_forced = self.forced().first() == Some(&token);
         match self.stage {
             Stage::Over => {}
             Stage::Before => {
@@ -153,25 +153,25 @@ mod tests {
     #[test]
     fn an_answer_without_thoughts_is_one_from_the_start() {
         let mut thoughts = thoughts("<think>", Some(0));
-        assert_eq!(thoughts.forced(), None);
+        assert!(thoughts.forced().is_empty());
         assert!(thoughts.would_answer(b"<b>") && !thoughts.would_answer(b" <th"));
         thoughts.take(1, b"<b>");
         assert!(thoughts.would_answer(b"<think>"));
-        assert_eq!(thoughts.forced(), None);
+        assert!(thoughts.forced().is_empty());
     }
 
     #[test]
     fn thoughts_that_had_their_tokens_are_closed() {
         let mut thoughts = thoughts("", Some(2));
         for _ in 0..2 {
-            assert_eq!(thoughts.forced(), None);
+            assert!(thoughts.forced().is_empty());
             thoughts.take(1, b"hm ");
         }
-        assert_eq!(thoughts.forced(), Some(7));
+        assert_eq!(thoughts.forced(), [7, 8]);
         thoughts.take(7, b"</");
-        assert_eq!(thoughts.forced(), Some(8));
+        assert_eq!(thoughts.forced(), [8]);
         thoughts.take(8, b"think>");
         assert!(thoughts.would_answer(b"x"));
-        assert_eq!(thoughts.forced(), None);
+        assert!(thoughts.forced().is_empty());
     }
 }

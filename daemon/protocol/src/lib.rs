@@ -63,7 +63,8 @@ pub use method::{
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
-    ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
+    ModelMemory, ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel,
+    RunningModels, Unloaded,
 };
 pub use options::{Logprob, Options, TokenLogprob};
 pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};

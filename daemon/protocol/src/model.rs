@@ -203,6 +203,24 @@ pub struct RunningModels {
     pub models: Vec<RunningModel>,
 }
 
+/// Where a loaded model's memory goes. The engine's own counts are up to a quarter of a second old.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelMemory {
+    /// Resident bytes of files: weights that are used as they lie on the disk, and programs. Processes that map the same file
+    /// share them, and the system takes them back when memory is short.
+    pub mapped_bytes: u64,
+    /// All other resident bytes, of this process alone: rearranged weights, KV memory, buffers, saved conversations.
+    pub private_bytes: u64,
+    /// Bytes set aside for KV memory and computing buffers; 0 where the backend does not say. They become resident with use.
+    pub context_bytes: u64,
+    /// Tokens in the KV memory, what several requests share counted once.
+    pub kv_tokens: u32,
+    /// Further tokens that running requests have room set aside for.
+    pub kv_reserved: u32,
+    /// Bytes of conversations that were saved from the KV memory to main memory; a part of `private_bytes`.
+    pub saved_bytes: u64,
+}
+
 /// A loaded model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunningModel {
@@ -227,6 +245,9 @@ pub struct RunningModel {
     pub active_requests: u32,
     /// Resident bytes of the worker, mapped weights included.
     pub rss_bytes: u64,
+    /// What these and the engine's memory consist of.
+    #[serde(default)]
+    pub memory: ModelMemory,
     /// Seconds until it is unloaded if nobody asks; absent: never, or while it works.
     pub expires_s: Option<f64>,
 }

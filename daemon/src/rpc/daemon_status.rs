@@ -22,14 +22,15 @@ pub(super) async fn handle(
             .and_then(|backends| backends.chosen().map(|backend| backend.name.clone())),
         loaded_models: u32::try_from(daemon.supervisor.loaded().len()).unwrap_or(u32::MAX),
         active_requests: daemon.requests.n_running(),
-        rss_bytes: rss_bytes("self"),
+        rss_bytes: resident_bytes("self").0,
     })
 }
 
-/// Resident bytes of a process, from Linux's `/proc`; 0 where that is unknown.
-pub(super) fn rss_bytes(process: &str) -> u64 {
-    let pages = std::fs::read_to_string(format!("/proc/{process}/statm"))
-        .ok()
-        .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0) * u64::try_from(rustix::param::page_size()).unwrap_or(4096)
+/// Resident bytes of a process, and how many of these are pages of files, from Linux's `/proc`; 0 where that is unknown.
+pub(super) fn resident_bytes(process: &str) -> (u64, u64) {
+    let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
+    let mut pages = statm.split(' ').skip(1).map(|field| field.parse::<u64>().unwrap_or(0));
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    let mut next = || pages.next().unwrap_or(0) * page;
+    (next(), next())
 }

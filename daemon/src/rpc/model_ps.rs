@@ -1,10 +1,10 @@
 //! `model.ps`
 
-use super::daemon_status::rss_bytes;
+use super::daemon_status::resident_bytes;
 use super::{Daemon, Handled};
 use crate::listen::Caller;
 use crate::supervisor::{Worker, WorkerState};
-use hearth_protocol::{Empty, ModelPs, RunningModel, RunningModels};
+use hearth_protocol::{Empty, ModelMemory, ModelPs, RunningModel, RunningModels};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ pub(super) fn running_model(worker: &Worker) -> RunningModel {
         WorkerState::Ready(info) => ("ready", info.description.clone(), info.n_ctx),
         WorkerState::Ended(_) => ("stopping", String::new(), 0),
     };
+    let (rss_bytes, mapped_bytes) = resident_bytes(&worker.pid.to_string());
+    let holdings = worker.holdings();
     RunningModel {
         name: worker.name.clone(),
         id: worker.id.clone(),
@@ -30,7 +32,15 @@ pub(super) fn running_model(worker: &Worker) -> RunningModel {
         description,
         context,
         active_requests: worker.n_active(),
-        rss_bytes: rss_bytes(&worker.pid.to_string()),
+        rss_bytes,
+        memory: ModelMemory {
+            mapped_bytes,
+            private_bytes: rss_bytes.saturating_sub(mapped_bytes),
+            context_bytes: holdings.context_bytes,
+            kv_tokens: holdings.n_tokens,
+            kv_reserved: holdings.n_promised,
+            saved_bytes: holdings.saved_bytes,
+        },
         expires_s: worker
             .expires()
             .map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64()),

@@ -6,7 +6,7 @@
 
 use super::outbox::Outbox;
 use crate::worker::frames::{
-    self, FromWorker, Job, LoadSpec, LoadedInfo, LogLevel, ToWorker, WorkerEvent,
+    self, FromWorker, Holdings, Job, LoadSpec, LoadedInfo, LogLevel, ToWorker, WorkerEvent,
 };
 use hearth_protocol::{ErrorKind, RpcError, Tuning};
 use std::collections::HashMap;
@@ -49,6 +49,7 @@ pub(crate) struct Worker {
     requests: Mutex<HashMap<u64, Arc<Outbox>>>,
     next_id: AtomicU64,
     usage: Mutex<Usage>,
+    holdings: Mutex<Holdings>,
     /// Told whenever `usage` changed.
     used: Notify,
     stop: Notify,
@@ -99,6 +100,7 @@ impl Worker {
             outgoing,
             requests: Mutex::default(),
             next_id: AtomicU64::new(1),
+            holdings: Mutex::default(),
             usage: Mutex::new(Usage { active: 0, keep_alive, last_used: Instant::now() }),
             used: Notify::new(),
             stop: Notify::new(),
@@ -120,6 +122,11 @@ impl Worker {
 
     pub(crate) fn n_active(&self) -> u32 {
         self.usage().active
+    }
+
+    /// What its engine held when it said so last.
+    pub(crate) fn holdings(&self) -> Holdings {
+        *self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn last_used(&self) -> Instant {
@@ -281,6 +288,9 @@ impl Worker {
                 self.used.notify_one();
             }
             FromWorker::LoadFailed(error) => *verdict = Some(error),
+            FromWorker::Holds(holdings) => {
+                *self.holdings.lock().unwrap_or_else(PoisonError::into_inner) = holdings;
+            }
             // For whoever reads.
             FromWorker::Working | FromWorker::Resting => {}
             FromWorker::Fatal { message } => {

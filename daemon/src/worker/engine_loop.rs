@@ -6,7 +6,7 @@
 
 use super::candidates::{engine_ids, split};
 use super::end;
-use super::frames::{FromWorker, LoadSpec, LoadedInfo, Reply};
+use super::frames::{FromWorker, Holdings, LoadSpec, LoadedInfo, Reply};
 use super::load::{Loaded, load};
 use super::present::Present;
 use hearth_abi::host::Model;
@@ -60,7 +60,7 @@ pub(super) fn run(
     if opened.send((Arc::clone(&loaded.model), loaded.n_ctx)).is_err() {
         return;
     }
-    let mut sink = Forward { present, failed: Vec::new() };
+    let mut sink = Forward { present, failed: Vec::new(), told: Holdings::default() };
     if let Err(fatal) = serve(&mut loaded, spec, commands, &mut sink) {
         last_words(present, FromWorker::Fatal { message: fatal.to_string() });
     }
@@ -90,7 +90,7 @@ fn serve(
         }
         // Sleeps when there is nothing to compute; between steps only takes what is there already.
         let mut next = if is_idle {
-            match wait(loaded, commands)? {
+            match wait(loaded, commands, sink)? {
                 Some(command) => Some(command),
                 None => return Ok(()),
             }
@@ -104,6 +104,7 @@ fn serve(
         if last_beat.is_none_or(|at| at.elapsed() >= BEAT) {
             last_beat = Some(Instant::now());
             send(sink.present, FromWorker::Working);
+            sink.tell_holdings(loaded);
         }
         for engine in loaded.engines() {
             engine.step(sink)?;
@@ -123,7 +124,12 @@ fn serve(
 
 /// The next command; `None` if none will come. After a quiet time finished sequences are saved, one by one, and then it
 /// sleeps for good.
-fn wait(loaded: &mut Loaded, commands: &Receiver<Command>) -> Result<Option<Command>, Fatal> {
+fn wait(
+    loaded: &mut Loaded,
+    commands: &Receiver<Command>,
+    sink: &mut Forward<'_>,
+) -> Result<Option<Command>, Fatal> {
+    sink.tell_holdings(loaded);
     if let Some(engine) = &mut loaded.engine {
         match commands.recv_timeout(QUIET) {
             Ok(command) => return Ok(Some(command)),
@@ -136,6 +142,7 @@ fn wait(loaded: &mut Loaded, commands: &Receiver<Command>) -> Result<Option<Comm
             }
         }
     }
+    sink.tell_holdings(loaded);
     Ok(commands.recv().ok())
 }
 
@@ -219,9 +226,19 @@ struct Forward<'a> {
     present: &'a Sender<Present>,
     /// Requests that got an error.
     failed: Vec<u64>,
+    /// Said last.
+    told: Holdings,
 }
 
 impl Forward<'_> {
+    fn tell_holdings(&mut self, loaded: &mut Loaded) {
+        let holdings = loaded.holdings();
+        if holdings != self.told {
+            self.told = holdings;
+            send(self.present, FromWorker::Holds(holdings));
+        }
+    }
+
     fn fail(&mut self, id: u64, error: RpcError) {
         self.failed.push(id);
         let _ = self.present.send(Present::Failed { id, error });

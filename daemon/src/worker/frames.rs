@@ -99,6 +99,8 @@ pub(crate) enum FromWorker {
     Working,
     /// The engine has nothing to do.
     Resting,
+    /// What the engine holds in memory, when that changed since it was said last: at most as often as `Working`.
+    Holds(Holdings),
     Event {
         id: u64,
         event: WorkerEvent,
@@ -119,6 +121,15 @@ pub(crate) enum LogLevel {
     Info,
     Warn,
     Error,
+}
+
+/// Of all engines of a worker together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holdings {
+    pub(crate) n_tokens: u32,
+    pub(crate) n_promised: u32,
+    pub(crate) context_bytes: u64,
+    pub(crate) saved_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

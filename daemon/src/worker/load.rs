@@ -1,7 +1,7 @@
 //! Loading: the plugin, the model, the engine that serves it and the adapters it applies.
 
 use super::engine_loop::send;
-use super::frames::{DraftSpec, FromWorker, LoadSpec, LogLevel};
+use super::frames::{DraftSpec, FromWorker, Holdings, LoadSpec, LogLevel};
 use super::present::Present;
 use hearth_abi::host::{Adapter, Model, Plugin};
 use hearth_abi::{OpenParams, PluginError, Status};
@@ -70,6 +70,18 @@ impl Loaded {
     /// All there are.
     pub(super) fn engines(&mut self) -> impl Iterator<Item = &mut Engine> {
         self.engine.iter_mut().chain(&mut self.alone)
+    }
+
+    pub(super) fn holdings(&mut self) -> Holdings {
+        let mut sum = Holdings::default();
+        for engine in self.engines() {
+            let held = engine.held();
+            sum.n_tokens += held.n_tokens;
+            sum.n_promised += held.n_promised;
+            sum.context_bytes += held.context_bytes;
+            sum.saved_bytes += held.saved_bytes;
+        }
+        sum
     }
 
     /// The one for a request.

@@ -8,11 +8,13 @@
 #include "llama-grammar.h"
 #include "llama-model.h"
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 void hearth_shim_write_message(char * message, const char * text) {
     size_t len = 0;
@@ -160,6 +162,21 @@ void hearth_shim_grammar_free(llama_grammar * grammar) {
 
 bool hearth_shim_grammar_apply(const llama_grammar * grammar, llama_token_data_array * tokens, char * message) {
     return guarded(message, [&] { llama_grammar_apply_impl(*grammar, tokens); });
+}
+
+bool hearth_shim_grammar_state(const llama_grammar * grammar, uint64_t * words, size_t capacity, size_t * n,
+                               char * message) {
+    return guarded(message, [&] {
+        std::vector<uint64_t> state = { grammar->partial_utf8.value, uint64_t(grammar->partial_utf8.n_remain) };
+        for (const auto & stack : grammar->stacks) {
+            state.push_back(stack.size());
+            for (const auto * element : stack) {
+                state.push_back(reinterpret_cast<uintptr_t>(element));
+            }
+        }
+        *n = state.size() <= capacity ? state.size() : 0;
+        std::copy_n(state.begin(), *n, words);
+    });
 }
 
 bool hearth_shim_grammar_accept(llama_grammar * grammar, llama_token token, char * message) {

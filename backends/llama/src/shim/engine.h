@@ -52,6 +52,9 @@ bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const
 void hearth_shim_grammar_free(llama_grammar * grammar);
 bool hearth_shim_grammar_apply(const llama_grammar * grammar, llama_token_data_array * tokens, char * message);
 bool hearth_shim_grammar_accept(llama_grammar * grammar, llama_token token, char * message);
+// Writes all that decides what may come next, if it has room for that; `n` is 0 if not. The same words of the same grammar
+// mean the same, until it is replaced.
+bool hearth_shim_grammar_state(const llama_grammar * grammar, uint64_t * words, size_t capacity, size_t * n, char * message);
 // Replaces the grammar by one that has taken the text; after false it is as it was.
 bool hearth_shim_grammar_accept_text(llama_grammar ** grammar, const char * text, size_t text_len, char * message);
 

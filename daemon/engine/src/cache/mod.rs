@@ -187,7 +187,11 @@ impl Cache {
         self.clock += 1;
     }
 
-    /// Cells in use and promised.
+    /// Cells in use, and promised.
+    pub(crate) fn n_cells_held(&self) -> (usize, usize) {
+        (self.cells.n_used(), self.promised())
+    }
+
     fn used(&self) -> usize {
         self.cells.n_used() + self.promised()
     }

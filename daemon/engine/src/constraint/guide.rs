@@ -113,7 +113,13 @@ impl Guide {
         })?;
         let (mask, matcher) = matcher?;
         let mask = mask.map_err(|error| limits::reason(&error.to_string()))?;
-        Ok(Constraint::Guided(Guided::new(matcher, mask, &self.ends, &self.work)))
+        Ok(Constraint::Guided(Guided::new(
+            matcher,
+            mask,
+            self.factory.tok_env(),
+            &self.ends,
+            &self.work,
+        )))
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! The plugin's may be lazy (`trigger.rs`): the answer is free until a trigger, such as the beginning of a tool call.
 
+mod blanks;
 mod guide;
 mod guided;
 mod limits;
@@ -36,6 +37,14 @@ pub enum Constraint {
 }
 
 impl Constraint {
+    /// Has what takes long for the next token done beside the step that computes its logits.
+    pub(crate) fn begin(&mut self) {
+        if let Self::Guided(guided) = self {
+            // What fails here fails again where it matters.
+            let _ = guided.begin_mask();
+        }
+    }
+
     /// This token may come next.
     pub(crate) fn allows(&mut self, token: Token) -> Result<bool, ConstraintError> {
         match self {
@@ -55,8 +64,25 @@ impl Constraint {
     /// Takes the token that was chosen, which must be allowed, and its text.
     pub(crate) fn accept(&mut self, token: Token, piece: &[u8]) -> Result<(), ConstraintError> {
         match self {
-            Self::Guided(guided) => guided.accept(token),
+            Self::Guided(guided) => guided.accept(token, piece),
             Self::Plugin(plugin) => plugin.accept(token, piece),
+        }
+    }
+
+    /// The token that ends the answer, if nothing else may come.
+    pub(crate) fn end(&mut self) -> Option<Token> {
+        match self {
+            Self::Guided(guided) => guided.end(),
+            Self::Plugin(_) => None,
+        }
+    }
+
+    /// How the text will go on, as far as the rule leaves little choice. Empty where that is not known.
+    pub(crate) fn expect(&mut self) -> Vec<u8> {
+        match self {
+            // As above.
+            Self::Guided(guided) => guided.expect().unwrap_or_default(),
+            Self::Plugin(_) => Vec::new(),
         }
     }
 }

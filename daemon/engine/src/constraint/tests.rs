@@ -20,7 +20,7 @@ fn guide() -> Guide {
 
 /// A walk through a rule that takes some allowed token each time, by a number that changes with the step.
 fn walk(guide: &Guide, rule: Rule<'_>, seed: u64, most: usize) -> Result<Vec<u8>, ConstraintError> {
-    let (words, mut constraint) = (words(), guide.compile(rule)?);
+    let (words, mut constraint, mut other) = (words(), guide.compile(rule)?, guide.compile(rule)?);
     let (mut text, mut state) = (Vec::new(), seed);
     for _ in 0..most {
         let mut logits = vec![0.0_f32; words.len()];
@@ -33,18 +33,23 @@ fn walk(guide: &Guide, rule: Rule<'_>, seed: u64, most: usize) -> Result<Vec<u8>
         for token in 0..Token::try_from(words.len()).unwrap() {
             assert_eq!(constraint.allows(token)?, allowed.contains(&token));
         }
-        if let Constraint::Guided(guided) = &mut constraint {
-            let only = (allowed.len() == 1).then(|| allowed[0]);
-            assert_eq!(guided.forced()?, only);
-        }
+        // To look ahead changes nothing.
+        let mut same = vec![0.0_f32; words.len()];
+        other.mask(&mut same)?;
+        assert_eq!(same, logits);
+        let is_over = constraint.end().is_some();
+        assert!(!is_over || allowed == [END]);
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let Some(token) = allowed.get((state >> 33) as usize % allowed.len().max(1)) else { break };
-        constraint.accept(*token, &[])?;
+        let piece = &words[usize::try_from(*token).unwrap()];
+        constraint.accept(*token, piece)?;
+        other.accept(*token, piece)?;
         if *token == END {
             return Ok(text);
         }
-        text.extend(&words[usize::try_from(*token).unwrap()]);
+        constraint.expect();
+        text.extend(piece);
     }
     Err(ConstraintError("the walk is not over".into()))
 }
@@ -129,7 +134,7 @@ fn a_dropped_constraint_leaves_the_thread_to_others() {
 fn what_is_not_allowed_ends_the_constraint_and_not_the_thread() {
     let guide = guide();
     let mut constraint = guide.compile(Rule::Regex("ab")).unwrap();
-    constraint.accept(Token::from(b'z'), b"z").unwrap();
+    assert!(constraint.accept(Token::from(b'z'), b"z").is_err());
     assert!(constraint.allows(Token::from(b'a')).is_err());
     assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
 }
@@ -250,4 +255,63 @@ fn hostile_rules_are_refused_or_followed() {
     }
     // And after all that the guide still works.
     assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
+}
+
+/// What is expected at the beginning, and wherever that has come or something else came.
+fn expectations(constraint: &mut Constraint, text: &str) -> Vec<String> {
+    let (mut all, mut ahead) = (Vec::new(), Vec::new());
+    for byte in text.bytes() {
+        if ahead.pop() != Some(byte) {
+            let expected = constraint.expect();
+            ahead = expected.iter().rev().copied().collect();
+            if ahead.pop() != Some(byte) {
+                ahead.clear();
+            }
+            all.push(String::from_utf8(expected).unwrap());
+        }
+        assert!(constraint.allows(Token::from(byte)).unwrap());
+        constraint.accept(Token::from(byte), &[byte]).unwrap();
+    }
+    all.retain(|text| !text.is_empty());
+    all.dedup();
+    all
+}
+
+#[test]
+fn keys_are_expected_with_the_blanks_that_this_answer_has() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "first_name": { "type": "string", "maxLength": 5 },
+            "years": { "type": "integer" },
+            "known": { "const": [1, "x"] },
+        },
+        "required": ["first_name", "years", "known"],
+    });
+    let mut constraint = guide().compile(Rule::JsonSchema(&schema)).unwrap();
+    let text = r#"{"first_name": "A, b", "years": 7, "known": [1, "x"]}"#;
+    let expected = ["{\"first_name\": \"", ", \"years\":", " \"known\": [", " \"x\"]}"];
+    assert_eq!(expectations(&mut constraint, text), expected);
+    assert_eq!(constraint.end(), Some(END));
+
+    let mut constraint = guide().compile(Rule::JsonSchema(&schema)).unwrap();
+    let text = "{\n\t\"first_name\":\"A\",\n\t\"years\":7,\n\t\"known\":[1,\"x\"]\n}";
+    let expected = [
+        "{\"first_name\": \"",
+        "\"first_name\": \"",
+        " \"",
+        ", \"years\":",
+        " \"years\":",
+        "\"years\":",
+        "\n\t\"known\": [",
+        " [",
+        "\n\t\"x\"]}",
+        "x\"]}",
+        "}",
+    ];
+    assert_eq!(expectations(&mut constraint, text), expected);
+
+    let mut constraint = guide().compile(Rule::Regex("to be[,;] or not [a-z]+")).unwrap();
+    let expected = ["to be", " or not "];
+    assert_eq!(expectations(&mut constraint, "to be; or not a"), expected);
 }

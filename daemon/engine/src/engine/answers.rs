@@ -1,9 +1,8 @@
 //! From logits to text: what a step's outputs mean for the answers.
 
 use super::{Engine, Output, Sink};
-use crate::constraint::ConstraintError;
+use crate::constraint::{Constraint, ConstraintError};
 use crate::sequence::{Event, Failure, FinishReason, Sequence};
-use crate::thoughts::Thoughts;
 use hearth_abi::PluginError;
 use hearth_abi::raw::Token;
 use std::time::Instant;
@@ -51,10 +50,16 @@ impl Engine {
                 Err(error) => Err(error),
             };
             let goes_on = matches!(end, Ok(None));
-            if !goes_on || n_right == output.n_drafted || !self.was_drafted(at) {
+            let was_right = goes_on && n_right < output.n_drafted && self.was_drafted(at);
+            n_right += usize::from(was_right);
+            let constraint = self.running[at].constraint.as_mut();
+            if let (true, Some(token)) = (goes_on, constraint.and_then(Constraint::end)) {
+                // Nothing is left to choose.
+                break self.emit(at, token, sink);
+            }
+            if !was_right {
                 break end;
             }
-            n_right += 1;
         };
         let sequence = &mut self.running[at];
         if let (Some(slot), true) = (sequence.slot, n_right < output.n_drafted) {
@@ -88,8 +93,8 @@ impl Engine {
 
     fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, Trouble> {
         let sequence = &mut self.running[at];
-        if let Some(token) = sequence.thoughts.as_ref().and_then(Thoughts::forced) {
-            return Ok(Some(token));
+        if let Some(token) = sequence.thoughts.as_ref().and_then(|t| t.forced().first()) {
+            return Ok(Some(*token));
         }
         let logits = self.runner.context.logits(output)?;
         sequence.sampler.prepare(logits);
@@ -102,7 +107,7 @@ impl Engine {
             if is_end && thoughts.are_open() {
                 // An answer is still to come.
                 thoughts.close();
-                return Ok(thoughts.forced());
+                return Ok(thoughts.forced().first().copied());
             }
             let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
             if !is_end && !thoughts.would_answer(&piece) {
@@ -138,7 +143,7 @@ impl Engine {
         let (mut is_answer, mut was_chosen) = (true, true);
         if let Some(thoughts) = &mut sequence.thoughts {
             is_answer = thoughts.would_answer(&piece);
-            was_chosen = thoughts.forced() != Some(token);
+            was_chosen = thoughts.forced().first() != Some(&token);
             thoughts.take(token, &piece);
         }
         if let Some(constraint) = &mut sequence.constraint

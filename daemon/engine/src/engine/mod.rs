@@ -10,7 +10,7 @@ mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
-use crate::guess::{DraftError, Drafter, Guesser, Lookups, Step};
+use crate::guess::{DraftError, Drafter, Guesser, Lookups, Rules, Step};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::runner::Runner;
@@ -32,6 +32,19 @@ pub trait Sink {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the backend failed: {0}")]
 pub struct Fatal(pub PluginError);
+
+/// What an engine holds in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Tokens in the KV memory, those that several sequences share counted once.
+    pub n_tokens: u32,
+    /// Cells that running requests will fill.
+    pub n_promised: u32,
+    /// Bytes of KV memory and computing buffers; 0 when unknown. What is not used of them may take no memory.
+    pub context_bytes: u64,
+    /// Bytes of sequences that were saved to main memory.
+    pub saved_bytes: u64,
+}
 
 /// One model's serving loop.
 #[derive(Debug)]
@@ -91,7 +104,10 @@ impl Engine {
             pace: Pace::new(config.step_target),
             threads: Threads::new(info.n_threads),
             ledger: Ledger::default(),
-            guessers: if config.speculate { vec![Box::<Lookups>::default()] } else { Vec::new() },
+            guessers: match config.speculate {
+                true => vec![Box::new(Rules::new(model)), Box::<Lookups>::default()],
+                false => Vec::new(),
+            },
             n_places: config.n_parallel as usize,
             config,
             model: Arc::clone(model),
@@ -129,9 +145,15 @@ impl Engine {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// Bytes of saved sequences.
-    pub fn n_archived_bytes(&self) -> usize {
-        self.cache.n_archived_bytes()
+    /// What it holds in memory.
+    pub fn held(&self) -> Held {
+        let (n_used, n_promised) = self.cache.n_cells_held();
+        Held {
+            n_tokens: to_u32(n_used),
+            n_promised: to_u32(n_promised),
+            context_bytes: self.runner.context.info().memory_bytes,
+            saved_bytes: self.cache.n_archived_bytes() as u64,
+        }
     }
 
     /// Most tokens that one sequence may have, prompt and answer together.
@@ -339,12 +361,15 @@ impl Engine {
         self.runner.begin();
         self.outputs.clear();
         for share in &self.shares {
-            let sequence = &self.running[share.idx];
+            let sequence = &mut self.running[share.idx];
             let Some(slot) = sequence.slot else { continue };
             let from = self.cache.len_of(slot);
             let tokens = &sequence.tokens[from..from + share.n_tokens];
             let index = self.runner.add(slot, from, tokens, share.completes);
             if share.completes {
+                if let Some(constraint) = &mut sequence.constraint {
+                    constraint.begin();
+                }
                 let draft = &sequence.guess[..share.n_drafted];
                 self.runner.add_draft(slot, from + tokens.len(), draft);
                 self.outputs.push(Output { id: sequence.id, index, n_drafted: draft.len() });

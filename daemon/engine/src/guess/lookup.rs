@@ -36,6 +36,9 @@ impl Guesser for Lookups {
             let sequence = &mut running[share.idx];
             let lookup = self.of.entry(sequence.id).or_insert_with(Lookup::new);
             lookup.follow(&sequence.tokens);
+            if !sequence.guess.is_empty() {
+                continue;
+            }
             let guess = lookup.guess(&sequence.tokens);
             let most = guess.len().min(step.room(sequence));
             let right = |n| power(lookup.rate, n);

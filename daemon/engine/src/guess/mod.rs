@@ -7,11 +7,13 @@
 mod draft;
 mod lookup;
 mod memory;
+mod rule;
 mod vocabulary;
 
 pub use draft::DraftError;
 pub(crate) use draft::Drafter;
 pub(crate) use lookup::Lookups;
+pub(crate) use rule::Rules;
 
 use crate::pace::Pace;
 use crate::scheduler::Share;

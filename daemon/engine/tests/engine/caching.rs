@@ -201,10 +201,10 @@ fn a_quiet_time_is_used_to_save_and_then_ends() {
         engine.submit(request(id as u64, 0, text(id, 100), 10), &mut sink);
     }
     run(&mut engine, &mut sink);
-    assert_eq!(engine.n_archived_bytes(), 0);
+    assert_eq!(engine.held().saved_bytes, 0);
     let n_saved = std::iter::from_fn(|| engine.tidy().unwrap().then_some(())).count();
     assert_eq!(n_saved, 3);
     // 109 entries of 16 bytes, and what frames them.
-    assert!((3 * 109 * 16..3 * 109 * 16 + 100).contains(&engine.n_archived_bytes()));
+    assert!((3 * 109 * 16..3 * 109 * 16 + 100).contains(&engine.held().saved_bytes));
     assert!(!engine.tidy().unwrap());
 }

@@ -21,15 +21,23 @@ fn request(id: u64, constraint: Option<Constraint>, sampling: Sampling) -> Reque
 }
 
 fn run(requests: Vec<Request>) -> Collected {
-    let config = EngineConfig { n_ctx: 16_384, n_parallel: 4, ..EngineConfig::default() };
-    let mut engine = Engine::new(&MODEL, config).unwrap();
+    counted(&MODEL, requests, true).0
+}
+
+/// Answers, and how many steps they took.
+fn counted(model: &Arc<Model>, requests: Vec<Request>, speculate: bool) -> (Collected, u32) {
+    let config =
+        EngineConfig { n_ctx: 16_384, n_parallel: 4, speculate, ..EngineConfig::default() };
+    let mut engine = Engine::new(model, config).unwrap();
     let mut sink = Collected::default();
     requests.into_iter().for_each(|request| engine.submit(request, &mut sink));
+    let mut n_steps = 0;
     while !engine.is_idle() {
         engine.step(&mut sink).unwrap();
         engine.verify_invariants();
+        n_steps += 1;
     }
-    sink
+    (sink, n_steps)
 }
 
 /// A schema whose texts are all of bounded length, and whether a value fits it.
@@ -262,5 +270,44 @@ fn a_rule_holds_after_the_thoughts_and_they_can_be_cut_short() {
             }
             None => assert_eq!(thoughts, ""),
         }
+    }
+}
+
+/// A step takes a millisecond whatever is in it, so guessing pays.
+static SLOW: LazyLock<Arc<Model>> =
+    LazyLock::new(|| model(&[("slow_us_per_decode", 1000_u64.into())]));
+
+#[test]
+fn keys_that_a_schema_fixes_cost_one_step_and_change_nothing() {
+    let keys = ["the_name_of_a_thing", "what_it_is_made_of", "the_place_where_it_stands"];
+    let flags = keys.map(|key| (key.to_string(), json!({ "type": "boolean" })));
+    let schema = json!({
+        "type": "object",
+        "properties": serde_json::Map::from_iter(flags),
+        "required": keys,
+        // Without blanks all but the values is forced.
+        "x-guidance": { "whitespace_flexible": false },
+    });
+    for temperature in [0.0, 1.5] {
+        let ask = |speculate: bool, logprobs: Option<u32>| {
+            let sampling = Sampling { temperature, seed: 3, logprobs, ..Sampling::default() };
+            let rule = GUIDE.compile(Rule::JsonSchema(&schema)).unwrap();
+            counted(&SLOW, vec![request(0, Some(rule), sampling)], speculate)
+        };
+        let (plain, n_plain) = ask(false, None);
+        let (guessed, n_guessed) = ask(true, None);
+        assert_eq!(plain.text, guessed.text);
+        let (end, guessed) = (plain.finish(0), guessed.finish(0));
+        assert_eq!((end.n_generated, end.reason), (guessed.n_generated, guessed.reason));
+        // The end costs no step, and where it comes behind a guess no other token does.
+        let n_other = end.n_generated - guessed.n_accepted - n_guessed;
+        assert!(n_plain == end.n_generated - 1 && n_other <= 1, "{n_other}");
+        assert!(n_guessed < 25 && n_plain > 80, "{n_guessed} steps, {n_plain} without guesses");
+
+        // All but the end have probabilities, the same ones.
+        let (told, _) = ask(true, Some(2));
+        assert_eq!(told.text, plain.text);
+        assert_eq!(told.logprobs.len(), end.n_generated as usize - 1);
+        assert_eq!(told.logprobs, ask(false, Some(2)).0.logprobs);
     }
 }

@@ -161,7 +161,7 @@ static GUIDE: LazyLock<Guide> = LazyLock::new(|| Guide::new(&model(&[])).unwrap(
 impl Asked {
     fn request(&self, id: u64) -> Request {
         let prompt = [&text(0, 60)[..self.shared], &self.own].concat();
-        let rule = Rule::Regex("([b-z]{2,5} ?)+");
+        let rule = Rule::Regex("([b-z]{2,5} ?(and then )?)+");
         Request {
             sampling: Sampling { temperature: self.temperature, seed: id, ..Sampling::default() },
             constraint: self.is_constrained.then(|| GUIDE.compile(rule).unwrap()),

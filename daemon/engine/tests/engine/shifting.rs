@@ -70,7 +70,7 @@ fn what_was_shifted_is_not_saved() {
     engine.submit(shifting(1, 0, text(0, 40), 50), &mut sink);
     run(&mut engine, &mut sink);
     assert!(!engine.tidy().unwrap());
-    assert_eq!(engine.n_archived_bytes(), 0);
+    assert_eq!(engine.held().saved_bytes, 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use hearth_abi::OpenParams;
 use hearth_abi::host::{Model, Plugin};
 use hearth_abi::raw::Token;
-use hearth_engine::{Engine, Event, Failure, Finish, Request, Sampling, Sink};
+use hearth_engine::{Engine, Event, Failure, Finish, Logprobs, Request, Sampling, Sink};
 use hearth_reference::{Settings, Value, expected, vocab, write_model};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -29,6 +29,7 @@ pub(crate) struct Collected {
     pub(crate) ended: HashMap<u64, Result<Finish, Failure>>,
     /// Prompt tokens in memory, as told last.
     pub(crate) prefilled: HashMap<u64, u32>,
+    pub(crate) logprobs: Vec<(u64, Logprobs)>,
 }
 
 impl Sink for Collected {
@@ -45,7 +46,7 @@ impl Sink for Collected {
                 assert!(done <= total);
                 self.prefilled.insert(id, done);
             }
-            Event::Logprobs(logprobs) => panic!("nobody asked for {logprobs:?}"),
+            Event::Logprobs(logprobs) => self.logprobs.push((id, logprobs)),
             Event::Queued { place, .. } => assert!(place >= 1),
         }
     }
