@@ -100,7 +100,13 @@ fn says(daemon: &TestDaemon, model: &str) -> String {
 
 fn embedding(daemon: &TestDaemon, model: &str) -> Vec<f32> {
     let input = EmbedInput::One("the sea".into());
-    let params = EmbedParams { model: model.into(), input, normalize: true, keep_alive: None };
+    let params = EmbedParams {
+        model: model.into(),
+        input,
+        normalize: true,
+        truncate: false,
+        keep_alive: None,
+    };
     daemon.client().call::<Embed>(&params).unwrap().embeddings.remove(0)
 }
 

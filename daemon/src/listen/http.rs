@@ -1,11 +1,12 @@
-//! HTTP on the socket: `POST /rpc`, and a WebSocket on `/rpc`.
+//! HTTP on the socket: `POST /rpc`, a WebSocket on `/rpc`, and files on `/blobs`.
 //!
 //! A POST holds one request and gets one reply; whatever mistake it makes, the error is the one that raw JSON-RPC gets.
 
 use super::calls::Answerer;
 use super::framing::{Frame, Framer};
 use super::users::Held;
-use super::{Connection, websocket};
+use super::{Caller, Connection, blobs, websocket};
+use crate::rpc::Daemon;
 use hearth_protocol::{ErrorKind, RpcError};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
@@ -25,7 +26,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 /// The longest head of an HTTP request. A longer one ends the connection.
 const MAX_HEAD: usize = 32 << 10;
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 type Stream = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
 
 pub(super) async fn serve(
@@ -36,10 +37,11 @@ pub(super) async fn serve(
     let (reader, writer) = stream.into_split();
     let stream: Stream = tokio::io::join(io::Cursor::new(first).chain(reader), writer);
     let answerer = Arc::new(Answerer::new(&connection));
+    let (daemon, caller) = (&connection.daemon, connection.caller);
     let upgraded = Arc::new(Mutex::new(None));
     let service = service_fn(|request| {
         let (answerer, upgraded) = (Arc::clone(&answerer), Arc::clone(&upgraded));
-        async move { route(request, &answerer, &upgraded).await }
+        async move { route(request, &answerer, (daemon, caller), &upgraded).await }
     });
     let http = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -69,8 +71,13 @@ pub(super) async fn serve(
 async fn route(
     mut request: Request<Incoming>,
     answerer: &Answerer,
+    (daemon, caller): (&Daemon, Caller),
     upgraded: &Mutex<Option<OnUpgrade>>,
 ) -> Result<Answer, hyper::Error> {
+    if let Some(digest) = request.uri().path().strip_prefix("/blobs/") {
+        let (method, digest) = (request.method().clone(), digest.to_owned());
+        return blobs::serve(daemon, caller, &method, &digest, request.into_body()).await;
+    }
     let wants_upgrade = request.headers().contains_key(UPGRADE);
     let is_json = request
         .headers()
@@ -96,7 +103,7 @@ async fn route(
         ("/rpc", _) => {
             (StatusCode::METHOD_NOT_ALLOWED, "`/rpc` takes POST, or GET for a WebSocket")
         }
-        _ => (StatusCode::NOT_FOUND, "there is only `/rpc` here"),
+        _ => (StatusCode::NOT_FOUND, "there is only `/rpc` and `/blobs/DIGEST` here"),
     };
     let error = RpcError::new(ErrorKind::InvalidRequest, why);
     Ok(answer(status, serde_json::json!({ "error": error }).to_string()))
@@ -147,7 +154,7 @@ async fn read(limit: usize, mut held: Held, mut body: Incoming) -> Result<Frame,
     Ok(wrong.or_else(|| framer.end()).or(found).unwrap_or(Frame::Cut))
 }
 
-fn answer(status: StatusCode, body: String) -> Answer {
+pub(super) fn answer(status: StatusCode, body: String) -> Answer {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
