@@ -107,6 +107,11 @@ fn a_text_longer_than_it_can_see_is_refused_with_the_numbers() {
     assert!(error.message.contains("513") && error.message.contains("512"), "{error:?}");
     let longest = embed(&mut daemon.client(), EmbedInput::One("word ".repeat(510)));
     assert_eq!(longest[0].len(), 384);
+    // What is left of it is the beginning, with the tokens that the model expects around it.
+    let params = EmbedParams { truncate: true, ..params };
+    let cut = daemon.client().call::<Embed>(&params).unwrap();
+    assert!(cosine(&cut.embeddings[0], &longest[0]) > 0.9999);
+    assert_eq!(cut.usage.prompt_tokens, 512);
 }
 
 #[test]

@@ -58,7 +58,11 @@ impl Config {
         ] {
             let key = format!("{name}.{key}");
             // Without a number of its own for keys and values, each head has both.
-            let count = gguf.number(&key).or_else(|| gguf.number(key.strip_suffix("_kv")?));
+            let key = match key.strip_suffix("_kv") {
+                Some(all) if gguf.get(&key).is_none() => all.to_owned(),
+                _ => key,
+            };
+            let count = gguf.number(&key);
             let count = count.ok_or_else(|| invalid(format!("it says nothing of `{key}`")))?;
             fields.insert(field.to_owned(), count.into());
         }

@@ -29,31 +29,27 @@ pub(super) struct Files<'a> {
 }
 
 /// What is behind a caller's words.
-#[derive(Debug)]
 enum Found {
-    Gguf(PathBuf),
     Blob(Blob),
-    Safetensors(PathBuf),
-    /// Made of uploaded files, for as long as it is read.
-    Uploaded(TempDir),
+    Gguf(PathBuf),
+    /// Of safetensors. One that is made of uploaded files lasts as long as it is read.
+    Folder(PathBuf, Option<TempDir>),
 }
 
 impl Files<'_> {
     pub(super) fn weights(&mut self, files: &[CreateFile]) -> Result<Vec<Blob>, RpcError> {
         let mut blobs = Vec::new();
         for found in self.find(files)? {
-            let folder = match &found {
-                Found::Safetensors(folder) => folder,
-                Found::Uploaded(folder) => folder.path(),
-                Found::Gguf(_) | Found::Blob(_) => {
-                    blobs.push(self.gguf(&found)?);
-                    continue;
+            blobs.push(match found {
+                Found::Blob(blob) => blob,
+                Found::Gguf(path) => self.placed(&path)?,
+                Found::Folder(folder, _uploaded) => {
+                    let output_type = half_type(&folder).map_err(|error| convert_error(&error))?;
+                    self.converted(output_type, |options, blob, progress| {
+                        convert(&folder, options, blob, progress)
+                    })?
                 }
-            };
-            let output_type = half_type(folder).map_err(|error| convert_error(&error))?;
-            blobs.push(self.converted(output_type, |options, blob, progress| {
-                convert(folder, options, blob, progress)
-            })?);
+            });
         }
         Ok(blobs)
     }
@@ -66,35 +62,30 @@ impl Files<'_> {
     ) -> Result<Vec<Blob>, RpcError> {
         let mut blobs = Vec::new();
         for found in self.find(files)? {
-            let folder = match &found {
-                Found::Safetensors(folder) => folder,
-                Found::Uploaded(folder) => folder.path(),
-                Found::Gguf(_) | Found::Blob(_) => {
-                    blobs.push(self.gguf(&found)?);
-                    continue;
+            blobs.push(match found {
+                Found::Blob(blob) => blob,
+                Found::Gguf(path) => self.placed(&path)?,
+                Found::Folder(folder, _uploaded) => {
+                    let base = base().map_err(|error| store_error(&error))?;
+                    self.converted(OutputType::F32, |options, blob, progress| {
+                        convert_adapter(&folder, &base, options, blob, progress)
+                    })?
                 }
-            };
-            let base = base().map_err(|error| store_error(&error))?;
-            blobs.push(self.converted(OutputType::F32, |options, blob, progress| {
-                convert_adapter(folder, &base, options, blob, progress)
-            })?);
+            });
         }
         Ok(blobs)
     }
 
     pub(super) fn draft(&mut self, file: &CreateFile) -> Result<Blob, RpcError> {
-        match self.find(std::slice::from_ref(file))?.as_slice() {
-            [found @ (Found::Gguf(_) | Found::Blob(_))] => self.gguf(found),
-            _ => Err(invalid("a draft is one GGUF file")),
+        let mut found = self.find(std::slice::from_ref(file))?;
+        match (found.pop(), found.is_empty()) {
+            (Some(Found::Blob(blob)), true) => Ok(blob),
+            (Some(Found::Gguf(path)), true) => self.placed(&path),
+            _ => Err(invalid("a draft is one GGUF file", "name the file and not its folder")),
         }
     }
 
-    fn gguf(&mut self, found: &Found) -> Result<Blob, RpcError> {
-        let path = match found {
-            Found::Gguf(path) => path,
-            Found::Blob(blob) => return Ok(*blob),
-            Found::Safetensors(_) | Found::Uploaded(_) => return Err(invalid("it is a folder")),
-        };
+    fn placed(&mut self, path: &Path) -> Result<Blob, RpcError> {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut progress = |ImportProgress { stage, bytes_done, bytes_total }| {
             let stage = format!("{} {file_name}", stage_name(stage));
@@ -133,12 +124,16 @@ impl Files<'_> {
                 CreateFile::Blob(file) => uploaded.push(file),
             }
         }
-        if uploaded.iter().any(|file| is_safetensors(&file.name)) {
-            all.push(Found::Uploaded(self.folder(&uploaded)?));
-        } else {
-            for file in uploaded {
-                all.push(Found::Blob(self.blob(file)?));
-            }
+        // Beside a folder may stand a projector.
+        if uploaded.iter().any(|file| file.name.ends_with(".safetensors")) {
+            let (single, folder): (Vec<_>, Vec<_>) =
+                uploaded.into_iter().partition(|file| file.name.ends_with(".gguf"));
+            let folder = self.folder(&folder)?;
+            all.push(Found::Folder(folder.path().to_owned(), Some(folder)));
+            uploaded = single;
+        }
+        for file in uploaded {
+            all.push(Found::Blob(self.blob(file)?));
         }
         Ok(all)
     }
@@ -147,8 +142,8 @@ impl Files<'_> {
         let digest: Digest = file.digest.parse().map_err(|error| store_error(&error))?;
         self.store.blobs().get(&digest).map_err(|error| match error {
             StoreError::BlobMissing { .. } => {
-                invalid(format!("there is no blob `{digest}` for the file `{}`", file.name))
-                    .with_hint("upload it first: `POST /blobs/DIGEST`")
+                let message = format!("there is no blob `{digest}` for the file `{}`", file.name);
+                invalid(message, "upload it first: `POST /blobs/DIGEST`")
             }
             error => store_error(&error),
         })
@@ -161,7 +156,8 @@ impl Files<'_> {
             let relative = Path::new(&file.name);
             let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
             if file.name.is_empty() || !is_inside {
-                return Err(invalid(format!("`{}` is no name of a file in a folder", file.name)));
+                let message = format!("`{}` is no name of a file in a folder", file.name);
+                return Err(invalid(message, "a name is as in `1_Pooling/config.json`"));
             }
             let link = folder.path().join(relative);
             let parent = link.parent().unwrap_or(folder.path());
@@ -177,8 +173,8 @@ impl Files<'_> {
 /// A file, or what is in a folder.
 fn at(path: &Path) -> Result<Vec<Found>, RpcError> {
     if !path.is_absolute() {
-        return Err(invalid(format!("`{}` is not an absolute path", path.display()))
-            .with_hint("the daemon does not know the caller's working directory"));
+        let message = format!("`{}` is not an absolute path", path.display());
+        return Err(invalid(message, "the daemon does not know the caller's working directory"));
     }
     if !fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_dir() {
         check_readable(path)?;
@@ -199,7 +195,7 @@ fn at(path: &Path) -> Result<Vec<Found>, RpcError> {
         check_readable(path)?;
     }
     if is_converted {
-        return Ok(vec![Found::Safetensors(path.to_owned())]);
+        return Ok(vec![Found::Folder(path.to_owned(), None)]);
     }
     if paths.is_empty() {
         let message =
@@ -215,7 +211,8 @@ fn at(path: &Path) -> Result<Vec<Found>, RpcError> {
 fn check_readable(path: &Path) -> Result<(), RpcError> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
-        return Err(invalid(format!("`{}` is neither a file nor a folder", path.display())));
+        let message = format!("`{}` is neither a file nor a folder", path.display());
+        return Err(invalid(message, "a model is made of files"));
     }
     File::open(path).map(drop).map_err(|error| unreadable(path, &error))
 }
@@ -226,10 +223,6 @@ fn unreadable(path: &Path, error: &io::Error) -> RpcError {
         format!("the daemon cannot open `{}`: {error}", path.display()),
     )
     .with_hint("give its user access, or upload the file as `ctl create` does")
-}
-
-fn is_safetensors(name: &str) -> bool {
-    name.ends_with(".safetensors")
 }
 
 fn io_error(action: &str, what: &str, error: &io::Error) -> RpcError {

@@ -57,15 +57,20 @@ fn recipe(params: &CreateParams) -> Result<Recipe, RpcError> {
         ));
     }
     if params.from.is_none() && params.files.is_empty() {
-        return Err(invalid("neither `from` nor `files` says what the model is made of"));
+        return Err(invalid(
+            "neither `from` nor `files` says what the model is made of",
+            "name a model that it builds on, or a file of weights",
+        ));
     }
     if let Some(template) = params.template.as_deref().filter(|template| !template.is_empty()) {
-        ChatTemplate::parse(template)
-            .map_err(|error| invalid(format!("the template cannot be used: {error}")))?;
+        ChatTemplate::parse(template).map_err(|error| {
+            let message = format!("the template cannot be used: {error}");
+            invalid(message, "templates are in Go's language, as `ctl show --template` prints them")
+        })?;
     }
     if let Some(requires) = params.requires.as_deref().filter(|requires| !is_version(requires)) {
-        return Err(invalid(format!("`requires` is `{requires}`, which is no version"))
-            .with_hint("a version is as in `0.14.0`"));
+        let message = format!("`requires` is `{requires}`, which is no version");
+        return Err(invalid(message, "a version is as in `0.14.0`"));
     }
     let message = |message: &hearth_protocol::Message| {
         let role = match message.role {
@@ -73,7 +78,10 @@ fn recipe(params: &CreateParams) -> Result<Recipe, RpcError> {
             Role::User => "user",
             Role::Assistant => "assistant",
             Role::Tool => {
-                return Err(invalid("a message's role must be `system`, `user` or `assistant`"));
+                return Err(invalid(
+                    "a message's role must be `system`, `user` or `assistant`",
+                    "answers of tools belong to a chat",
+                ));
             }
         };
         Ok(PresetMessage { role: role.into(), content: message.content.clone() })
@@ -170,8 +178,8 @@ fn create(
     Ok(Created { name: name.to_string(), id: manifest.id().hex(), size_bytes: manifest.size() })
 }
 
-fn invalid(message: impl Into<String>) -> RpcError {
-    RpcError::new(ErrorKind::InvalidParams, message)
+fn invalid(message: impl Into<String>, hint: impl Into<String>) -> RpcError {
+    RpcError::new(ErrorKind::InvalidParams, message).with_hint(hint)
 }
 
 /// One to three numbers, perhaps behind a `v`, perhaps with what semantic versions put behind them; or nothing.

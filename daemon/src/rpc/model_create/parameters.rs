@@ -63,11 +63,11 @@ pub(super) fn read(given: &Map<String, Value>) -> Result<Map<String, Value>, Rpc
     let mut read = Map::new();
     for (name, value) in given {
         let Some((_, kind)) = KINDS.iter().find(|(known, _)| known == name) else {
-            let unknown = invalid(format!("unknown parameter `{name}`"));
-            return Err(match nearest(name) {
-                Some(nearest) => unknown.with_hint(format!("did you mean `{nearest}`?")),
-                None => unknown,
-            });
+            let hint = match nearest(name) {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => "parameters have Ollama's names, such as `temperature`".to_owned(),
+            };
+            return Err(invalid(format!("unknown parameter `{name}`"), hint));
         };
         let Some(value) = kind.read(value) else {
             let what = match kind {
@@ -76,7 +76,8 @@ pub(super) fn read(given: &Map<String, Value>) -> Result<Map<String, Value>, Rpc
                 Switch => "`true` or `false`",
                 Texts => "a text, or several",
             };
-            return Err(invalid(format!("the parameter `{name}` must be {what}, and is {value}")));
+            let message = format!("the parameter `{name}` must be {what}, and is {value}");
+            return Err(invalid(message, "a parameter that is left out takes its default"));
         };
         read.insert(name.clone(), value);
     }
@@ -160,6 +161,7 @@ mod tests {
         let error = of(json!({ "temprature": 1 })).unwrap_err();
         assert_eq!(error.message, "unknown parameter `temprature`");
         assert_eq!(error.hint(), Some("did you mean `temperature`?"));
-        assert_eq!(of(json!({ "something": 1 })).unwrap_err().hint(), None);
+        let hint = of(json!({ "something": 1 })).unwrap_err().hint().unwrap().to_owned();
+        assert!(!hint.contains("did you mean"), "{hint}");
     }
 }
