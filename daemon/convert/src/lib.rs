@@ -87,7 +87,9 @@ pub fn half_type(folder: &Path) -> Result<OutputType, ConvertError> {
     let mut n_brain = 0_u64;
     let mut n_other = 0_u64;
     for tensor in safetensors::model_tensors(&Folder::open(folder)?)? {
-        let n = if tensor.dtype()? == Dtype::Bf16 { &mut n_brain } else { &mut n_other };
+        // What is of no type that is converted may be left out.
+        let Ok(dtype) = tensor.dtype() else { continue };
+        let n = if dtype == Dtype::Bf16 { &mut n_brain } else { &mut n_other };
         *n = n.saturating_add(tensor.n_bytes);
     }
     Ok(if n_brain > n_other { OutputType::Bf16 } else { OutputType::F16 })

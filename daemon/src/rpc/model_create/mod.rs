@@ -54,7 +54,8 @@ fn recipe(params: &CreateParams) -> Result<Recipe, RpcError> {
         return Err(RpcError::new(
             ErrorKind::Unsupported,
             format!("a model cannot be quantized to `{quantize}` while it is created"),
-        ));
+        )
+        .with_hint("create it from a file that is quantized, or without `quantize`"));
     }
     if params.from.is_none() && params.files.is_empty() {
         return Err(invalid(
