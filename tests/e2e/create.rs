@@ -5,7 +5,7 @@ use hearth_protocol::{
     CreateFile, CreateParams, Empty, ErrorKind, ImportMode, ModelCreate, ModelDetails,
     ModelListMethod, ModelParams, ModelShow, ProgressEvent, UploadedFile,
 };
-use hearth_reference::{Settings, vocab};
+use hearth_reference::{Settings, vocab, write_adapter};
 use hearth_tests::{
     Ran, Registry, Terminal, TestDaemon, ctl_path, digest, reference_model, refused, run,
 };
@@ -193,6 +193,20 @@ fn a_folder_of_safetensors_is_converted_and_so_is_an_adapter() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("the architecture `Unheard` is not supported"), "{ran:?}");
     daemon.ctl(["verify"]).ok();
+}
+
+#[test]
+fn an_adapter_changes_what_a_model_says() {
+    let daemon = start();
+    write_adapter(&daemon.dir().join("lora.gguf"), 3).unwrap();
+    create(&daemon, "plain", "FROM ./base.gguf").ok();
+    create(&daemon, "tuned", "FROM plain\nADAPTER ./lora.gguf").ok();
+    let text = daemon.ctl(["show", "--modelfile", "tuned"]).ok();
+    create(&daemon, "again", &text).ok();
+    let says = |model: &str| daemon.ctl(["run", model, "hello", "--temperature", "0"]).ok();
+    let tuned = says("tuned");
+    assert_ne!(says("plain"), tuned);
+    assert_eq!(says("again"), tuned);
 }
 
 #[test]
