@@ -2,7 +2,7 @@
 
 use crate::format::parse_keep_alive;
 use clap::{Parser, Subcommand};
-use hearth_protocol::{KeepAlive, Options};
+use hearth_protocol::{ImportMode, KeepAlive, Options};
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
@@ -74,6 +74,22 @@ pub(crate) enum Command {
         file: PathBuf,
         /// Made from the file's name if absent; a model of that name is replaced
         name: Option<String>,
+        #[command(flatten)]
+        mode: ImportModeArgs,
+    },
+    /// Make a model of what a Modelfile says
+    ///
+    /// FROM names another model, which is pulled if it is not here, a GGUF file, or a folder of safetensors, which is converted.
+    /// Paths begin at the Modelfile's folder. What the daemon cannot open is sent to it.
+    Create {
+        /// The name it gets; a model of that name is replaced
+        name: String,
+        /// The Modelfile; `-` reads it from stdin
+        #[arg(long, short, value_name = "PATH", default_value = "Modelfile")]
+        file: PathBuf,
+        /// Quantize the weights to this type
+        #[arg(long, short, value_name = "TYPE")]
+        quantize: Option<String>,
         #[command(flatten)]
         mode: ImportModeArgs,
     },
@@ -261,12 +277,26 @@ pub(crate) struct ImportModeArgs {
     pub(crate) link: bool,
 }
 
+impl ImportModeArgs {
+    pub(crate) fn mode(&self) -> ImportMode {
+        match (self.copy, self.reflink, self.link) {
+            (true, ..) => ImportMode::Copy,
+            (_, true, _) => ImportMode::Reflink,
+            (.., true) => ImportMode::Link,
+            _ => ImportMode::Auto,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct ShowPart {
     /// Only the chat template
     #[arg(long)]
     pub(crate) template: bool,
+    /// Only a Modelfile that makes the same model
+    #[arg(long)]
+    pub(crate) modelfile: bool,
     /// Only the licence texts
     #[arg(long)]
     pub(crate) license: bool,

@@ -15,6 +15,7 @@ mod interrupt;
 mod output;
 mod session;
 mod status_line;
+mod upload;
 mod wire;
 mod wrap;
 

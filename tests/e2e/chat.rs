@@ -346,6 +346,7 @@ fn embeddings_have_length_one_and_like_texts_are_alike() {
         model: "tiny".into(),
         input: EmbedInput::Many(texts.map(String::from).to_vec()),
         normalize: true,
+        truncate: false,
         keep_alive: None,
     };
     let reply = daemon.client().call::<Embed>(&params).unwrap();

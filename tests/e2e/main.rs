@@ -8,6 +8,7 @@ mod candidates;
 mod chat;
 mod constrained;
 mod context;
+mod create;
 mod ctl;
 mod drafts;
 mod dying;

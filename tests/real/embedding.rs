@@ -38,7 +38,13 @@ fn start() -> TestDaemon {
 
 #[track_caller]
 fn embed(client: &mut Client, input: EmbedInput) -> Vec<Vec<f32>> {
-    let params = EmbedParams { model: MODEL.into(), input, normalize: true, keep_alive: None };
+    let params = EmbedParams {
+        model: MODEL.into(),
+        input,
+        normalize: true,
+        truncate: false,
+        keep_alive: None,
+    };
     client.call::<Embed>(&params).unwrap().embeddings
 }
 
@@ -90,11 +96,22 @@ fn its_embeddings_are_those_of_another_implementation() {
 fn a_text_longer_than_it_can_see_is_refused_with_the_numbers() {
     let daemon = start();
     let input = EmbedInput::One("word ".repeat(511));
-    let params = EmbedParams { model: MODEL.into(), input, normalize: true, keep_alive: None };
+    let params = EmbedParams {
+        model: MODEL.into(),
+        input,
+        normalize: true,
+        truncate: false,
+        keep_alive: None,
+    };
     let error = refused(daemon.client().call::<Embed>(&params), ErrorKind::ContextOverflow);
     assert!(error.message.contains("513") && error.message.contains("512"), "{error:?}");
     let longest = embed(&mut daemon.client(), EmbedInput::One("word ".repeat(510)));
     assert_eq!(longest[0].len(), 384);
+    // What is left of it is the beginning, with the tokens that the model expects around it.
+    let params = EmbedParams { truncate: true, ..params };
+    let cut = daemon.client().call::<Embed>(&params).unwrap();
+    assert!(cosine(&cut.embeddings[0], &longest[0]) > 0.9999);
+    assert_eq!(cut.usage.prompt_tokens, 512);
 }
 
 #[test]

@@ -100,7 +100,13 @@ fn says(daemon: &TestDaemon, model: &str) -> String {
 
 fn embedding(daemon: &TestDaemon, model: &str) -> Vec<f32> {
     let input = EmbedInput::One("the sea".into());
-    let params = EmbedParams { model: model.into(), input, normalize: true, keep_alive: None };
+    let params = EmbedParams {
+        model: model.into(),
+        input,
+        normalize: true,
+        truncate: false,
+        keep_alive: None,
+    };
     daemon.client().call::<Embed>(&params).unwrap().embeddings.remove(0)
 }
 
@@ -146,6 +152,49 @@ fn adapters_that_do_not_fit_the_model_are_refused_and_say_why() {
         assert!(error.message.contains(wanted), "{name}: {error:?}");
     }
     assert!(is_alive(daemon.pid()) && !says(&daemon, MODEL).is_empty());
+}
+
+/// The same numbers as the PEFT library writes them.
+fn published(folder: &Path, tensors: &[Tensor]) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for Tensor { name, columns, values } in tensors {
+        let name = name
+            .replace("blk.", "base_model.model.model.layers.")
+            .replace("attn_v.weight", "self_attn.v_proj")
+            .replace("ffn_down.weight", "mlp.down_proj")
+            .replace("lora_a", "lora_A.weight")
+            .replace("lora_b", "lora_B.weight");
+        let begin = data.len();
+        data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        let shape = [values.len() / columns, *columns];
+        header.insert(
+            name,
+            json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()] }),
+        );
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_slice(), data.as_slice()].concat();
+    fs::create_dir(folder).unwrap();
+    fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
+    let config = json!({ "peft_type": "LORA", "lora_alpha": RANK, "r": RANK }).to_string();
+    fs::write(folder.join("adapter_config.json"), config).unwrap();
+}
+
+#[test]
+fn an_adapter_as_it_is_published_does_what_a_gguf_file_of_it_does() {
+    let daemon = start();
+    let tensors: Vec<Tensor> =
+        factors(1.0).into_iter().filter(|tensor| !tensor.name.contains("attn_q")).collect();
+    let file = daemon.dir().join("adapter.gguf");
+    fs::write(&file, adapter_file("llama", alpha(), &tensors)).unwrap();
+    published(&daemon.dir().join("lora"), &tensors);
+    for (name, adapter) in [("converted", "lora"), ("file", "adapter.gguf")] {
+        let modelfile = format!("FROM {MODEL}\nADAPTER ./{adapter}");
+        daemon.ctl_with_stdin(["create", name, "-f", "-"], &modelfile).ok();
+    }
+    let said = says(&daemon, "converted");
+    assert_eq!(said, says(&daemon, "file"));
+    assert_ne!(said, says(&daemon, MODEL));
 }
 
 /// One context of the model, without a daemon: the contract has scales, and no manifest does.

@@ -169,7 +169,13 @@ fn embeddings_have_length_one_and_like_texts_are_near() {
     let daemon = start();
     let texts = ["a cat sleeps", "a cat is sleeping", "the stock market fell by two per cent"];
     let input = EmbedInput::Many(texts.map(String::from).to_vec());
-    let params = EmbedParams { model: MODEL.into(), input, normalize: true, keep_alive: None };
+    let params = EmbedParams {
+        model: MODEL.into(),
+        input,
+        normalize: true,
+        truncate: false,
+        keep_alive: None,
+    };
     let reply = daemon.client().call::<Embed>(&params).unwrap();
     let [a, b, c] = reply.embeddings.as_slice() else {
         panic!("{} embeddings", reply.embeddings.len())

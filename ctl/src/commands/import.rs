@@ -5,7 +5,7 @@
 use super::{Context, progress};
 use crate::args::ImportModeArgs;
 use crate::error::CtlError;
-use hearth_protocol::{ImportMode, ImportParams, Imported, ModelImport};
+use hearth_protocol::{ImportParams, Imported, ModelImport};
 use std::path::Path;
 
 pub(super) fn run(
@@ -35,15 +35,8 @@ pub(super) fn run(
             ));
         }
     };
-    let mode = match (mode.copy, mode.reflink, mode.link) {
-        (true, ..) => ImportMode::Copy,
-        (_, true, _) => ImportMode::Reflink,
-        (.., true) => ImportMode::Link,
-        _ => ImportMode::Auto,
-    };
-
     let mut session = context.connect()?;
-    let params = ImportParams { path: path.to_owned(), name, mode, request: None };
+    let params = ImportParams { path: path.to_owned(), name, mode: mode.mode(), request: None };
     let reply = progress::watch::<ModelImport>(context, &mut session, &params)?;
     if context.out.is_json() {
         return context.out.json(&reply);

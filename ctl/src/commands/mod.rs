@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod completions;
 mod cp;
+mod create;
 mod du;
 mod import;
 mod load;
@@ -53,6 +54,9 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
+        Command::Create { name, file, quantize, mode } => {
+            create::run(context, name, &file, quantize, &mode)
+        }
         Command::Cp { from, to } => cp::run(context, from, to),
         Command::Rm { models } => rm::run(context, models),
         Command::Du => du::run(context),

@@ -20,6 +20,9 @@ pub(super) fn run(context: &Context, model: String, part: &ShowPart) -> Result<(
         let missing = || lacks(name, "chat template");
         return text(context, template.ok_or_else(missing)?);
     }
+    if part.modelfile {
+        return text(context, &details.modelfile);
+    }
     if part.license {
         if details.licenses.is_empty() {
             return Err(lacks(name, "licence text"));

@@ -1,7 +1,7 @@
 //! LoRA adapters, as the PEFT library saves them.
 //!
-//! An adapter's tensors are named after those they change in a model, whose `config.json` says the
-//! architecture. Of what happens to those, only rows changing places reaches an adapter: those of
+//! An adapter's tensors are named after those they change in a model, whose `config.json` or GGUF
+//! file says the architecture. Of what happens to those, only rows changing places reaches an adapter: those of
 //! its second factor.
 
 use std::collections::HashMap;
@@ -30,8 +30,8 @@ struct Pair {
     b: Option<StoredTensor>,
 }
 
-/// Converts the adapter in `folder`, for the model whose folder is `base`; of that only
-/// `config.json` is read. Else as `convert`.
+/// Converts the adapter in `folder`, for the model whose folder or GGUF file is `base`; of that only
+/// `config.json` or the header is read. Else as `convert`.
 pub fn convert_adapter<W: Write>(
     folder: &Path,
     base: &Path,
@@ -40,11 +40,16 @@ pub fn convert_adapter<W: Write>(
     progress: &mut dyn FnMut(ConvertProgress) -> ControlFlow<()>,
 ) -> Result<W, ConvertError> {
     let folder = Folder::open(folder)?;
-    let base = Folder::open(base)?;
-    let mut config = Config::read(&base)?;
-    let architecture = arch::find(config.class()?)?;
-    config.fill_in(architecture.defaults)?;
-    let source = Source { folder: base, config };
+    let (architecture, source) = if base.is_file() {
+        let (name, config) = Config::of_gguf(&folder, base)?;
+        (arch::named(&name)?, Source { folder: folder.clone(), config })
+    } else {
+        let base = Folder::open(base)?;
+        let mut config = Config::read(&base)?;
+        let architecture = arch::find(config.class()?)?;
+        config.fill_in(architecture.defaults)?;
+        (architecture, Source { folder: base, config })
+    };
 
     let settings = folder
         .object(CONFIG)?

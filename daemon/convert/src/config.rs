@@ -1,5 +1,9 @@
 //! The model's `config.json`, with what its architecture takes for fields that are not there.
 
+use std::fs::File;
+use std::path::Path;
+
+use hearth_gguf::Gguf;
 use serde_json::Value;
 
 use crate::error::ConvertError;
@@ -38,6 +42,31 @@ impl Config {
             fields.extend(text.clone());
         }
         Ok(Self { folder: folder.clone(), fields, written })
+    }
+
+    /// What the shapes of tensors depend on, from the header of a converted model, and its architecture's name.
+    pub(crate) fn of_gguf(folder: &Folder, path: &Path) -> Result<(String, Self), ConvertError> {
+        let mut file = File::open(path).map_err(|error| ConvertError::read(path, error))?;
+        let invalid = |reason: String| ConvertError::invalid(path, reason);
+        let gguf = Gguf::read(&mut file).map_err(|error| invalid(error.to_string()))?;
+        let name = gguf.text("general.architecture").unwrap_or_default().to_owned();
+        let mut fields = Object::new();
+        for (field, key) in [
+            ("num_hidden_layers", "block_count"),
+            ("num_attention_heads", "attention.head_count"),
+            ("num_key_value_heads", "attention.head_count_kv"),
+        ] {
+            let key = format!("{name}.{key}");
+            // Without a number of its own for keys and values, each head has both.
+            let key = match key.strip_suffix("_kv") {
+                Some(all) if gguf.get(&key).is_none() => all.to_owned(),
+                _ => key,
+            };
+            let count = gguf.number(&key);
+            let count = count.ok_or_else(|| invalid(format!("it says nothing of `{key}`")))?;
+            fields.insert(field.to_owned(), count.into());
+        }
+        Ok((name, Self { folder: folder.clone(), written: fields.clone(), fields }))
     }
 
     /// The class that transformers loads the model with.

@@ -34,6 +34,7 @@ use crate::arch::Source;
 use crate::config::Config;
 use crate::folder::Folder;
 use crate::metadata::Metadata;
+use crate::safetensors::Dtype;
 
 /// ggml's version of its quantized types.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -79,4 +80,17 @@ pub fn convert<W: Write>(
     (architecture.tokenizer)(&source, &mut metadata)?;
     plan::check_vocabulary(&tensors, &metadata, &source)?;
     stream::write(&metadata, &tensors, out, progress)
+}
+
+/// The type of 16 bits that loses least of the model in `folder`.
+pub fn half_type(folder: &Path) -> Result<OutputType, ConvertError> {
+    let mut n_brain = 0_u64;
+    let mut n_other = 0_u64;
+    for tensor in safetensors::model_tensors(&Folder::open(folder)?)? {
+        // What is of no type that is converted may be left out.
+        let Ok(dtype) = tensor.dtype() else { continue };
+        let n = if dtype == Dtype::Bf16 { &mut n_brain } else { &mut n_other };
+        *n = n.saturating_add(tensor.n_bytes);
+    }
+    Ok(if n_brain > n_other { OutputType::Bf16 } else { OutputType::F16 })
 }

@@ -79,6 +79,8 @@ kinds! {
     InUse = -32016;
     /// Another server could not be reached, refused, or did not answer as it must.
     Network = -32017;
+    /// The daemon cannot open a file by the path it was given; the caller may upload it.
+    FileUnreadable = -32018;
 }
 
 /// `data` of every error object.

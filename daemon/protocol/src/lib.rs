@@ -12,6 +12,11 @@
 //! and no body. A WebSocket's messages are read as the raw protocol is, and each reply or notification is one text message.
 //! The same mistake gets the same error however it came.
 //!
+//! **Files, HTTP.** `POST /blobs/sha256:…` brings a file that the daemon cannot open by its path; who may is as for
+//! `model.create`, whose parameters then name it. The body is the content, in any number of pieces. 201: it is there now; 200:
+//! it was there; 400: the content has another digest, and nothing is kept. `HEAD` on the same path answers 200 or 404.
+//! What no model has within the hour may be removed again. An error's body is `{"error": …}`, with an error object as below.
+//!
 //! **Order.** Calls on one connection run side by side: replies come in any order, told apart by `id`. Events of one
 //! stream are in order. Nothing is said about the order between streams.
 //!
@@ -33,11 +38,13 @@
 mod bench;
 mod chat;
 mod client;
+mod create;
 mod daemon;
 mod discover;
 mod error;
 mod method;
 mod model;
+mod modelfile;
 mod options;
 mod pull;
 mod space;
@@ -49,6 +56,7 @@ pub use chat::{
     GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
+pub use create::{CreateFile, CreateParams, Created, UploadedFile};
 pub use daemon::{
     Backend, BackendList, BackendState, CancelParams, Cancelled, Device, Empty, EndThinkingParams,
     Status,
@@ -57,15 +65,16 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelImport, ModelListMethod,
-    ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover, StorePrune,
-    StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
+    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate, ModelDelete, ModelImport,
+    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover,
+    StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
     ModelMemory, ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel,
     RunningModels, Unloaded,
 };
+pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use options::{Logprob, Options, TokenLogprob};
 pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};
 pub use space::{

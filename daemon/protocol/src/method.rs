@@ -5,11 +5,11 @@
 
 use crate::{
     BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
-    CopyParams, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply, Empty,
-    EndThinkingParams, Event, GenerateParams, GenerateReply, ImportParams, Imported, LoadParams,
-    Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullEvent,
-    PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply, Unloaded,
-    Verified, VerifyParams,
+    CopyParams, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams,
+    EmbedReply, Empty, EndThinkingParams, Event, GenerateParams, GenerateReply, ImportParams,
+    Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams,
+    Pruned, PullEvent, PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams,
+    TokenizeReply, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -134,6 +134,8 @@ table! {
     ModelBench = "model.bench" [Admin] (BenchParams) -> BenchReply, streams ProgressEvent<BenchReply>;
     /// Gives a model one more name.
     ModelCopy = "model.copy" [Admin] (CopyParams) -> Copied;
+    /// Makes a model of another one or of files, with a template, options and whatever else a Modelfile says.
+    ModelCreate = "model.create" [Admin] (CreateParams) -> Created, streams ProgressEvent<Created>;
     /// Removes a model from the store, with what only it has. One that is loaded is not removed.
     ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
     /// Brings a GGUF file into the store under a name.

@@ -86,6 +86,9 @@ pub struct ModelDetails {
     pub system: Option<String>,
     /// Licence texts.
     pub licenses: Vec<String>,
+    /// A Modelfile that makes the same model, as long as its files are where they are.
+    #[serde(default)]
+    pub modelfile: String,
     /// Scalar metadata of the file, in file order.
     pub metadata: Vec<(String, String)>,
 }
@@ -132,7 +135,7 @@ pub struct Imported {
     pub how: String,
 }
 
-/// What a stream of `model.bench`, `model.import`, `model.load` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
+/// What a stream of `model.bench`, `model.create`, `model.import`, `model.load` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "{R}Event")]

@@ -31,6 +31,9 @@ pub struct EmbedParams {
     /// Scale each embedding to length 1. Default true.
     #[serde(default = "yes")]
     pub normalize: bool,
+    /// Leave out the end of a text that is longer than the model can see. Default false: that is an error.
+    #[serde(default)]
+    pub truncate: bool,
     /// How long the model stays loaded after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<KeepAlive>,

@@ -19,6 +19,11 @@ impl Core {
         Self { daemon: Arc::clone(daemon), account: Arc::clone(account), caller }
     }
 
+    /// Whether the one whose request it is may call a method.
+    pub(super) async fn permit<M: Method>(&self) -> Result<(), RpcError> {
+        rpc::permit::<M>(&self.daemon, self.caller).await
+    }
+
     /// Begins a method that takes a while, and hears its events.
     pub(super) fn start<M>(&self, params: M::Params) -> Running<M::Event>
     where
@@ -42,7 +47,7 @@ impl Core {
         M: Method,
         F: Future<Output = Result<M::Reply, RpcError>>,
     {
-        rpc::permit::<M>(&self.daemon, self.caller).await?;
+        self.permit::<M>().await?;
         handler(Arc::clone(&self.daemon), self.caller, params).await
     }
 }

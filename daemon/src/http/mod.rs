@@ -6,6 +6,7 @@
 //! **Invariant.** A stream ends with an event that its dialect takes for the end, or for an error; and dropping an answer
 //! ends the work behind it.
 
+mod blobs;
 mod body;
 mod core;
 mod ollama;
@@ -23,6 +24,7 @@ pub(crate) use core::Core;
 pub(crate) fn router() -> Router {
     Router::new()
         .merge(ollama::router())
+        .route("/blobs/{digest}", blobs::route())
         .fallback(|uri: Uri| async move {
             let error = RpcError::new(ErrorKind::InvalidRequest, "there is nothing at this path");
             refusal(uri.path(), StatusCode::NOT_FOUND, &error)
@@ -35,7 +37,11 @@ pub(crate) fn router() -> Router {
 
 /// An error as the clients of a path read it.
 pub(crate) fn refusal(path: &str, status: StatusCode, error: &RpcError) -> Response {
-    let body = if path == "/rpc" { json!({ "error": error }) } else { ollama::error_body(error) };
+    let body = if path == "/rpc" || path.starts_with("/blobs/") {
+        json!({ "error": error })
+    } else {
+        ollama::error_body(error)
+    };
     json_response(status, &body)
 }
 

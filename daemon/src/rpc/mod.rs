@@ -10,6 +10,7 @@ mod daemon_status;
 mod jobs;
 mod model_bench;
 mod model_copy;
+mod model_create;
 mod model_delete;
 mod model_import;
 mod model_list;
@@ -79,6 +80,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::stream::<protocol::Generate>(&mut module);
     work::stream::<protocol::ModelBench>(&mut module);
     call::<protocol::ModelCopy, _>(&mut module, model_copy::handle);
+    work::stream::<protocol::ModelCreate>(&mut module);
     call::<protocol::ModelDelete, _>(&mut module, model_delete::handle);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
@@ -168,7 +170,9 @@ pub(crate) fn method_not_found(name: &str) -> RpcError {
 pub(crate) fn store_error(error: &StoreError) -> RpcError {
     let kind = match error.kind() {
         "model_not_found" => ErrorKind::ModelNotFound,
-        "bad_name" | "bad_digest" | "not_a_file" | "no_reflink" => ErrorKind::InvalidParams,
+        "bad_name" | "bad_digest" | "not_a_file" | "no_reflink" | "too_long" => {
+            ErrorKind::InvalidParams
+        }
         "cancelled" => ErrorKind::Cancelled,
         "io" | "no_space" | "busy" => ErrorKind::Io,
         "wrong_content" => ErrorKind::Network,

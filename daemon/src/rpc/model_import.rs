@@ -41,21 +41,9 @@ fn import(
         )
         .with_hint("the daemon does not know the caller's working directory"));
     }
-    let mode = match params.mode {
-        ImportMode::Auto => hearth_store::ImportMode::Auto,
-        ImportMode::Copy => hearth_store::ImportMode::Copy,
-        ImportMode::Reflink => hearth_store::ImportMode::Reflink,
-        ImportMode::Link => hearth_store::ImportMode::Link,
-    };
+    let mode = import_mode(params.mode);
     let mut progress = |progress: hearth_store::ImportProgress| {
-        let stage = match progress.stage {
-            ImportStage::Checking => "checking",
-            ImportStage::Copying => "copying",
-            ImportStage::Hashing => "hashing",
-            ImportStage::Syncing => "writing to disk",
-            ImportStage::Finishing => "finishing",
-        };
-        reporter.tell(stage, progress.bytes_done, progress.bytes_total)
+        reporter.tell(stage_name(progress.stage), progress.bytes_done, progress.bytes_total)
     };
     let imported = hearth_store::import(&daemon.store, &path, &name, mode, &mut progress)
         .map_err(|error| store_error(&error))?;
@@ -67,4 +55,24 @@ fn import(
     };
     tracing::info!(model = %imported.name, how, "Model imported");
     Ok(Imported { name: imported.name.to_string(), id: imported.id.hex(), how: how.into() })
+}
+
+pub(super) fn import_mode(mode: ImportMode) -> hearth_store::ImportMode {
+    match mode {
+        ImportMode::Auto => hearth_store::ImportMode::Auto,
+        ImportMode::Copy => hearth_store::ImportMode::Copy,
+        ImportMode::Reflink => hearth_store::ImportMode::Reflink,
+        ImportMode::Link => hearth_store::ImportMode::Link,
+    }
+}
+
+/// For a person.
+pub(super) fn stage_name(stage: ImportStage) -> &'static str {
+    match stage {
+        ImportStage::Checking => "checking",
+        ImportStage::Copying => "copying",
+        ImportStage::Hashing => "hashing",
+        ImportStage::Syncing => "writing to disk",
+        ImportStage::Finishing => "finishing",
+    }
 }

@@ -114,7 +114,7 @@ fn blob(progress: &BlobProgress) -> PullBlob {
     }
 }
 
-fn pull_error(error: &PullError) -> RpcError {
+pub(super) fn pull_error(error: &PullError) -> RpcError {
     let kind = match error {
         PullError::Store(error) => return store_error(error),
         PullError::BadSource { .. } => ErrorKind::InvalidParams,

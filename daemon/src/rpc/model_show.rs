@@ -1,5 +1,6 @@
 //! `model.show`
 
+use super::model_create::modelfile;
 use super::model_list::summary;
 use super::{Daemon, Handled, blocking};
 use crate::chat_template::{Abilities, ChatTemplate};
@@ -18,7 +19,7 @@ pub(crate) async fn handle(
     let name = parse_name(&params.model)?;
     let store = Arc::clone(&daemon.store);
     let shown = blocking(move || store.show(&name)).await?;
-    let capabilities = capabilities(&shown);
+    let (capabilities, modelfile) = (capabilities(&shown), modelfile(&shown));
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
         summary: summary(&model.name, &model.id, shown.size, shown.modified, &model.config),
@@ -38,6 +39,7 @@ pub(crate) async fn handle(
             .collect(),
         system: model.system,
         licenses: shown.licenses,
+        modelfile,
         metadata: gguf.metadata.into_iter().map(|(key, value)| (key, text(value))).collect(),
     })
 }

@@ -8,18 +8,18 @@ use tokio::sync::watch;
 
 /// By this channel being closed the work sees that it is to end.
 pub(super) struct Reporter {
-    news: watch::Sender<Option<(&'static str, f32)>>,
-    told: Option<(&'static str, u64)>,
+    news: watch::Sender<Option<(String, f32)>>,
+    told: Option<(String, u64)>,
 }
 
 impl Reporter {
     /// Each whole percent is told once.
-    pub(super) fn tell(&mut self, stage: &'static str, done: u64, total: u64) -> ControlFlow<()> {
+    pub(super) fn tell(&mut self, stage: &str, done: u64, total: u64) -> ControlFlow<()> {
         let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0).min(100);
-        if self.told != Some((stage, percent)) {
-            self.told = Some((stage, percent));
+        if !self.told.as_ref().is_some_and(|(told, at)| told == stage && *at == percent) {
+            self.told = Some((stage.to_owned(), percent));
             let fraction = f32::from(u8::try_from(percent).unwrap_or(100)) / 100.0;
-            self.news.send_replace(Some((stage, fraction)));
+            self.news.send_replace(Some((stage.to_owned(), fraction)));
         }
         if self.news.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -32,9 +32,9 @@ pub(super) async fn reported<R: Serialize + Send + 'static>(
     let (news, mut told) = watch::channel(None);
     let task = tokio::task::spawn_blocking(move || work(&mut Reporter { news, told: None }));
     while told.changed().await.is_ok() {
-        let now = *told.borrow();
+        let now = told.borrow().clone();
         if let Some((stage, fraction)) = now {
-            events.tell(ProgressEvent::Progress { stage: stage.into(), fraction }).await;
+            events.tell(ProgressEvent::Progress { stage, fraction }).await;
         }
     }
     task.await.unwrap_or_else(|error| {

@@ -120,6 +120,15 @@ fn since(messages: &[Message], start: usize) -> Vec<&Message> {
     messages.iter().enumerate().filter(stays).map(|(_, message)| message).collect()
 }
 
+/// Leaves out the end of a text that is too long. `nothing`: the tokens of no text, of which those at the end stay.
+pub(super) fn cut_end(tokens: &mut Vec<Token>, nothing: &[Token], n_ctx: usize) {
+    let pairs = tokens.iter().rev().zip(nothing.iter().rev());
+    let n_end = pairs.take_while(|(a, b)| a == b).count();
+    if tokens.len() > n_ctx && n_end < n_ctx {
+        tokens.drain(n_ctx - n_end..tokens.len() - n_end);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,7 +54,7 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
     let mut loaded =
         Loaded { model, engine: None, alone: None, embedder: None, n_ctx: 0, adapters };
     if loaded.model.info().can_generate {
-        let mut engine = engine(&loaded, config(spec)).map_err(failed)?;
+        let mut engine = engine(&loaded, config(spec, &loaded.model)).map_err(failed)?;
         if let Some(draft) = &spec.draft {
             draft_with(&mut engine, &plugin, draft)?;
         }
@@ -98,7 +98,7 @@ impl Loaded {
                 archive_bytes: 0,
                 speculate: false,
                 adapts: false,
-                ..config(spec)
+                ..config(spec, &self.model)
             };
             self.alone = Some(engine(self, config).map_err(failed)?);
         }
@@ -113,8 +113,9 @@ impl Loaded {
         match &mut self.embedder {
             Some(embedder) => Ok(embedder),
             none => {
+                let n_ctx = n_ctx(spec, &self.model);
                 let mut embedder =
-                    Embedder::new(&self.model, spec.n_ctx, spec.n_threads).map_err(failed)?;
+                    Embedder::new(&self.model, n_ctx, spec.n_threads).map_err(failed)?;
                 if !self.adapters.is_empty() {
                     embedder.attach(&self.adapters).map_err(failed)?;
                 }
@@ -124,9 +125,15 @@ impl Loaded {
     }
 }
 
-fn config(spec: &LoadSpec) -> EngineConfig {
+/// What is configured, and more where the model's own options want more, up to what it was made for.
+fn n_ctx(spec: &LoadSpec, model: &Model) -> u32 {
+    let wanted = spec.preset.context().unwrap_or(0);
+    spec.n_ctx.max(wanted.min(model.info().n_ctx_train))
+}
+
+fn config(spec: &LoadSpec, model: &Model) -> EngineConfig {
     EngineConfig {
-        n_ctx: spec.n_ctx,
+        n_ctx: n_ctx(spec, model),
         n_batch: spec.n_batch,
         step_target: Duration::from_millis(spec.step_ms),
         n_parallel: spec.n_parallel,

@@ -5,7 +5,7 @@ use super::answer::Answer;
 use super::candidates::{self, engine_id};
 use super::chat::{Conversation, single_token, thinking};
 use super::engine_loop::{Command, EmbedJob};
-use super::fit::Fit;
+use super::fit::{self, Fit};
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
 use super::parsing::Parsing;
@@ -97,7 +97,7 @@ impl Preparer<'_> {
         match job {
             Job::Chat(params) => self.chat(asker, &params).map(Some),
             Job::Generate(params) => self.generate(asker, &params).map(Some),
-            Job::Embed(params) => embed(model, asker.id, params).map(Some),
+            Job::Embed(params) => embed(model, asker.id, params, self.n_ctx).map(Some),
             Job::Tokenize(params) => {
                 let tokens = model
                     .tokenize(&params.text, params.add_special, params.parse_special)
@@ -218,7 +218,7 @@ fn generates(model: &Model) -> Result<(), RpcError> {
     .with_hint("use it with the method `embed`"))
 }
 
-fn embed(model: &Model, id: u64, params: EmbedParams) -> Result<Command, RpcError> {
+fn embed(model: &Model, id: u64, params: EmbedParams, n_ctx: u32) -> Result<Command, RpcError> {
     if !model.info().can_embed {
         return Err(RpcError::new(ErrorKind::Unsupported, "this model yields no embeddings"));
     }
@@ -226,11 +226,15 @@ fn embed(model: &Model, id: u64, params: EmbedParams) -> Result<Command, RpcErro
         EmbedInput::One(text) => vec![text],
         EmbedInput::Many(texts) => texts,
     };
-    let texts = texts
-        .iter()
-        .map(|text| model.tokenize(text, true, false))
-        .collect::<Result<_, _>>()
-        .map_err(refused)?;
+    let nothing = model.tokenize("", true, false).map_err(refused)?;
+    let tokens = |text: &String| {
+        let mut tokens = model.tokenize(text, true, false).map_err(refused)?;
+        if params.truncate {
+            fit::cut_end(&mut tokens, &nothing, n_ctx as usize);
+        }
+        Ok(tokens)
+    };
+    let texts = texts.iter().map(tokens).collect::<Result<_, RpcError>>()?;
     Ok(Command::Embed(EmbedJob { id, texts, normalize: params.normalize, embeddings: Vec::new() }))
 }
 

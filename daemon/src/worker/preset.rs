@@ -15,19 +15,35 @@ pub(crate) struct Preset {
     options: Map<String, Value>,
 }
 
-/// Ollama's names of options and ours.
-const OPTIONS: [(&str, &str); 11] = [
-    ("temperature", "temperature"),
-    ("top_k", "top_k"),
-    ("top_p", "top_p"),
-    ("min_p", "min_p"),
-    ("typical_p", "typical_p"),
-    ("repeat_penalty", "repeat_penalty"),
-    ("repeat_last_n", "repeat_last_n"),
-    ("presence_penalty", "presence_penalty"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("num_predict", "max_tokens"),
-    ("stop", "stop"),
+/// Ollama's names of options where ours are others.
+const RENAMED: [(&str, &str); 3] =
+    [("num_ctx", "context"), ("num_keep", "keep"), ("num_predict", "max_tokens")];
+/// Where they are the same, or only ours.
+const SAME: [&str; 24] = [
+    "temperature",
+    "dynatemp_range",
+    "dynatemp_exponent",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "top_n_sigma",
+    "xtc_probability",
+    "xtc_threshold",
+    "min_keep",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "repeat_penalty",
+    "repeat_last_n",
+    "presence_penalty",
+    "frequency_penalty",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+    "seed",
+    "stop",
 ];
 
 impl Preset {
@@ -49,6 +65,11 @@ impl Preset {
             messages: messages.collect(),
             options: options(&model.params),
         }
+    }
+
+    /// Tokens of context that a request has unless it wants fewer.
+    pub(super) fn context(&self) -> Option<u32> {
+        self.options.get("context")?.as_u64()?.try_into().ok()
     }
 
     /// A chat with what all chats with the model begin with. A system message of the caller's goes before the model's.
@@ -76,9 +97,9 @@ fn options(params: &Map<String, Value>) -> Map<String, Value> {
         let one = Map::from_iter([(name.to_string(), value.clone())]);
         serde_json::from_value::<Options>(Value::Object(one)).is_ok()
     };
-    OPTIONS
-        .iter()
-        .filter_map(|(theirs, ours)| Some((*ours, params.get(*theirs)?)))
+    let same = SAME.iter().map(|name| (*name, *name));
+    same.chain(RENAMED)
+        .filter_map(|(theirs, ours)| Some((ours, params.get(theirs)?)))
         .filter(|(name, value)| valid(name, value))
         .map(|(name, value)| (name.to_string(), value.clone()))
         .collect()
@@ -102,23 +123,30 @@ mod tests {
     #[test]
     fn the_callers_options_go_before_the_models() {
         let preset = preset(json!({
-            "temperature": 0.3, "top_k": 7, "num_predict": -1, "seed": -1, "num_ctx": 4096, "mirostat": 1,
+            "temperature": 0.3, "top_k": 7, "num_predict": -1, "seed": -1, "num_ctx": 4096, "mirostat": 1, "num_gpu": 99, "num_keep": 24,
             "stop": ["<|a|>", "<|b|>"], "top_p": "high", "repeat_last_n": -1
         }));
         let models = Options {
             temperature: Some(0.3),
             top_k: Some(7),
+            context: Some(4096),
+            keep: Some(24),
+            mirostat: Some(1),
             stop: vec!["<|a|>".into(), "<|b|>".into()],
             ..Options::default()
         };
+        assert_eq!(preset.context(), Some(4096));
         assert_eq!(preset.options(&Options::default()), models);
         let asked = Options {
             temperature: Some(0.7),
             stop: vec!["x".into()],
             max_tokens: Some(3),
+            context: Some(64),
             ..Options::default()
         };
-        assert_eq!(preset.options(&asked), Options { top_k: Some(7), ..asked });
+        let expected =
+            Options { top_k: Some(7), keep: Some(24), mirostat: Some(1), ..asked.clone() };
+        assert_eq!(preset.options(&asked), expected);
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Store {
             let kind = if piece.is_license {
                 LayerKind::License
             } else {
-                let (kind, summary) = examine(self.blobs(), piece)?;
+                let (kind, summary) = examine(self.blobs(), &piece.digest, piece.size)?;
                 if kind == LayerKind::Model && weights.replace(summary).is_some() {
                     return Err(unsupported(name, "it has two files of weights"));
                 }
@@ -51,12 +51,17 @@ impl Store {
     }
 }
 
-fn examine(blobs: &BlobDir, piece: &Piece) -> Result<(LayerKind, GgufSummary), StoreError> {
-    let path = blobs.check(&piece.digest, piece.size)?;
+/// What a file is to a model.
+pub(crate) fn examine(
+    blobs: &BlobDir,
+    digest: &Digest,
+    size: u64,
+) -> Result<(LayerKind, GgufSummary), StoreError> {
+    let path = blobs.check(digest, size)?;
     check_gguf(&path, &disk::open_file(&path)?)
 }
 
-fn unsupported(name: &ModelName, reason: &str) -> StoreError {
+pub(crate) fn unsupported(name: &ModelName, reason: &str) -> StoreError {
     StoreError::UnsupportedModel { name: quote(&name.to_string()), reason: reason.to_owned() }
 }
 

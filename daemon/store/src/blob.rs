@@ -29,6 +29,13 @@ pub struct BlobDir {
     dir: PathBuf,
 }
 
+/// A blob that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blob {
+    pub digest: Digest,
+    pub size: u64,
+}
+
 /// What lies under a blob's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Present {
@@ -93,6 +100,21 @@ impl BlobDir {
         } else {
             Err(StoreError::BlobSize { path, expected, actual })
         }
+    }
+
+    /// A blob whose size nobody has said.
+    pub fn get(&self, digest: &Digest) -> Result<Blob, StoreError> {
+        let (path, _) = self.find(digest)?;
+        let metadata = fs::metadata(&path).map_err(StoreError::at("read", &path))?;
+        self.check(digest, metadata.len())?;
+        Ok(Blob { digest: *digest, size: metadata.len() })
+    }
+
+    /// The blob that a path names.
+    pub(crate) fn at(&self, path: &Path) -> Option<Blob> {
+        let is_here = fs::canonicalize(path.parent()?).ok()? == fs::canonicalize(&self.dir).ok()?;
+        let digest = path.file_name()?.to_str()?.parse().ok().filter(|_| is_here)?;
+        self.get(&digest).ok()
     }
 
     /// Whether a blob is there and its content is what its name says. Reads all of it; `progress`

@@ -65,6 +65,12 @@ pub enum StoreError {
     #[error("`{}` cannot be reflinked into `{}`: {source}", path.display(), store.display())]
     NoReflink { path: PathBuf, store: PathBuf, source: io::Error },
 
+    #[error("none of the files holds a model's weights")]
+    NoWeights,
+
+    #[error("a layer of type `{what}` has {size} bytes and may have {max}")]
+    TooLong { what: String, size: u64, max: u64 },
+
     #[error("the content has digest `{actual}` and must have `{expected}`")]
     WrongContent { expected: Digest, actual: Digest },
 
@@ -97,6 +103,8 @@ impl StoreError {
             Self::NotAFile { .. } => "not_a_file",
             Self::SourceChanged { .. } => "source_changed",
             Self::NoReflink { .. } => "no_reflink",
+            Self::NoWeights => "unsupported_model",
+            Self::TooLong { .. } => "too_long",
             Self::WrongContent { .. } => "wrong_content",
             Self::Busy { .. } => "busy",
             Self::NoSpace { .. } => "no_space",
@@ -149,6 +157,8 @@ impl StoreError {
             Self::Io { source, path, .. } => io_hint(source, path),
             Self::BadDigest { .. }
             | Self::UnsupportedModel { .. }
+            | Self::NoWeights
+            | Self::TooLong { .. }
             | Self::NotAFile { .. }
             | Self::Cancelled { .. } => None,
         }

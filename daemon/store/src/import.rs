@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use hearth_gguf::{Gguf, GgufSummary};
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::{BlobDir, Present};
+use crate::blob::{Blob, BlobDir, Present};
 use crate::config::ModelConfig;
 use crate::digest::Digest;
 use crate::disk::{self, Temp};
@@ -100,20 +100,34 @@ pub fn import(
     let mut reporter = Reporter { name: name.to_string(), bytes_total: source.len, progress };
     reporter.report(ImportStage::Checking, 0)?;
     let summary = source.check_model()?;
-
     let blobs = store.blobs();
-    blobs.remove_stale_temps();
-    let (model_digest, placed) = match how {
-        ImportMode::Link => place_link(blobs, &source, &mut reporter)?,
-        _ => place_file(blobs, &source, how, &mut reporter)?,
-    };
-
+    let (model_digest, placed) = place_source(blobs, &source, how, &mut reporter)?;
     let media_type = LayerKind::Model.media_type().unwrap_or_default();
     let layers = vec![Layer::new(&media_type, model_digest, source.len)];
     let manifest = write_config(blobs, &summary, layers)?;
     let name = store.commit(name, &manifest)?;
     let (id, size) = (manifest.id(), manifest.size());
     Ok(Imported { name, id, model_digest, size, placed, summary })
+}
+
+/// Puts a GGUF file of any kind under its digest, for a model that is being created. `progress` as for `import`.
+pub fn place(
+    store: &Store,
+    source: &Path,
+    how: ImportMode,
+    progress: &mut dyn FnMut(ImportProgress) -> ControlFlow<()>,
+) -> Result<Blob, StoreError> {
+    // What is here already stays what it is, a copy or a link.
+    if let Some(blob) = store.blobs().at(source) {
+        return Ok(blob);
+    }
+    let source = Source::open(source)?;
+    let name = source.path.display().to_string();
+    let mut reporter = Reporter { name, bytes_total: source.len, progress };
+    reporter.report(ImportStage::Checking, 0)?;
+    check_gguf(&source.path, &source.file)?;
+    let (digest, _) = place_source(store.blobs(), &source, how, &mut reporter)?;
+    Ok(Blob { digest, size: source.len })
 }
 
 impl Source {
@@ -164,6 +178,19 @@ impl Reporter<'_> {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(StoreError::Cancelled { name: self.name.clone() }),
         }
+    }
+}
+
+fn place_source(
+    blobs: &BlobDir,
+    source: &Source,
+    how: ImportMode,
+    reporter: &mut Reporter<'_>,
+) -> Result<(Digest, Placed), StoreError> {
+    blobs.remove_stale_temps();
+    match how {
+        ImportMode::Link => place_link(blobs, source, reporter),
+        _ => place_file(blobs, source, how, reporter),
     }
 }
 
@@ -296,10 +323,14 @@ pub(crate) fn write_config(
     summary: &GgufSummary,
     layers: Vec<Layer>,
 ) -> Result<Manifest, StoreError> {
-    let config = ModelConfig::of_gguf(summary).to_json();
-    let config_size = u64::try_from(config.len()).unwrap_or(u64::MAX);
-    let config = Layer::new(CONFIG_MEDIA_TYPE, blobs.write(&config)?, config_size);
+    let config = config_layer(blobs, &ModelConfig::of_gguf(summary))?;
     Ok(Manifest::new(config, layers))
+}
+
+pub(crate) fn config_layer(blobs: &BlobDir, config: &ModelConfig) -> Result<Layer, StoreError> {
+    let config = config.to_json();
+    let size = u64::try_from(config.len()).unwrap_or(u64::MAX);
+    Ok(Layer::new(CONFIG_MEDIA_TYPE, blobs.write(&config)?, size))
 }
 
 #[cfg(target_os = "linux")]

@@ -210,12 +210,24 @@ impl TryFrom<LayerJson> for Layer {
     }
 }
 
-/// Compact JSON and a newline, as Go's encoder ends a value.
+/// Compact JSON as Go's encoder writes it: with a newline at its end, and without what HTML gives a meaning.
 pub(crate) fn json_line(value: &impl Serialize) -> Vec<u8> {
     // Structs of strings and numbers always serialise.
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
+    let mut text = serde_json::to_string(value).unwrap_or_default();
+    // In JSON these stand in strings only.
+    for (plain, escaped) in [
+        ('<', "\\u003c"),
+        ('>', "\\u003e"),
+        ('&', "\\u0026"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+    ] {
+        if text.contains(plain) {
+            text = text.replace(plain, escaped);
+        }
+    }
+    text.push('\n');
+    text.into_bytes()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::name::ModelName;
 
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Templates, licences and messages; the last may hold images.
-const MAX_TEXT_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -186,7 +186,7 @@ impl Store {
         Ok(ModelEntry { name: name.clone(), id, size, modified, config })
     }
 
-    fn config(&self, manifest: &Manifest) -> Result<ModelConfig, StoreError> {
+    pub(crate) fn config(&self, manifest: &Manifest) -> Result<ModelConfig, StoreError> {
         let digest = manifest.config().digest;
         let bytes = self.blobs.read(&digest, MAX_CONFIG_BYTES)?;
         ModelConfig::parse(&bytes)
@@ -242,7 +242,7 @@ impl Store {
         })
     }
 
-    fn params(&self, manifest: &Manifest) -> Result<Map<String, Value>, StoreError> {
+    pub(crate) fn params(&self, manifest: &Manifest) -> Result<Map<String, Value>, StoreError> {
         let Some(layer) = manifest.layers_of(LayerKind::Params).next_back() else {
             return Ok(Map::new());
         };

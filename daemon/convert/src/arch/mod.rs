@@ -100,6 +100,15 @@ pub(crate) fn find(class: &str) -> Result<&'static Architecture, ConvertError> {
         .ok_or_else(|| ConvertError::unsupported("the architecture", class))
 }
 
+/// By llama.cpp's name. Architectures that share one name their tensors alike.
+pub(crate) fn named(name: &str) -> Result<&'static Architecture, ConvertError> {
+    ARCHITECTURES
+        .iter()
+        .copied()
+        .find(|architecture| architecture.name == name)
+        .ok_or_else(|| ConvertError::unsupported("the architecture", name))
+}
+
 impl Architecture {
     pub(crate) fn describe(
         &self,

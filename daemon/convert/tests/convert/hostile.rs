@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use hearth_convert::{ConvertError, Options, OutputType, convert, convert_adapter};
+use hearth_convert::{ConvertError, Options, OutputType, convert, convert_adapter, half_type};
 use hearth_gguf::Gguf;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -41,6 +41,18 @@ fn write_header(folder: &Path, header: &Value, n_bytes: usize) {
     bytes.extend(header);
     bytes.resize(bytes.len() + n_bytes, 0);
     fs::write(folder.join("model.safetensors"), bytes).unwrap();
+}
+
+#[test]
+fn tensors_that_are_not_converted_do_not_say_what_the_others_become() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = json!({
+        "embeddings.position_ids": { "dtype": "I64", "shape": [1, 2], "data_offsets": [0, 16] },
+        "a": { "dtype": "BF16", "shape": [4], "data_offsets": [16, 24] },
+        "b": { "dtype": "F32", "shape": [1], "data_offsets": [24, 28] },
+    });
+    write_header(folder.path(), &header, 28);
+    assert_eq!(half_type(folder.path()).unwrap(), OutputType::Bf16);
 }
 
 #[test]

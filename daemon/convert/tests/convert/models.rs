@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::tokenizers;
+use super::tokenizers;
 
 pub(crate) const HIDDEN: u64 = 64;
 /// No multiple of 32, so that rows of this length cannot be quantized.

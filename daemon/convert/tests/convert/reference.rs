@@ -34,7 +34,9 @@ fn files_are_those_of_llama_cpp_to_the_byte() {
     let mut found = BTreeMap::new();
     let mut enter = |name: &str, convert: &dyn Fn(OutputType) -> Result<Vec<u8>, ConvertError>| {
         for (kind, output_type) in TYPES {
-            found.insert(format!("{name}.{kind}"), hash(convert(output_type)));
+            let hash = hash(convert(output_type));
+            let before = found.insert(format!("{name}.{kind}"), hash.clone());
+            assert!(before.is_none_or(|before| before == hash), "{name}.{kind}");
         }
     };
     let go_on = || |_| ControlFlow::Continue(());
@@ -49,6 +51,15 @@ fn files_are_those_of_llama_cpp_to_the_byte() {
     enter("adapter", &|output_type| {
         let options = options("Adapter", output_type);
         convert_adapter(&folder("adapter"), &folder("llama"), &options, Vec::new(), &mut go_on())
+    });
+
+    // Of a converted model the header says as much.
+    let base = folder("llama.gguf");
+    let llama = convert(&folder("llama"), &options("Tiny", TYPES[0].1), Vec::new(), &mut go_on());
+    std::fs::write(&base, llama.unwrap()).unwrap();
+    enter("adapter", &|output_type| {
+        let options = options("Adapter", output_type);
+        convert_adapter(&folder("adapter"), &base, &options, Vec::new(), &mut go_on())
     });
 
     let expected: BTreeMap<String, String> = include_str!("llama_cpp.sha256")

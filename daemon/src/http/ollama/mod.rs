@@ -37,6 +37,7 @@ pub(super) fn router() -> Router {
         .route("/api/copy", post(models::copy))
         .route("/api/delete", delete(models::delete))
         .route("/api/pull", post(transfer::pull))
+        .route("/api/blobs/{digest}", crate::http::blobs::route())
         .route("/api/status", get(cloud_status))
         .route("/api/me", any(no_account))
         .route("/api/signout", any(no_account))

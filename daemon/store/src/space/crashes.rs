@@ -13,7 +13,9 @@ use std::process::Command;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::*;
+use crate::create::Recipe;
 use crate::import::{ImportMode, import};
+use crate::new_blob::NewBlob;
 use crate::step::{Fault, run};
 use hearth_gguf::testing::Writer;
 
@@ -24,6 +26,8 @@ enum Change {
     ImportFirst,
     ImportCopy,
     ImportLink,
+    Create,
+    CreateUploaded,
     Replace,
     Alias,
     Delete,
@@ -31,9 +35,22 @@ enum Change {
     Prune,
 }
 
-use Change::{Alias, Delete, DeleteShared, ImportCopy, ImportFirst, ImportLink, Prune, Replace};
-const CHANGES: [Change; 8] =
-    [ImportFirst, ImportCopy, ImportLink, Replace, Alias, Delete, DeleteShared, Prune];
+use Change::{
+    Alias, Create, CreateUploaded, Delete, DeleteShared, ImportCopy, ImportFirst, ImportLink,
+    Prune, Replace,
+};
+const CHANGES: [Change; 10] = [
+    ImportFirst,
+    ImportCopy,
+    ImportLink,
+    Create,
+    CreateUploaded,
+    Replace,
+    Alias,
+    Delete,
+    DeleteShared,
+    Prune,
+];
 
 fn name(text: &str) -> ModelName {
     text.parse().unwrap()
@@ -43,6 +60,12 @@ fn bring(dir: &Path, file: &str, model: &str, mode: ImportMode) -> Result<(), St
     let store = Store::open(dir.join("models"));
     import(&store, &dir.join(file), &name(model), mode, &mut |_| ControlFlow::Continue(()))
         .map(drop)
+}
+
+fn create(store: &Store, recipe: Recipe) -> Result<(), StoreError> {
+    let params = [("seed".to_owned(), 7.into())].into_iter().collect();
+    let (system, licenses) = (Some("Be brief.".to_owned()), vec!["licence".to_owned()]);
+    store.create(&name("target"), &Recipe { params, system, licenses, ..recipe }).map(drop)
 }
 
 impl Change {
@@ -75,6 +98,15 @@ impl Change {
         match self {
             ImportFirst | ImportCopy => bring(dir, "c", "new", ImportMode::Copy),
             ImportLink => bring(dir, "c", "new", ImportMode::Link),
+            Create => create(&store, Recipe { base: Some(name("base")), ..Recipe::default() }),
+            CreateUploaded => {
+                let mut blob = NewBlob::create(&store)?;
+                for piece in fs::read(dir.join("c")).unwrap().chunks(100) {
+                    blob.append(piece)?;
+                }
+                let files = vec![blob.publish(None)?];
+                create(&store, Recipe { files, ..Recipe::default() })
+            }
             Replace => bring(dir, "c", "target", ImportMode::Copy),
             Alias => store.copy(&name("base"), &name("target")).map(drop),
             Delete | DeleteShared => store.delete(&name("target")).map(drop),

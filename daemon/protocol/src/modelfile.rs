@@ -1,4 +1,4 @@
-//! Modelfiles: reading and writing what a model is to be made of.
+//! Modelfiles: reading and writing what a model is to be made of. The wire carries what they say, in [`CreateParams`](crate::CreateParams).
 //!
 //! The grammar is Ollama's with its quirks: keywords in any case, comments only at the start of a line, values bare to the end
 //! of the line or in one or three double quotes over several, no escapes, and characters that do not print dropped.
@@ -9,6 +9,7 @@ use std::str::Chars;
 /// The commands of a Modelfile, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Modelfile {
+    /// At least one is [`Instruction::From`].
     pub commands: Vec<Instruction>,
 }
 
@@ -17,20 +18,33 @@ pub struct Modelfile {
 pub enum Instruction {
     /// A model's name, or a path of weights.
     From(String),
+    /// A path of a LoRA adapter.
     Adapter(String),
+    /// A path of a smaller model that guesses ahead.
     Draft(String),
+    /// An option of requests, or of how the model is loaded.
     Parameter {
+        /// By Ollama's name.
         name: String,
+        /// As it is written.
         value: String,
     },
+    /// A chat template in Go's language.
     Template(String),
+    /// The system prompt.
     System(String),
+    /// A licence's text; there may be several.
     License(String),
+    /// One that every chat begins with.
     Message {
+        /// `system`, `user` or `assistant`.
         role: String,
+        /// Its text.
         content: String,
     },
+    /// A renderer that is built into Ollama.
     Renderer(String),
+    /// A parser that is built into Ollama.
     Parser(String),
     /// The least version of Ollama.
     Requires(String),
@@ -42,6 +56,7 @@ pub enum Instruction {
 pub struct BadModelfile {
     /// From 1.
     pub line: usize,
+    /// What, without the line.
     pub message: String,
 }
 
@@ -49,7 +64,9 @@ pub struct BadModelfile {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the value of `{keyword}` cannot be written in a Modelfile: {reason}")]
 pub struct Unwritable {
+    /// Such as `SYSTEM`.
     pub keyword: &'static str,
+    /// Why.
     pub reason: &'static str,
 }
 

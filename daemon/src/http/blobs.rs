@@ -1,0 +1,110 @@
+//! `/blobs/sha256:…` and `/api/blobs/sha256:…`: files that the daemon cannot open by their paths, sent to it.
+//!
+//! A body goes to disk as it comes, a few pieces of it in memory at a time, and has a name only if its hash is the one that
+//! was announced.
+
+use super::{Core, refusal, status_of};
+use crate::rpc::store_error;
+use axum::body::{Body, Bytes};
+use axum::extract::Path;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use hearth_protocol::{ErrorKind, ModelCreate, RpcError};
+use hearth_store::{Blob, Digest, NewBlob, Store, StoreError};
+use http_body_util::BodyExt;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Pieces between the socket and the disk, of some kilobytes each.
+const PIECES: usize = 16;
+
+pub(super) fn route() -> MethodRouter {
+    post(upload).head(look)
+}
+
+async fn look(core: Core, Path(digest): Path<String>) -> Response {
+    let found = async {
+        core.permit::<ModelCreate>().await?;
+        Ok(present(&core.daemon.store, parse(&digest)?).await)
+    };
+    match found.await {
+        Ok(true) => StatusCode::OK.into_response(),
+        Ok(false) => StatusCode::NOT_FOUND.into_response(),
+        Err(error) => status_of(&error).into_response(),
+    }
+}
+
+/// Whatever the answer, the body is read to its end, or the client might not get to read it.
+async fn upload(core: Core, Path(digest): Path<String>, uri: Uri, body: Body) -> Response {
+    let (pieces, incoming) = mpsc::channel(PIECES);
+    let written = async {
+        core.permit::<ModelCreate>().await?;
+        let digest = parse(&digest)?;
+        if present(&core.daemon.store, digest).await {
+            return Ok(StatusCode::OK);
+        }
+        write(&core.daemon.store, digest, incoming).await
+    };
+    let (written, read) = tokio::join!(written, read(body, pieces));
+    let written = read.and(written);
+    written.map_or_else(
+        |error| refusal(uri.path(), status_of(&error), &error),
+        IntoResponse::into_response,
+    )
+}
+
+fn parse(digest: &str) -> Result<Digest, RpcError> {
+    digest.parse().map_err(|error| store_error(&error))
+}
+
+async fn present(store: &Arc<Store>, digest: Digest) -> bool {
+    let store = Arc::clone(store);
+    let present = tokio::task::spawn_blocking(move || {
+        let is_there = store.blobs().get(&digest).is_ok();
+        if is_there {
+            store.blobs().touch(&digest);
+        }
+        is_there
+    });
+    present.await.unwrap_or(false)
+}
+
+/// Reads on when nobody takes the pieces any more.
+async fn read(mut body: Body, pieces: mpsc::Sender<Bytes>) -> Result<(), RpcError> {
+    while let Some(part) = body.frame().await {
+        let part = part.map_err(|_| {
+            RpcError::new(ErrorKind::InvalidRequest, "the request ended before its body did")
+        })?;
+        if let Ok(piece) = part.into_data() {
+            let _ = pieces.send(piece).await;
+        }
+    }
+    Ok(())
+}
+
+async fn write(
+    store: &Arc<Store>,
+    digest: Digest,
+    mut incoming: mpsc::Receiver<Bytes>,
+) -> Result<StatusCode, RpcError> {
+    let store = Arc::clone(store);
+    let work = tokio::task::spawn_blocking(move || -> Result<Blob, StoreError> {
+        let mut blob = NewBlob::create(&store)?;
+        while let Some(piece) = incoming.blocking_recv() {
+            blob.append(&piece)?;
+        }
+        blob.publish(Some(digest))
+    });
+    match work.await {
+        Ok(Ok(_)) => Ok(StatusCode::CREATED),
+        Ok(Err(error @ StoreError::WrongContent { .. })) => {
+            Err(RpcError::new(ErrorKind::InvalidParams, error.to_string())
+                .with_hint("nothing is kept of it; send the file again"))
+        }
+        Ok(Err(error)) => Err(store_error(&error)),
+        Err(error) => {
+            Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `model.create`
+//!
+//! What can be refused is refused before anything is read or written. Then the base is pulled if need be, the files become
+//! blobs, and at last the store makes layers and a manifest of it all: until that moment nothing is to be seen.
+
+mod files;
+mod modelfile;
+mod parameters;
+
+use super::model_import::import_mode;
+use super::model_pull::pull_error;
+use super::reported::{Reporter, reported};
+use super::work::{Events, Request, Work};
+use super::{Daemon, blocking, store_error};
+use crate::chat_template::ChatTemplate;
+use crate::supervisor::parse_name;
+use files::Files;
+use hearth_protocol::{
+    CreateParams, Created, ErrorKind, ModelCreate, ProgressEvent, Role, RpcError,
+};
+use hearth_registry::{BlobProgress, Source};
+use hearth_store::{ModelName, PresetMessage, Recipe, StoreError};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+pub(super) use modelfile::modelfile;
+
+impl Work for ModelCreate {
+    type Event = ProgressEvent<Created>;
+
+    fn name(params: &mut CreateParams) -> Option<String> {
+        params.request.take()
+    }
+
+    async fn run(
+        request: Request,
+        params: CreateParams,
+        events: Events<Self::Event>,
+    ) -> Result<Created, RpcError> {
+        let (name, recipe) = (parse_name(&params.model)?, recipe(&params)?);
+        if let Some(from) = &params.from {
+            bring(&request.daemon, from, &events).await?;
+        }
+        let work = move |reporter: &mut Reporter| {
+            create(&request.daemon, &name, &params, recipe, reporter)
+        };
+        reported(&events, work).await
+    }
+}
+
+/// What the parameters say, without their files.
+fn recipe(params: &CreateParams) -> Result<Recipe, RpcError> {
+    if let Some(quantize) = &params.quantize {
+        return Err(RpcError::new(
+            ErrorKind::Unsupported,
+            format!("a model cannot be quantized to `{quantize}` while it is created"),
+        )
+        .with_hint("create it from a file that is quantized, or without `quantize`"));
+    }
+    if params.from.is_none() && params.files.is_empty() {
+        return Err(invalid(
+            "neither `from` nor `files` says what the model is made of",
+            "name a model that it builds on, or a file of weights",
+        ));
+    }
+    if let Some(template) = params.template.as_deref().filter(|template| !template.is_empty()) {
+        ChatTemplate::parse(template).map_err(|error| {
+            let message = format!("the template cannot be used: {error}");
+            invalid(message, "templates are in Go's language, as `ctl show --template` prints them")
+        })?;
+    }
+    if let Some(requires) = params.requires.as_deref().filter(|requires| !is_version(requires)) {
+        let message = format!("`requires` is `{requires}`, which is no version");
+        return Err(invalid(message, "a version is as in `0.14.0`"));
+    }
+    let message = |message: &hearth_protocol::Message| {
+        let role = match message.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => {
+                return Err(invalid(
+                    "a message's role must be `system`, `user` or `assistant`",
+                    "answers of tools belong to a chat",
+                ));
+            }
+        };
+        Ok(PresetMessage { role: role.into(), content: message.content.clone() })
+    };
+    Ok(Recipe {
+        base: params.from.as_deref().map(parse_name).transpose()?,
+        files: Vec::new(),
+        draft: None,
+        template: params.template.clone(),
+        system: params.system.clone(),
+        params: parameters::read(&params.parameters)?,
+        messages: params.messages.iter().map(message).collect::<Result<_, _>>()?,
+        licenses: params.licenses.clone(),
+        renderer: params.renderer.clone(),
+        parser: params.parser.clone(),
+        requires: params
+            .requires
+            .as_deref()
+            .map(|requires| requires.strip_prefix('v').unwrap_or(requires).to_owned()),
+    })
+}
+
+/// Pulls a model that is not in the store.
+async fn bring(
+    daemon: &Daemon,
+    from: &str,
+    events: &Events<ProgressEvent<Created>>,
+) -> Result<(), RpcError> {
+    let (store, name) = (Arc::clone(&daemon.store), parse_name(from)?);
+    let wanted = name.clone();
+    let absent = match blocking(move || match store.manifest(&wanted) {
+        Err(error @ StoreError::ModelNotFound { .. }) => Ok(Some(error)),
+        found => found.map(|_| None),
+    })
+    .await?
+    {
+        None => return Ok(()),
+        Some(absent) => absent,
+    };
+    let unpulled = |error: RpcError| {
+        let kind = error.kind().unwrap_or(ErrorKind::Network);
+        let message = format!("{absent}, and it cannot be pulled: {error}");
+        let hint = absent.hint().unwrap_or_default();
+        RpcError::new(kind, message).with_hint(hint)
+    };
+    let Source::Registry(repository) =
+        Source::parse(from).map_err(|error| unpulled(pull_error(&error)))?
+    else {
+        return Err(store_error(&absent));
+    };
+    let (progress, mut news) = watch::channel(Vec::new());
+    let pull = async {
+        let pulled = daemon.puller.registry(&repository, &name, &progress).await;
+        // Ends the telling.
+        drop(progress);
+        pulled
+    };
+    let tell = async {
+        let mut most = 0.0_f32;
+        while news.changed().await.is_ok() {
+            most = most.max(fraction(&news.borrow_and_update()));
+            events.tell(ProgressEvent::Progress { stage: "pulling".into(), fraction: most }).await;
+        }
+    };
+    let (pulled, ()) = tokio::join!(pull, tell);
+    let pulled = pulled.map_err(|error| unpulled(pull_error(&error)))?;
+    tracing::info!(model = %pulled.name, bytes = pulled.size, "Model pulled");
+    Ok(())
+}
+
+fn fraction(blobs: &[BlobProgress]) -> f32 {
+    let sum = |of: fn(&BlobProgress) -> u64| blobs.iter().map(of).fold(0, u64::saturating_add);
+    match sum(|blob| blob.size) {
+        0 => 0.0,
+        size => sum(|blob| blob.n_bytes) as f32 / size as f32,
+    }
+}
+
+fn create(
+    daemon: &Daemon,
+    name: &ModelName,
+    params: &CreateParams,
+    mut recipe: Recipe,
+    reporter: &mut Reporter,
+) -> Result<Created, RpcError> {
+    let store = &*daemon.store;
+    let mut files = Files { store, name, mode: import_mode(params.mode), reporter };
+    recipe.files = files.weights(&params.files)?;
+    let adapters = files.adapters(&params.adapters, || store.weights(&recipe))?;
+    recipe.files.extend(adapters);
+    recipe.draft = params.draft.as_ref().map(|draft| files.draft(draft)).transpose()?;
+    let (name, manifest) = store.create(name, &recipe).map_err(|error| store_error(&error))?;
+    tracing::info!(model = %name, bytes = manifest.size(), "Model created");
+    Ok(Created { name: name.to_string(), id: manifest.id().hex(), size_bytes: manifest.size() })
+}
+
+fn invalid(message: impl Into<String>, hint: impl Into<String>) -> RpcError {
+    RpcError::new(ErrorKind::InvalidParams, message).with_hint(hint)
+}
+
+/// One to three numbers, perhaps behind a `v`, perhaps with what semantic versions put behind them; or nothing.
+fn is_version(text: &str) -> bool {
+    let text = text.strip_prefix('v').unwrap_or(text);
+    let (numbers, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
+    let numbers: Vec<&str> = numbers.split('.').collect();
+    let is_number = |part: &&str| {
+        let has_digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        has_digits && (*part == "0" || !part.starts_with('0'))
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-+".contains(c);
+    let whole = numbers.len() <= 3 && numbers.iter().all(is_number);
+    text.is_empty()
+        || whole
+            && (rest.is_empty()
+                || numbers.len() == 3 && rest.len() > 1 && rest.chars().all(is_plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for version in ["", "0.14.0", "v1.2.3", "1", "1.2", "1.2.3-rc.1+build"] {
+            assert!(is_version(version), "{version}");
+        }
+        for text in ["latest", "1.2.3.4", "1..2", "01.2.3", "1.2-rc", "1.2.3-", "1.2.3 "] {
+            assert!(!is_version(text), "{text}");
+        }
+    }
+}
