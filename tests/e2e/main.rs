@@ -12,6 +12,7 @@ mod ctl;
 mod drafts;
 mod dying;
 mod files;
+mod formats;
 mod hostile;
 mod mistakes;
 mod overload;

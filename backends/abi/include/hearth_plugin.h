@@ -61,7 +61,7 @@ extern "C" {
 #endif
 
 #define HEARTH_ABI_VERSION_MAJOR 1u
-#define HEARTH_ABI_VERSION_MINOR 0u
+#define HEARTH_ABI_VERSION_MINOR 1u
 #define HEARTH_ABI_VERSION ((HEARTH_ABI_VERSION_MAJOR << 16) | HEARTH_ABI_VERSION_MINOR)
 
 #if defined(__GNUC__)
@@ -188,6 +188,10 @@ enum {
 typedef int32_t hearth_kv_type_t;
 enum { HEARTH_KV_F16 = 0, HEARTH_KV_Q8_0 = 1, HEARTH_KV_Q4_0 = 2, HEARTH_KV_F32 = 3 };
 
+/* Flash attention computes softmax in pieces, without a matrix of all scores. */
+typedef int32_t hearth_flash_attention_t;
+enum { HEARTH_FLASH_ATTENTION_AUTO = 0, HEARTH_FLASH_ATTENTION_OFF = 1, HEARTH_FLASH_ATTENTION_ON = 2 };
+
 typedef struct hearth_context_params {
   uint32_t struct_size;
   uint32_t n_ctx;       /* KV cells, shared by all sequences */
@@ -198,7 +202,10 @@ typedef struct hearth_context_params {
   uint32_t n_threads_batch; /* while decoding prompts; 0: the plugin chooses */
   bool embeddings;          /* this context yields embeddings instead of logits */
   hearth_pooling_t pooling; /* only read when `embeddings` is set */
-  hearth_kv_type_t kv_type;
+  hearth_kv_type_t kv_type; /* UNSUPPORTED where the model or its attention cannot have it; never another one in its place */
+
+  /* Since 1.1. AUTO: the plugin chooses, as all older ones do. */
+  hearth_flash_attention_t flash_attention;
 } hearth_context_params_t;
 
 /* Bits of hearth_context_info_t.memory: what this model's memory can do, told honestly. */

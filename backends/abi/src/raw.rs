@@ -6,7 +6,7 @@
 use std::ffi::{c_char, c_void};
 
 /// Major version in the upper half, minor in the lower.
-pub const ABI_VERSION: u32 = 1 << 16;
+pub const ABI_VERSION: u32 = (1 << 16) | 1;
 /// Name of the exported symbol.
 pub const ENTRY_SYMBOL: &str = "hearth_plugin_entry";
 /// Size of [`Error::message`].
@@ -161,6 +161,7 @@ pub struct ContextParams {
     pub embeddings: bool,
     pub pooling: i32,
     pub kv_type: i32,
+    pub flash_attention: i32,
 }
 
 /// `hearth_context_info_t`

@@ -6,7 +6,7 @@
 mod compiler;
 
 use compiler::{CC, CXX, compile};
-use hearth_abi::{DeviceKind, KvType, LogLevel, Pooling, Status, raw};
+use hearth_abi::{DeviceKind, FlashAttention, KvType, LogLevel, Pooling, Status, raw};
 use std::fmt::Write;
 use std::mem::{offset_of, size_of};
 
@@ -92,7 +92,8 @@ fn the_mirror_has_the_headers_layout() {
         struct_size capabilities n_vocab n_ctx_train n_embd n_layer n_params size_bytes bos_token eos_token add_bos
         architecture description);
     compare_struct!(all, ContextParams = "hearth_context_params_t":
-        struct_size n_ctx n_batch n_ubatch n_seq_max n_threads n_threads_batch embeddings pooling kv_type);
+        struct_size n_ctx n_batch n_ubatch n_seq_max n_threads n_threads_batch embeddings pooling kv_type
+        flash_attention);
     compare_struct!(all, ContextInfo = "hearth_context_info_t":
         struct_size memory n_ctx n_ctx_seq n_batch n_ubatch n_seq_max n_threads memory_bytes);
     compare_struct!(all, Batch = "hearth_batch_t": struct_size n_tokens tokens positions sequences outputs);
@@ -184,6 +185,9 @@ fn constants() -> Vec<(&'static str, i128)> {
         ("HEARTH_KV_Q8_0", KvType::Q8_0 as i128),
         ("HEARTH_KV_Q4_0", KvType::Q4_0 as i128),
         ("HEARTH_KV_F32", KvType::F32 as i128),
+        ("HEARTH_FLASH_ATTENTION_AUTO", FlashAttention::Auto as i128),
+        ("HEARTH_FLASH_ATTENTION_OFF", FlashAttention::Off as i128),
+        ("HEARTH_FLASH_ATTENTION_ON", FlashAttention::On as i128),
         ("HEARTH_MEMORY_CAN_ROLL_BACK", raw::MEMORY_CAN_ROLL_BACK.into()),
         ("HEARTH_MEMORY_CAN_SHIFT", raw::MEMORY_CAN_SHIFT.into()),
         ("HEARTH_MEMORY_CAN_COPY_PART", raw::MEMORY_CAN_COPY_PART.into()),

@@ -12,7 +12,7 @@ use crate::shim::{
 };
 use hearth_abi::author::{BatchRef, Context};
 use hearth_abi::raw::{Pos, Seq};
-use hearth_abi::{ContextConfig, ContextInfo, KvType, Result, Status};
+use hearth_abi::{ContextConfig, ContextInfo, FlashAttention, KvType, Result, Status};
 use llama_cpp_sys_2 as sys;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl LlamaContext {
             let why = created.why();
             let status = match config.kv_type {
                 _ if is_about_memory(&why) => Status::OutOfMemory,
-                // A model whose heads do not fit the format's blocks is the one way these fail.
+                // A model whose heads do not fit the format's blocks, or no flash attention, which llama.cpp needs for them.
                 KvType::Q8_0 | KvType::Q4_0 => Status::Unsupported,
                 _ => Status::Failed,
             };
@@ -167,6 +167,7 @@ impl LlamaContext {
             n_embd: hearth_abi::author::Model::info(&**model).n_embd as usize,
             mark: traits.mark.rotate_left(8)
                 ^ (config.kv_type as u64)
+                ^ (u64::from(config.flash_attention == FlashAttention::Off) << 2)
                 ^ (u64::from(traits.without_memory) << 8),
             sharing: Sharing::new(n_seq_max),
             batch: BatchBuffers {

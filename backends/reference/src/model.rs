@@ -10,8 +10,8 @@ use hearth_abi::author::{
 };
 use hearth_abi::raw::{self, Token};
 use hearth_abi::{
-    ContextConfig, DeviceInfo, DeviceKind, LogLevel, ModelInfo, OpenParams, Piece, PluginError,
-    Result, Status,
+    ContextConfig, DeviceInfo, DeviceKind, FlashAttention, KvType, LogLevel, ModelInfo, OpenParams,
+    Piece, PluginError, Result, Status,
 };
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -214,6 +214,10 @@ impl Model for ReferenceModel {
                 return unsupported("the model makes no embeddings");
             }
             _ => {}
+        }
+        let is_rounded = matches!(config.kv_type, KvType::Q8_0 | KvType::Q4_0);
+        if is_rounded && config.flash_attention == FlashAttention::Off {
+            return unsupported("this `kv_type` needs flash attention");
         }
         if config.n_ctx > 1 << 24 || config.n_seq_max > 1 << 16 {
             return Err(error(Status::OutOfMemory, format!("no room for {} cells", config.n_ctx)));

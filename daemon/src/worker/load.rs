@@ -4,7 +4,7 @@ use super::engine_loop::send;
 use super::frames::{DraftSpec, FromWorker, LoadSpec, LogLevel};
 use super::present::Present;
 use hearth_abi::host::{Adapter, Model, Plugin};
-use hearth_abi::{OpenParams, PluginError, Status};
+use hearth_abi::{FlashAttention, KvType, OpenParams, PluginError, Status};
 use hearth_engine::{DraftError, Embedder, Engine, EngineConfig};
 use hearth_protocol::{ErrorKind, RpcError};
 use std::sync::Arc;
@@ -125,6 +125,17 @@ fn config(spec: &LoadSpec) -> EngineConfig {
         n_threads: spec.n_threads,
         n_threads_batch: spec.n_threads,
         adapts: true,
+        kv_type: match spec.kv_type {
+            hearth_protocol::KvType::F16 => KvType::F16,
+            hearth_protocol::KvType::Q8_0 => KvType::Q8_0,
+            hearth_protocol::KvType::Q4_0 => KvType::Q4_0,
+            hearth_protocol::KvType::F32 => KvType::F32,
+        },
+        flash_attention: match spec.flash_attention {
+            None => FlashAttention::Auto,
+            Some(hearth_protocol::FlashAttention::Off) => FlashAttention::Off,
+            Some(hearth_protocol::FlashAttention::On) => FlashAttention::On,
+        },
     }
 }
 
@@ -157,6 +168,9 @@ fn failed(error: PluginError) -> RpcError {
             .with_hint("import the file again; `ctl show MODEL` names it"),
         Status::OutOfMemory => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
             "unload another model with `ctl stop`, or lower `engine.context` in the configuration",
+        ),
+        Status::Unsupported => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
+            "choose another `kv_type` or `flash_attention` in the configuration, if it names one",
         ),
         _ => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
             "the log has what the backend said before: `journalctl -u hearth`, or hearthd's standard error",

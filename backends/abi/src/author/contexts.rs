@@ -5,8 +5,9 @@
 use super::shims::{check_size, guard, invalid, model, slice, struct_size};
 use super::{Backend, BatchRef, Context, Model};
 use crate::raw::{self, Pos, Seq};
-use crate::types::{ContextConfig, KvType, PluginError, Pooling, Result, Status};
+use crate::types::{ContextConfig, FlashAttention, KvType, PluginError, Pooling, Result, Status};
 use std::cell::UnsafeCell;
+use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,14 +40,33 @@ pub(super) unsafe extern "C" fn context_create<B: Backend>(
                 return Err(invalid("the context's out-parameter is null"));
             }
             *out = std::ptr::null_mut();
-            let params = params.as_ref().ok_or_else(|| invalid("the params are null"))?;
-            check_size(params.struct_size, struct_size::<raw::ContextParams>())?;
-            let config = context_config(params)?;
+            if params.is_null() {
+                return Err(invalid("the params are null"));
+            }
+            let config = context_config(&as_of_today(params)?)?;
             let created = model::<B::Model>(handle)?.context(&config)?;
             let boxed = ContextBox { abort: created.abort_flag(), inner: UnsafeCell::new(created) };
             *out = Box::into_raw(Box::new(boxed)).cast::<raw::Context>();
             Ok(())
         })
+    }
+}
+
+/// What an older host does not set is zero.
+///
+/// # Safety
+/// `params` points to as many bytes as its `struct_size` says.
+unsafe fn as_of_today(params: *const raw::ContextParams) -> Result<raw::ContextParams> {
+    // SAFETY: every version begins with its size.
+    let size = unsafe { (&raw const (*params).struct_size).read() };
+    let since_1_1 = offset_of!(raw::ContextParams, flash_attention);
+    check_size(size, u32::try_from(since_1_1).unwrap_or(u32::MAX))?;
+    let len = (size as usize).min(size_of::<raw::ContextParams>());
+    // SAFETY: zeros are a value of every member, and the host's bytes are the members of its version.
+    unsafe {
+        let mut known: raw::ContextParams = std::mem::zeroed();
+        std::ptr::copy_nonoverlapping(params.cast::<u8>(), (&raw mut known).cast::<u8>(), len);
+        Ok(known)
     }
 }
 
@@ -69,6 +89,12 @@ fn context_config(params: &raw::ContextParams) -> Result<ContextConfig> {
         3 => KvType::F32,
         _ => return Err(invalid("unknown kv_type")),
     };
+    let flash_attention = match params.flash_attention {
+        0 => FlashAttention::Auto,
+        1 => FlashAttention::Off,
+        2 => FlashAttention::On,
+        _ => return Err(invalid("unknown flash_attention")),
+    };
     Ok(ContextConfig {
         n_ctx: params.n_ctx,
         n_batch: params.n_batch,
@@ -78,6 +104,7 @@ fn context_config(params: &raw::ContextParams) -> Result<ContextConfig> {
         n_threads_batch: params.n_threads_batch,
         embeddings: params.embeddings.then_some(pooling),
         kv_type,
+        flash_attention,
     })
 }
 
@@ -276,4 +303,39 @@ pub(super) unsafe extern "C" fn seq_load<B: Backend>(
 ) -> raw::RawStatus {
     // SAFETY: a context of ours on the engine thread; data has len bytes.
     unsafe { guard(error, || context::<ContextOf<B>>(handle)?.seq_load(seq, slice(data, len)?)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(struct_size: u32) -> raw::ContextParams {
+        raw::ContextParams {
+            struct_size,
+            n_ctx: 64,
+            n_batch: 32,
+            n_ubatch: 32,
+            n_seq_max: 1,
+            n_threads: 1,
+            n_threads_batch: 1,
+            embeddings: false,
+            pooling: 0,
+            kv_type: KvType::Q8_0 as i32,
+            flash_attention: FlashAttention::Off as i32,
+        }
+    }
+
+    #[test]
+    fn a_host_of_1_0_leaves_flash_attention_to_the_plugin() {
+        let sizes =
+            [(40, FlashAttention::Auto), (44, FlashAttention::Off), (52, FlashAttention::Off)];
+        for (size, wanted) in sizes {
+            // SAFETY: the member that is beyond 40 bytes is there, and none beyond 44 is read.
+            let known = unsafe { as_of_today(&params(size)) }.unwrap();
+            let config = context_config(&known).unwrap();
+            assert_eq!((config.kv_type, config.flash_attention), (KvType::Q8_0, wanted));
+        }
+        // SAFETY: as above.
+        assert!(unsafe { as_of_today(&params(36)) }.is_err());
+    }
 }

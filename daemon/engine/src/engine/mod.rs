@@ -18,7 +18,7 @@ use crate::scheduler::{Pending, Share, plan};
 use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
 use crate::threads::Threads;
 use hearth_abi::host::{Adapter, Context, Model};
-use hearth_abi::{ContextConfig, KvType, PluginError, Status};
+use hearth_abi::{ContextConfig, PluginError, Status};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -77,7 +77,8 @@ impl Engine {
             n_threads: config.n_threads,
             n_threads_batch: config.n_threads_batch,
             embeddings: None,
-            kv_type: KvType::F16,
+            kv_type: config.kv_type,
+            flash_attention: config.flash_attention,
         })?;
         let info = context.info();
         config.n_batch = info.n_batch;
