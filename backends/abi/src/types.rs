@@ -122,6 +122,8 @@ pub struct OpenParams {
     pub use_mlock: bool,
     /// No weights: only tokenizing works.
     pub vocab_only: bool,
+    /// With the layers that only guess ahead, where the model has some.
+    pub with_mtp: bool,
 }
 
 impl OpenParams {
@@ -133,6 +135,7 @@ impl OpenParams {
             use_mmap: true,
             use_mlock: false,
             vocab_only: false,
+            with_mtp: false,
         }
     }
 }

@@ -87,7 +87,7 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, Host = "hearth_host_t": struct_size host_data log);
     compare_struct!(all, Device = "hearth_device_t": struct_size kind memory_total memory_free id name detail);
     compare_struct!(all, ModelParams = "hearth_model_params_t":
-        struct_size n_gpu_layers path use_mmap use_mlock vocab_only progress progress_data);
+        struct_size n_gpu_layers path use_mmap use_mlock vocab_only progress progress_data with_mtp);
     compare_struct!(all, ModelInfo = "hearth_model_info_t":
         struct_size capabilities n_vocab n_ctx_train n_embd n_layer n_params size_bytes bos_token eos_token add_bos
         architecture description);
@@ -105,6 +105,7 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, Chat = "hearth_chat_t": struct_size render parse);
     compare_struct!(all, GrammarExt = "hearth_grammar_ext_t": struct_size create destroy mask accept accept_text);
     compare_struct!(all, Lora = "hearth_lora_t": struct_size open close attach);
+    compare_struct!(all, Mtp = "hearth_mtp_t": struct_size begin draft);
 
     all.size("hearth_token_t", "sizeof(hearth_token_t)", size_of::<raw::Token>());
     all.size("hearth_seq_t", "sizeof(hearth_seq_t)", size_of::<raw::Seq>());
@@ -116,10 +117,11 @@ fn the_mirror_has_the_headers_layout() {
 
     let source = format!(
         "#include \"hearth_plugin.h\"\n#include <stdio.h>\nint main(void) {{\n{}  puts(HEARTH_EXT_CHAT \" \" \
-         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA);\n}}\n",
+         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_MTP);\n}}\n",
         all.c_source
     );
-    let names = [raw::EXT_CHAT, raw::EXT_GRAMMAR, raw::EXT_LORA].map(|id| id.to_str().unwrap());
+    let names = [raw::EXT_CHAT, raw::EXT_GRAMMAR, raw::EXT_LORA, raw::EXT_MTP]
+        .map(|id| id.to_str().unwrap());
     writeln!(all.expected, "{}", names.join(" ")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("layout");
@@ -138,6 +140,7 @@ fn every_constant_of_the_header_is_compared() {
         "HEARTH_EXT_CHAT",
         "HEARTH_EXT_GRAMMAR",
         "HEARTH_EXT_LORA",
+        "HEARTH_EXT_MTP",
     ];
     let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     for word in words.filter(|word| word.starts_with("HEARTH_")) {

@@ -18,10 +18,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod mtp;
 mod params;
 mod sequences;
 mod sharing;
 
+use mtp::Mtp;
 use params::{check_room, pooling_type, raw_params};
 use sharing::Sharing;
 
@@ -40,6 +42,10 @@ pub struct LlamaContext {
     mark: u64,
     sharing: Sharing,
     batch: BatchBuffers,
+    kv_type: KvType,
+    flash_attention: FlashAttention,
+    /// Given up where it fails: guesses are no reason for a decode to fail.
+    mtp: Option<Mtp>,
     abort: Arc<AtomicBool>,
     model: Arc<LlamaModel>,
 }
@@ -60,6 +66,8 @@ unsafe impl Send for LlamaContext {}
 
 impl Drop for LlamaContext {
     fn drop(&mut self) {
+        // The heads point to the trunk.
+        self.mtp = None;
         // SAFETY: created once, and the model is still held.
         unsafe { sys::llama_free(self.raw.as_ptr()) }
     }
@@ -170,6 +178,9 @@ impl LlamaContext {
                 ^ (u64::from(config.flash_attention == FlashAttention::Off) << 2)
                 ^ (u64::from(traits.without_memory) << 8),
             sharing: Sharing::new(n_seq_max),
+            kv_type: config.kv_type,
+            flash_attention: config.flash_attention,
+            mtp: None,
             batch: BatchBuffers {
                 n_seq_ids: vec![1; n_batch],
                 seq_ids: Vec::with_capacity(n_batch),
@@ -287,6 +298,9 @@ impl Context for LlamaContext {
         };
         // SAFETY: a live context.
         unsafe { sys::llama_set_n_threads(self.raw(), few, many) };
+        if let Some(mtp) = &mut self.mtp {
+            mtp.set_threads(few, many);
+        }
         self.info.n_threads = n_threads;
         Ok(())
     }
@@ -304,7 +318,13 @@ impl Context for LlamaContext {
         self.batch.seq_ids.clear();
         let n_tokens = batch.tokens.len();
         let failed = match answer {
-            0 if called.is_ok() => return Ok(()),
+            0 if called.is_ok() => {
+                let raw = self.raw();
+                if self.mtp.as_mut().is_some_and(|mtp| mtp.follow(raw, &batch).is_err()) {
+                    self.mtp = None;
+                }
+                return Ok(());
+            }
             1 => error(
                 Status::NoKvSpace,
                 format!("no room in the context for {n_tokens} more tokens"),

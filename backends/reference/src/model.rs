@@ -7,6 +7,7 @@ use crate::settings::Settings;
 use crate::{text, vocab};
 use hearth_abi::author::{
     Backend, GrammarModel, HostLog, LoraModel, Model, chat_table, grammar_table, lora_table,
+    mtp_table,
 };
 use hearth_abi::raw::{self, Token};
 use hearth_abi::{
@@ -43,6 +44,7 @@ impl Backend for Reference {
 
     const CHAT: Option<raw::Chat> = Some(chat_table::<ReferenceModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<ReferenceModel>());
+    const MTP: Option<raw::Mtp> = Some(mtp_table::<ReferenceContext>());
     const LORA: Option<raw::Lora> = Some(lora_table::<ReferenceModel>());
 
     fn init(log: HostLog) -> Result<()> {
@@ -87,7 +89,14 @@ impl Backend for Reference {
         let meta =
             pairs.iter().map(|(key, value)| (c_text(key), c_text(&value.to_string()))).collect();
         let has_chat_template = pairs.iter().any(|(key, _)| key == "tokenizer.chat_template");
-        Ok(ReferenceModel { settings, meta, has_chat_template, vocab_only: params.vocab_only, log })
+        Ok(ReferenceModel {
+            settings,
+            meta,
+            has_chat_template,
+            vocab_only: params.vocab_only,
+            with_mtp: params.with_mtp,
+            log,
+        })
     }
 }
 
@@ -124,6 +133,7 @@ pub(crate) struct ReferenceModel {
     meta: Vec<(CString, CString)>,
     has_chat_template: bool,
     vocab_only: bool,
+    pub(crate) with_mtp: bool,
     log: Option<HostLog>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A handle is a `Box<ContextBox<C>>`, whose abort flag stands outside the part that a decode borrows.
 
-use super::shims::{check_size, guard, invalid, model, slice, struct_size};
+use super::shims::{as_of_today, check_size, guard, invalid, model, slice, struct_size};
 use super::{Backend, BatchRef, Context, Model};
 use crate::raw::{self, Pos, Seq};
 use crate::types::{ContextConfig, FlashAttention, KvType, PluginError, Pooling, Result, Status};
@@ -11,6 +11,9 @@ use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What hosts of 1.0 do not set.
+const SINCE_1_1: usize = offset_of!(raw::ContextParams, flash_attention);
 
 type ContextOf<B> = <<B as Backend>::Model as Model>::Context;
 
@@ -40,33 +43,13 @@ pub(super) unsafe extern "C" fn context_create<B: Backend>(
                 return Err(invalid("the context's out-parameter is null"));
             }
             *out = std::ptr::null_mut();
-            if params.is_null() {
-                return Err(invalid("the params are null"));
-            }
-            let config = context_config(&as_of_today(params)?)?;
+            let params = as_of_today(params, SINCE_1_1)?;
+            let config = context_config(&params)?;
             let created = model::<B::Model>(handle)?.context(&config)?;
             let boxed = ContextBox { abort: created.abort_flag(), inner: UnsafeCell::new(created) };
             *out = Box::into_raw(Box::new(boxed)).cast::<raw::Context>();
             Ok(())
         })
-    }
-}
-
-/// What an older host does not set is zero.
-///
-/// # Safety
-/// `params` points to as many bytes as its `struct_size` says.
-unsafe fn as_of_today(params: *const raw::ContextParams) -> Result<raw::ContextParams> {
-    // SAFETY: every version begins with its size.
-    let size = unsafe { (&raw const (*params).struct_size).read() };
-    let since_1_1 = offset_of!(raw::ContextParams, flash_attention);
-    check_size(size, u32::try_from(since_1_1).unwrap_or(u32::MAX))?;
-    let len = (size as usize).min(size_of::<raw::ContextParams>());
-    // SAFETY: zeros are a value of every member, and the host's bytes are the members of its version.
-    unsafe {
-        let mut known: raw::ContextParams = std::mem::zeroed();
-        std::ptr::copy_nonoverlapping(params.cast::<u8>(), (&raw mut known).cast::<u8>(), len);
-        Ok(known)
     }
 }
 
@@ -331,11 +314,11 @@ mod tests {
             [(40, FlashAttention::Auto), (44, FlashAttention::Off), (52, FlashAttention::Off)];
         for (size, wanted) in sizes {
             // SAFETY: the member that is beyond 40 bytes is there, and none beyond 44 is read.
-            let known = unsafe { as_of_today(&params(size)) }.unwrap();
+            let known = unsafe { as_of_today(&params(size), SINCE_1_1) }.unwrap();
             let config = context_config(&known).unwrap();
             assert_eq!((config.kv_type, config.flash_attention), (KvType::Q8_0, wanted));
         }
         // SAFETY: as above.
-        assert!(unsafe { as_of_today(&params(36)) }.is_err());
+        assert!(unsafe { as_of_today(&params(36), SINCE_1_1) }.is_err());
     }
 }

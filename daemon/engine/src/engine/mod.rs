@@ -10,7 +10,7 @@ mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
-use crate::guess::{DraftError, Drafter, Guesser, Lookups, Step};
+use crate::guess::{DraftError, Drafter, Guesser, Heads, Lookups, Step};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::runner::Runner;
@@ -122,6 +122,17 @@ impl Engine {
             return Err(DraftError::Memory("the model's"));
         }
         self.guessers.push(Box::new(Drafter::new(model, draft, &self.config, n_threads)?));
+        Ok(())
+    }
+
+    /// Lets layers of the model's own guess, wherever that pays. Called before the first request, for a model that was opened
+    /// with them.
+    pub fn draft_with_own_layers(&mut self) -> Result<(), DraftError> {
+        if !self.cache.can_roll_back() {
+            return Err(DraftError::Memory("the model's"));
+        }
+        let n_most = self.runner.context.begin_mtp()?;
+        self.guessers.push(Box::new(Heads::new(n_most)));
         Ok(())
     }
 
@@ -297,7 +308,7 @@ impl Engine {
 
     /// Adds guessed tokens to the shares of answers.
     fn guess(&mut self) -> Result<(), PluginError> {
-        let Self { running, shares, guessers, pace, .. } = self;
+        let Self { running, shares, guessers, pace, runner, .. } = self;
         running.iter_mut().for_each(|sequence| sequence.guess.clear());
         // Beside a prompt every token more would delay both.
         let is_beside = shares.iter().any(|share| share.n_tokens > 1 || !share.completes);
@@ -306,6 +317,7 @@ impl Engine {
         }
         // So each share is one token, and yields one.
         let mut step = Step {
+            context: &mut runner.context,
             pace,
             n_threads: self.threads.in_use(),
             n_batch: self.config.n_batch as usize,
