@@ -5,6 +5,7 @@ mod context;
 mod embedding;
 mod kernels;
 mod lora;
+mod mtp;
 mod tools;
 
 use hearth_protocol::{
