@@ -43,6 +43,7 @@ pub(crate) struct FileConfig {
 #[serde(deny_unknown_fields, default)]
 struct FileModel {
     draft: Option<String>,
+    mtp: Option<bool>,
     kv_type: Option<String>,
     flash_attention: Option<String>,
 }
@@ -104,6 +105,8 @@ pub struct Config {
 pub(crate) struct ModelConfig {
     /// The model that guesses ahead for it.
     pub(crate) draft: Option<ModelName>,
+    /// Layers of its own guess ahead.
+    pub(crate) mtp: bool,
     /// `None`: as for all.
     pub(crate) attention: Attention,
 }
@@ -255,13 +258,13 @@ fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) ->
 fn models(models: BTreeMap<String, FileModel>) -> anyhow::Result<BTreeMap<ModelName, ModelConfig>> {
     models
         .into_iter()
-        .map(|(name, FileModel { draft, kv_type, flash_attention })| {
+        .map(|(name, FileModel { draft, mtp, kv_type, flash_attention })| {
             let key = format!("model.\"{name}\"");
             let name = name.parse().with_context(|| format!("`{key}` names no model"))?;
             let draft = draft.map(|draft| draft.parse()).transpose();
             let draft = draft.with_context(|| format!("`{key}.draft` names no model"))?;
             let attention = attention(&key, kv_type.as_deref(), flash_attention.as_deref())?;
-            Ok((name, ModelConfig { draft, attention }))
+            Ok((name, ModelConfig { draft, mtp: mtp.unwrap_or(false), attention }))
         })
         .collect()
 }

@@ -156,6 +156,7 @@ impl Supervisor {
             speculate: engine.speculate,
             kv_type: attention.kv_type.or(tuning.kv_type).unwrap_or_default(),
             flash_attention: attention.flash.or(tuning.flash_attention),
+            mtp: engine.speculate && self.config.of_model.get(&model.name).is_some_and(|of| of.mtp),
             draft: draft
                 .map(|draft| DraftSpec { name: draft.name.to_string(), path: draft.model_path }),
         }

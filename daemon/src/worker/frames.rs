@@ -36,6 +36,8 @@ pub(crate) struct LoadSpec {
     pub(crate) speculate: bool,
     pub(crate) kv_type: KvType,
     pub(crate) flash_attention: Option<FlashAttention>,
+    /// Layers of the model's own guess ahead.
+    pub(crate) mtp: bool,
     pub(crate) draft: Option<DraftSpec>,
     /// What of the above was measured; the spin is the process's own.
     pub(crate) tuning: Tuning,

@@ -47,7 +47,7 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
         }
         true
     };
-    let params = OpenParams::new(&spec.model);
+    let params = OpenParams { with_mtp: spec.mtp, ..OpenParams::new(&spec.model) };
     let model = Model::open(&plugin, &params, &mut progress).map_err(failed)?;
     let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
     let adapters = adapters.collect::<Result<_, PluginError>>().map_err(failed)?;
@@ -55,6 +55,13 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
         Loaded { model, engine: None, alone: None, embedder: None, n_ctx: 0, adapters };
     if loaded.model.info().can_generate {
         let mut engine = engine(&loaded, config(spec)).map_err(failed)?;
+        if spec.mtp {
+            engine.draft_with_own_layers().map_err(|error| {
+                let message = format!("the model has no layers that can guess ahead: {error}");
+                RpcError::new(ErrorKind::LoadFailed, message)
+                    .with_hint("take `mtp` out of what the configuration says of the model")
+            })?;
+        }
         if let Some(draft) = &spec.draft {
             draft_with(&mut engine, &plugin, draft)?;
         }
