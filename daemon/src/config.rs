@@ -6,9 +6,11 @@
 
 use crate::cli::RunArgs;
 use anyhow::{Context as _, bail};
+use hearth_protocol::{FlashAttention, KvType};
 use hearth_registry::Url;
 use hearth_store::ModelName;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,9 @@ pub(crate) struct FileConfig {
 #[serde(deny_unknown_fields, default)]
 struct FileModel {
     draft: Option<String>,
+    mtp: Option<bool>,
+    kv_type: Option<String>,
+    flash_attention: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -56,6 +61,8 @@ struct FileEngine {
     step_ms: Option<u64>,
     archive_mib: Option<usize>,
     speculate: Option<bool>,
+    kv_type: Option<String>,
+    flash_attention: Option<String>,
     stall_seconds: Option<u64>,
 }
 
@@ -99,8 +106,7 @@ pub struct Config {
     pub(crate) admin_group: String,
     pub(crate) log: String,
     pub(crate) engine: EngineSizes,
-    /// The model that guesses ahead for another.
-    pub(crate) drafts: BTreeMap<ModelName, ModelName>,
+    pub(crate) of_model: BTreeMap<ModelName, ModelConfig>,
     pub(crate) pull: PullConfig,
     pub(crate) http: HttpConfig,
 }
@@ -115,6 +121,24 @@ pub(crate) struct HttpConfig {
     pub(crate) keys: Option<PathBuf>,
     /// Other machines need no key.
     pub(crate) open: bool,
+}
+
+/// What is said of one model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ModelConfig {
+    /// The model that guesses ahead for it.
+    pub(crate) draft: Option<ModelName>,
+    /// Layers of its own guess ahead.
+    pub(crate) mtp: bool,
+    /// `None`: as for all.
+    pub(crate) attention: Attention,
+}
+
+/// How the KV memory is kept and read; what is `None` is as tuned, or as the backend has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Attention {
+    pub(crate) kv_type: Option<KvType>,
+    pub(crate) flash: Option<FlashAttention>,
 }
 
 /// How models are fetched.
@@ -143,6 +167,7 @@ pub(crate) struct EngineSizes {
     pub(crate) step_ms: u64,
     pub(crate) archive_mib: usize,
     pub(crate) speculate: bool,
+    pub(crate) attention: Attention,
     /// How long one step may take; `None`: for ever.
     pub(crate) stall: Option<Duration>,
 }
@@ -155,6 +180,13 @@ impl Config {
             None => FileConfig::default(),
         };
         Self::settle(args, file)
+    }
+
+    /// How a model's KV memory is kept and read.
+    pub(crate) fn attention(&self, model: &ModelName) -> Attention {
+        let all = self.engine.attention;
+        let own = self.of_model.get(model).map(|model| model.attention).unwrap_or_default();
+        Attention { kv_type: own.kv_type.or(all.kv_type), flash: own.flash.or(all.flash) }
     }
 
     fn settle(args: &RunArgs, file: FileConfig) -> anyhow::Result<Self> {
@@ -172,6 +204,11 @@ impl Config {
             step_ms: engine.step_ms.unwrap_or(100),
             archive_mib: engine.archive_mib.unwrap_or(512),
             speculate: engine.speculate.unwrap_or(true),
+            attention: attention(
+                "engine",
+                engine.kv_type.as_deref(),
+                engine.flash_attention.as_deref(),
+            )?,
             stall: match engine.stall_seconds.unwrap_or(300) {
                 0 => None,
                 seconds => Some(Duration::from_secs(seconds)),
@@ -207,7 +244,7 @@ impl Config {
             admin_group: file.admin_group.unwrap_or_else(|| "hearth-admin".into()),
             log: file.log.unwrap_or_else(|| "info".into()),
             engine,
-            drafts: drafts(file.model)?,
+            of_model: models(file.model)?,
             pull: PullConfig {
                 streams: at_least("pull.streams", file.pull.streams.unwrap_or(8), 1)?,
                 bytes_per_second: NonZeroU64::new(file.pull.bytes_per_second.unwrap_or(0)),
@@ -283,16 +320,38 @@ fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) ->
     Ok(value)
 }
 
-fn drafts(models: BTreeMap<String, FileModel>) -> anyhow::Result<BTreeMap<ModelName, ModelName>> {
-    let named = models.into_iter().filter_map(|(name, model)| Some((name, model.draft?)));
-    named
-        .map(|(name, draft)| {
+fn models(models: BTreeMap<String, FileModel>) -> anyhow::Result<BTreeMap<ModelName, ModelConfig>> {
+    models
+        .into_iter()
+        .map(|(name, FileModel { draft, mtp, kv_type, flash_attention })| {
             let key = format!("model.\"{name}\"");
             let name = name.parse().with_context(|| format!("`{key}` names no model"))?;
-            let draft = draft.parse().with_context(|| format!("`{key}.draft` names no model"))?;
-            Ok((name, draft))
+            let draft = draft.map(|draft| draft.parse()).transpose();
+            let draft = draft.with_context(|| format!("`{key}.draft` names no model"))?;
+            let attention = attention(&key, kv_type.as_deref(), flash_attention.as_deref())?;
+            Ok((name, ModelConfig { draft, mtp: mtp.unwrap_or(false), attention }))
         })
         .collect()
+}
+
+fn attention(key: &str, kv_type: Option<&str>, flash: Option<&str>) -> anyhow::Result<Attention> {
+    Ok(Attention {
+        kv_type: choice(key, "kv_type", kv_type)?,
+        flash: choice(key, "flash_attention", flash)?,
+    })
+}
+
+/// One of the wire's words; `None` for "auto".
+fn choice<T: DeserializeOwned>(
+    table: &str,
+    key: &str,
+    text: Option<&str>,
+) -> anyhow::Result<Option<T>> {
+    let word = text.filter(|text| *text != "auto").map(IntoDeserializer::into_deserializer);
+    let chosen = word.map(T::deserialize).transpose();
+    chosen.map_err(|error: serde::de::value::Error| {
+        anyhow::anyhow!("`{table}.{key}`: {error}, or `auto`")
+    })
 }
 
 /// The file named, or the first of the usual ones that exists.
@@ -514,13 +573,13 @@ mod tests {
     #[test]
     fn a_model_is_given_a_draft_by_any_form_of_its_name() {
         let file = parse("[model.\"big:8b\"]\ndraft = \"small\"\n[model.other]\n").unwrap();
-        let drafts = drafts(file.model).unwrap();
+        let models = models(file.model).unwrap();
         let name = |text: &str| text.parse::<ModelName>().unwrap();
-        assert_eq!(drafts.len(), 1);
-        assert_eq!(drafts.get(&name("library/big:8b")), Some(&name("small:latest")));
+        assert_eq!(models[&name("library/big:8b")].draft, Some(name("small:latest")));
+        assert_eq!(models[&name("other")], ModelConfig::default());
         assert!(parse("[model.big]\ndrat = \"small\"\n").is_err());
         let bad = parse("[model.big]\ndraft = \"no name\"\n").unwrap();
-        let error = super::drafts(bad.model).unwrap_err().to_string();
+        let error = super::models(bad.model).unwrap_err().to_string();
         assert!(error.contains("`model.\"big\".draft`"), "{error}");
     }
 
@@ -539,6 +598,21 @@ mod tests {
         ] {
             assert_eq!(ollama_host(text), host, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_model_goes_before_what_is_said_of_all() {
+        let settle = |text| Config::settle(&RunArgs::default(), parse(text).unwrap());
+        let config = settle(
+            "[engine]\nkv_type = \"q8_0\"\nflash_attention = \"auto\"\n[model.a]\nkv_type = \"f32\"\nflash_attention = \"off\"\n",
+        );
+        let config = config.unwrap();
+        let of = |name: &str| config.attention(&name.parse().unwrap());
+        let (kv_type, flash) = (Some(KvType::F32), Some(FlashAttention::Off));
+        assert_eq!(of("a"), Attention { kv_type, flash });
+        assert_eq!(of("b"), Attention { kv_type: Some(KvType::Q8_0), flash: None });
+        let error = settle("[model.a]\nkv_type = \"q3\"\n").unwrap_err().to_string();
+        assert!(error.starts_with("`model.\"a\".kv_type`: unknown variant `q3`"), "{error}");
     }
 
     #[test]

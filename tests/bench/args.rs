@@ -22,6 +22,8 @@ pub(crate) struct Args {
     pub(crate) n_rounds: u64,
     /// How long to wait before each turn until others leave the machine alone.
     pub(crate) patience: Duration,
+    /// Lines more for `[engine]` of our configuration.
+    pub(crate) config: Vec<String>,
     scenarios: Vec<String>,
 }
 
@@ -38,6 +40,7 @@ impl Args {
             models: Vec::new(),
             n_rounds: 5,
             patience: Duration::from_secs(20),
+            config: Vec::new(),
             scenarios: Vec::new(),
         };
         let mut only: Option<String> = None;
@@ -67,6 +70,7 @@ impl Args {
                 }
                 "--rounds" => parsed.n_rounds = value.parse()?,
                 "--patience" => parsed.patience = Duration::from_secs(value.parse()?),
+                "--config" => parsed.config.push(format!("{value}\n")),
                 "--only" => only = Some(value),
                 _ => return Err(format!("`{arg}` is no option\nhint: see --help").into()),
             }
@@ -89,7 +93,8 @@ pub(crate) fn help() -> String {
     let mut text = String::from(
         "usage: ./dev bench [OPTIONS] [SCENARIO...]\n\n  --rounds N       rounds of each scenario, 5 if not said\n  \
          --patience SECS  longest wait, before each turn, for others to leave the machine alone, 20\n  \
-         --only NAME,...  models: q4_1, q4_0, gemma3\n  --out FOLDER     where report.md and results.json go\n\n\
+         --only NAME,...  models: q4_1, q4_0, gemma3\n  --out FOLDER     where report.md and results.json go\n  \
+         --config LINE    a line more for [engine] of our configuration, such as 'speculate = false'\n\n\
          scenarios, all of them if none is named:\n",
     );
     for scenario in ALL {

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 const MODEL: &str = "bench:latest";
 
 /// The same context and number of requests at once as llama-server gets; threads are left to the daemon.
-pub(crate) const CONFIG: &str = "keep_alive = \"-1\"\n[engine]\ncontext = 32768\nparallel = 8\n";
+const CONFIG: &str = "keep_alive = \"-1\"\n[engine]\ncontext = 32768\nparallel = 8\n";
 
 /// What a daemon is started from.
 #[derive(Debug, Clone)]
@@ -28,6 +28,12 @@ pub(crate) struct Files {
     pub(crate) backends: PathBuf,
     /// The folder of models.
     pub(crate) store: PathBuf,
+    pub(crate) config: String,
+}
+
+/// The configuration, with lines more for its `[engine]`.
+pub(crate) fn config(more: &[String]) -> String {
+    [&[CONFIG.to_owned()], more].concat().concat()
 }
 
 #[derive(Debug)]
@@ -45,7 +51,7 @@ impl Hearth {
         // The kernel's limit for a socket's path is 108 bytes, and `$TMPDIR` may be long.
         let dir = tempfile::Builder::new().prefix("hearth-bench").tempdir_in("/tmp")?;
         let path = dir.path();
-        std::fs::write(path.join("hearth.toml"), CONFIG)?;
+        std::fs::write(path.join("hearth.toml"), &files.config)?;
         let socket = path.join("sock");
         let notify = UnixDatagram::bind(path.join("notify"))?;
         notify.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -34,7 +34,7 @@ fn main() -> Result<()> {
         std::io::stdout().write_all(args::help().as_bytes())?;
         return Ok(());
     };
-    let config = hearth::CONFIG.trim().replace('\n', "; ");
+    let config = hearth::config(&args.config).trim().replace('\n', "; ");
     let mut report = Report {
         facts: vec![
             ("machine", machine::describe()?),

@@ -37,6 +37,7 @@ impl Sides {
             hearthd: args.hearthd.clone(),
             backends: args.backends.clone(),
             store: dir.join("store"),
+            config: hearth::config(&args.config),
         })?;
         ours.import(model)?;
         ours.load()?;

@@ -1,7 +1,8 @@
 //! `model.bench`: what it measures, what it tries, and what of that is kept.
 
 use hearth_protocol::{
-    BenchParams, BenchReply, ModelBench, ModelParams, ModelShow, ProgressEvent, Tuning,
+    BenchParams, BenchReply, FlashAttention, KvType, ModelBench, ModelParams, ModelShow,
+    ProgressEvent, Tuning,
 };
 use hearth_tests::TestDaemon;
 use serde_json::json;
@@ -98,12 +99,23 @@ fn what_is_tried_is_told_and_what_is_better_is_kept() {
 fn what_was_kept_is_used_on_the_same_machine_and_on_no_other() {
     let mut daemon = start();
     let machine = bench(&daemon, false).0.machine;
-    let settings = Tuning { threads: Some(3), spin: Some(77), batch: Some(64) };
+    let settings = Tuning {
+        threads: Some(3),
+        spin: Some(77),
+        batch: Some(64),
+        kv_type: Some(KvType::Q8_0),
+        flash_attention: Some(FlashAttention::On),
+    };
     keep(&daemon, &machine, settings);
     daemon.kill();
     daemon.restart();
     let reply = bench(&daemon, false).0;
     assert_eq!((reply.settings, reply.threads), (settings, 3));
+    let running = daemon.loaded().remove(0);
+    assert_eq!(
+        (running.kv_type, running.flash_attention),
+        (KvType::Q8_0, settings.flash_attention)
+    );
     let environment = std::fs::read(format!("/proc/{}/environ", daemon.worker_pid())).unwrap();
     let is_spin = |variable: &[u8]| variable == b"GOMP_SPINCOUNT=77";
     assert!(environment.split(|byte| *byte == 0).any(is_spin));

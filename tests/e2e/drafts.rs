@@ -73,3 +73,24 @@ fn a_draft_is_refused_where_guessing_is_off() {
     refused(load(&daemon, "big", Some("small")), ErrorKind::Unsupported);
     assert_eq!(answer(&daemon).usage.guessed_tokens, 0);
 }
+
+#[test]
+fn layers_of_the_models_own_guess_where_the_configuration_says_so() {
+    let daemon =
+        TestDaemon::builder().config("[model.big]\nmtp = true\n[model.small]\nmtp = true").start();
+    let own = [("eos_one_in", 0_u64.into()), ("slow_us_per_decode", 3000_u64.into())];
+    daemon.model("plain", &own);
+    daemon.model(
+        "big",
+        &[&own[..], &[("mtp", 3_u64.into()), ("mtp_wrong_one_in", 3_u64.into())]].concat(),
+    );
+    daemon.model("small", &[]);
+    let guessed = answer(&daemon);
+    let mut params = generate("plain", "once upon a time");
+    params.options.max_tokens = Some(200);
+    let plain = daemon.client().call::<Generate>(&params).unwrap();
+    assert_eq!(guessed.text, plain.text);
+    assert!(guessed.usage.guessed_tokens > plain.usage.guessed_tokens + 50, "{:?}", guessed.usage);
+    let error = refused(load(&daemon, "small", None), ErrorKind::LoadFailed);
+    assert!(error.message.contains("nothing to guess ahead with"), "{error:?}");
+}

@@ -13,6 +13,7 @@ mod ctl;
 mod drafts;
 mod dying;
 mod files;
+mod formats;
 mod hostile;
 mod memory;
 mod mistakes;

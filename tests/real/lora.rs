@@ -3,7 +3,7 @@
 
 use super::{MODEL, start};
 use hearth_abi::host::{Adapter, Batch, Context, Model, Plugin};
-use hearth_abi::{BatchEntry, ContextConfig, KvType, OpenParams};
+use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, OpenParams};
 use hearth_protocol::{Embed, EmbedInput, EmbedParams, ErrorKind};
 use hearth_tests::{
     GgufText, Tensor, TestDaemon, env_path, follow_generate, generate, is_alive, refused,
@@ -219,6 +219,7 @@ impl Bench {
             n_threads_batch: 2,
             embeddings: None,
             kv_type: KvType::F16,
+            flash_attention: FlashAttention::Auto,
         };
         let context = model.context(&config).unwrap();
         Self { model, context, folder: tempfile::tempdir().unwrap() }

@@ -6,6 +6,7 @@ mod embedding;
 mod grammar;
 mod kernels;
 mod lora;
+mod mtp;
 mod tools;
 
 use hearth_protocol::{

@@ -1,10 +1,10 @@
-//! `score PLUGIN MODEL`: how well the model predicts the README, in nats per token. A process of its own, because a plugin
-//! chooses its kernels once per process.
+//! `score PLUGIN MODEL [KV [FLASH]]`: how well the model predicts the README, in nats per token, with KV memory of a format and
+//! flash attention `on` or `off`. A process of its own, because a plugin chooses its kernels once per process.
 
 #![allow(clippy::print_stdout, reason = "that is where the answer goes")]
 
 use hearth_abi::host::{Batch, Model, Plugin};
-use hearth_abi::{BatchEntry, ContextConfig, KvType, OpenParams};
+use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, OpenParams};
 use std::path::PathBuf;
 
 const TEXT: &str = include_str!("../../README.md");
@@ -16,6 +16,20 @@ fn main() {
     let plugin = Plugin::load(&arg(), Box::new(|_, _| {})).expect("the plugin loads");
     let model =
         Model::open(&plugin, &OpenParams::new(arg()), &mut |_| true).expect("the model opens");
+    let mut word = || args.next().map(|arg| arg.display().to_string());
+    let kv_type = match word().as_deref() {
+        None | Some("f16") => KvType::F16,
+        Some("q8_0") => KvType::Q8_0,
+        Some("q4_0") => KvType::Q4_0,
+        Some("f32") => KvType::F32,
+        Some(other) => panic!("no format `{other}`"),
+    };
+    let flash_attention = match word().as_deref() {
+        None => FlashAttention::Auto,
+        Some("on") => FlashAttention::On,
+        Some("off") => FlashAttention::Off,
+        Some(other) => panic!("flash attention is `on` or `off`, not `{other}`"),
+    };
     let n = u32::try_from(N_TOKENS).expect("fits");
     let config = ContextConfig {
         n_ctx: n,
@@ -25,7 +39,8 @@ fn main() {
         n_threads: 2,
         n_threads_batch: 2,
         embeddings: None,
-        kv_type: KvType::F16,
+        kv_type,
+        flash_attention,
     };
     let mut context = model.context(&config).expect("a context");
     let mut tokens = model.tokenize(TEXT, true, false).expect("tokens");

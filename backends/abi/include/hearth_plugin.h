@@ -61,7 +61,7 @@ extern "C" {
 #endif
 
 #define HEARTH_ABI_VERSION_MAJOR 1u
-#define HEARTH_ABI_VERSION_MINOR 0u
+#define HEARTH_ABI_VERSION_MINOR 1u
 #define HEARTH_ABI_VERSION ((HEARTH_ABI_VERSION_MAJOR << 16) | HEARTH_ABI_VERSION_MINOR)
 
 #if defined(__GNUC__)
@@ -153,6 +153,9 @@ typedef struct hearth_model_params {
    * [host-callback] */
   bool (*progress)(void *progress_data, float fraction);
   void *progress_data;
+
+  /* Since 1.1. Also open the layers that only guess ahead, for hearth.mtp. A model without any opens all the same. */
+  bool with_mtp;
 } hearth_model_params_t;
 
 /* Bits of hearth_model_info_t.capabilities. */
@@ -188,6 +191,10 @@ enum {
 typedef int32_t hearth_kv_type_t;
 enum { HEARTH_KV_F16 = 0, HEARTH_KV_Q8_0 = 1, HEARTH_KV_Q4_0 = 2, HEARTH_KV_F32 = 3 };
 
+/* Flash attention computes softmax in pieces, without a matrix of all scores. */
+typedef int32_t hearth_flash_attention_t;
+enum { HEARTH_FLASH_ATTENTION_AUTO = 0, HEARTH_FLASH_ATTENTION_OFF = 1, HEARTH_FLASH_ATTENTION_ON = 2 };
+
 typedef struct hearth_context_params {
   uint32_t struct_size;
   uint32_t n_ctx;       /* KV cells, shared by all sequences */
@@ -198,7 +205,10 @@ typedef struct hearth_context_params {
   uint32_t n_threads_batch; /* while decoding prompts; 0: the plugin chooses */
   bool embeddings;          /* this context yields embeddings instead of logits */
   hearth_pooling_t pooling; /* only read when `embeddings` is set */
-  hearth_kv_type_t kv_type;
+  hearth_kv_type_t kv_type; /* UNSUPPORTED where the model or its attention cannot have it; never another one in its place */
+
+  /* Since 1.1. AUTO: the plugin chooses, as all older ones do. */
+  hearth_flash_attention_t flash_attention;
 } hearth_context_params_t;
 
 /* Bits of hearth_context_info_t.memory: what this model's memory can do, told honestly. */
@@ -480,6 +490,28 @@ typedef struct hearth_lora {
   hearth_status_t (*attach)(hearth_context_t *context, hearth_adapter_t *const *adapters, const float *scales, size_t n,
                             hearth_error_t *error);
 } hearth_lora_t;
+
+/* ---- hearth.mtp/1: guesses of a model's own layers for several tokens (multi-token prediction) ------------------ */
+
+#define HEARTH_EXT_MTP "hearth.mtp/1"
+
+typedef struct hearth_mtp {
+  uint32_t struct_size;
+
+  /* From now on the context keeps beside each token what guessing needs, which costs time and memory. `*n_most` is the number
+   * of tokens in a row that guesses are good for, at least 1. UNSUPPORTED where the model has no such layers, or was
+   * opened without them.
+   * [engine-thread & !decoded & !embeddings] */
+  hearth_status_t (*begin)(hearth_context_t *context, uint32_t *n_most, hearth_error_t *error);
+
+  /* Guesses how `n` different sequences go on behind `tokens[i]`, which was chosen to follow what `sequences[i]` holds and is
+   * not decoded yet. Writes `n_guesses` tokens for each, one sequence after the other, and -1 from the place on where it has
+   * no guess. A guess may be wrong, and nothing else changes: not the memory, and not the logits of the last decode. What a sequence
+   * got by seq_load or seq_copy may be guessed from worse, or for a step not at all.
+   * [engine-thread & begun] */
+  hearth_status_t (*draft)(hearth_context_t *context, const hearth_seq_t *sequences, const hearth_token_t *tokens,
+                           size_t n, size_t n_guesses, hearth_token_t *guesses, hearth_error_t *error);
+} hearth_mtp_t;
 
 /* The one symbol a plugin exports. */
 extern HEARTH_EXPORT const hearth_plugin_t hearth_plugin_entry;

@@ -13,6 +13,6 @@ pub mod raw;
 mod types;
 
 pub use types::{
-    BatchEntry, ContextConfig, ContextInfo, DeviceInfo, DeviceKind, KvType, LogLevel, ModelInfo,
-    OpenParams, Piece, PluginError, Pooling, Result, Status,
+    BatchEntry, ContextConfig, ContextInfo, DeviceInfo, DeviceKind, FlashAttention, KvType,
+    LogLevel, ModelInfo, OpenParams, Piece, PluginError, Pooling, Result, Status,
 };

@@ -6,7 +6,7 @@
 use std::ffi::{c_char, c_void};
 
 /// Major version in the upper half, minor in the lower.
-pub const ABI_VERSION: u32 = 1 << 16;
+pub const ABI_VERSION: u32 = (1 << 16) | 1;
 /// Name of the exported symbol.
 pub const ENTRY_SYMBOL: &str = "hearth_plugin_entry";
 /// Size of [`Error::message`].
@@ -18,6 +18,8 @@ pub const EXT_CHAT: &std::ffi::CStr = c"hearth.chat/1";
 pub const EXT_GRAMMAR: &std::ffi::CStr = c"hearth.grammar/1";
 /// `HEARTH_EXT_LORA`
 pub const EXT_LORA: &std::ffi::CStr = c"hearth.lora/1";
+/// `HEARTH_EXT_MTP`
+pub const EXT_MTP: &std::ffi::CStr = c"hearth.mtp/1";
 
 /// `hearth_token_t`
 pub type Token = i32;
@@ -124,6 +126,7 @@ pub struct ModelParams {
     pub vocab_only: bool,
     pub progress: Option<unsafe extern "C" fn(progress_data: *mut c_void, fraction: f32) -> bool>,
     pub progress_data: *mut c_void,
+    pub with_mtp: bool,
 }
 
 /// `hearth_model_info_t`
@@ -161,6 +164,7 @@ pub struct ContextParams {
     pub embeddings: bool,
     pub pooling: i32,
     pub kv_type: i32,
+    pub flash_attention: i32,
 }
 
 /// `hearth_context_info_t`
@@ -413,6 +417,28 @@ pub struct Lora {
         adapters: *const *mut Adapter,
         scales: *const f32,
         n: usize,
+        error: *mut Error,
+    ) -> RawStatus,
+}
+
+/// `hearth_mtp_t`
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // The header documents every member.
+pub struct Mtp {
+    pub struct_size: u32,
+    pub begin: unsafe extern "C" fn(
+        context: *mut Context,
+        n_most: *mut u32,
+        error: *mut Error,
+    ) -> RawStatus,
+    pub draft: unsafe extern "C" fn(
+        context: *mut Context,
+        sequences: *const Seq,
+        tokens: *const Token,
+        n: usize,
+        n_guesses: usize,
+        guesses: *mut Token,
         error: *mut Error,
     ) -> RawStatus,
 }

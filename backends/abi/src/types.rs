@@ -122,6 +122,8 @@ pub struct OpenParams {
     pub use_mlock: bool,
     /// No weights: only tokenizing works.
     pub vocab_only: bool,
+    /// With the layers that only guess ahead, where the model has some.
+    pub with_mtp: bool,
 }
 
 impl OpenParams {
@@ -133,6 +135,7 @@ impl OpenParams {
             use_mmap: true,
             use_mlock: false,
             vocab_only: false,
+            with_mtp: false,
         }
     }
 }
@@ -197,6 +200,18 @@ pub enum KvType {
     F32 = 3,
 }
 
+/// Whether softmax is computed in pieces, without a matrix of all scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum FlashAttention {
+    /// The plugin chooses.
+    Auto = 0,
+    /// Never.
+    Off = 1,
+    /// Always.
+    On = 2,
+}
+
 /// How to create a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextConfig {
@@ -216,6 +231,8 @@ pub struct ContextConfig {
     pub embeddings: Option<Pooling>,
     /// Number format of the KV memory.
     pub kv_type: KvType,
+    /// See [`FlashAttention`].
+    pub flash_attention: FlashAttention,
 }
 
 /// What a context can do and how large it is.

@@ -6,7 +6,7 @@
 mod compiler;
 
 use compiler::{CC, CXX, compile};
-use hearth_abi::{DeviceKind, KvType, LogLevel, Pooling, Status, raw};
+use hearth_abi::{DeviceKind, FlashAttention, KvType, LogLevel, Pooling, Status, raw};
 use std::fmt::Write;
 use std::mem::{offset_of, size_of};
 
@@ -87,12 +87,13 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, Host = "hearth_host_t": struct_size host_data log);
     compare_struct!(all, Device = "hearth_device_t": struct_size kind memory_total memory_free id name detail);
     compare_struct!(all, ModelParams = "hearth_model_params_t":
-        struct_size n_gpu_layers path use_mmap use_mlock vocab_only progress progress_data);
+        struct_size n_gpu_layers path use_mmap use_mlock vocab_only progress progress_data with_mtp);
     compare_struct!(all, ModelInfo = "hearth_model_info_t":
         struct_size capabilities n_vocab n_ctx_train n_embd n_layer n_params size_bytes bos_token eos_token add_bos
         architecture description);
     compare_struct!(all, ContextParams = "hearth_context_params_t":
-        struct_size n_ctx n_batch n_ubatch n_seq_max n_threads n_threads_batch embeddings pooling kv_type);
+        struct_size n_ctx n_batch n_ubatch n_seq_max n_threads n_threads_batch embeddings pooling kv_type
+        flash_attention);
     compare_struct!(all, ContextInfo = "hearth_context_info_t":
         struct_size memory n_ctx n_ctx_seq n_batch n_ubatch n_seq_max n_threads memory_bytes);
     compare_struct!(all, Batch = "hearth_batch_t": struct_size n_tokens tokens positions sequences outputs);
@@ -104,6 +105,7 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, Chat = "hearth_chat_t": struct_size render parse);
     compare_struct!(all, GrammarExt = "hearth_grammar_ext_t": struct_size create destroy mask accept accept_text);
     compare_struct!(all, Lora = "hearth_lora_t": struct_size open close attach);
+    compare_struct!(all, Mtp = "hearth_mtp_t": struct_size begin draft);
 
     all.size("hearth_token_t", "sizeof(hearth_token_t)", size_of::<raw::Token>());
     all.size("hearth_seq_t", "sizeof(hearth_seq_t)", size_of::<raw::Seq>());
@@ -115,10 +117,11 @@ fn the_mirror_has_the_headers_layout() {
 
     let source = format!(
         "#include \"hearth_plugin.h\"\n#include <stdio.h>\nint main(void) {{\n{}  puts(HEARTH_EXT_CHAT \" \" \
-         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA);\n}}\n",
+         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_MTP);\n}}\n",
         all.c_source
     );
-    let names = [raw::EXT_CHAT, raw::EXT_GRAMMAR, raw::EXT_LORA].map(|id| id.to_str().unwrap());
+    let names = [raw::EXT_CHAT, raw::EXT_GRAMMAR, raw::EXT_LORA, raw::EXT_MTP]
+        .map(|id| id.to_str().unwrap());
     writeln!(all.expected, "{}", names.join(" ")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("layout");
@@ -137,6 +140,7 @@ fn every_constant_of_the_header_is_compared() {
         "HEARTH_EXT_CHAT",
         "HEARTH_EXT_GRAMMAR",
         "HEARTH_EXT_LORA",
+        "HEARTH_EXT_MTP",
     ];
     let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     for word in words.filter(|word| word.starts_with("HEARTH_")) {
@@ -184,6 +188,9 @@ fn constants() -> Vec<(&'static str, i128)> {
         ("HEARTH_KV_Q8_0", KvType::Q8_0 as i128),
         ("HEARTH_KV_Q4_0", KvType::Q4_0 as i128),
         ("HEARTH_KV_F32", KvType::F32 as i128),
+        ("HEARTH_FLASH_ATTENTION_AUTO", FlashAttention::Auto as i128),
+        ("HEARTH_FLASH_ATTENTION_OFF", FlashAttention::Off as i128),
+        ("HEARTH_FLASH_ATTENTION_ON", FlashAttention::On as i128),
         ("HEARTH_MEMORY_CAN_ROLL_BACK", raw::MEMORY_CAN_ROLL_BACK.into()),
         ("HEARTH_MEMORY_CAN_SHIFT", raw::MEMORY_CAN_SHIFT.into()),
         ("HEARTH_MEMORY_CAN_COPY_PART", raw::MEMORY_CAN_COPY_PART.into()),

@@ -43,9 +43,9 @@ fn a_newer_minor_version_loads() {
 fn another_major_version_is_refused() {
     let (_dir, path) = broken("BREAK_VERSION");
     let error = load(&path).unwrap_err();
-    assert!(matches!(error, LoadError::WrongVersion { found: 0x2_0000, .. }), "{error}");
+    assert!(matches!(error, LoadError::WrongVersion { found: 0x2_0001, .. }), "{error}");
     assert!(
-        error.to_string().ends_with("is built for ABI version 2.0, and this hearthd speaks 1.0"),
+        error.to_string().ends_with("is built for ABI version 2.1, and this hearthd speaks 1.1"),
         "{error}"
     );
 }

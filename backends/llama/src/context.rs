@@ -12,16 +12,18 @@ use crate::shim::{
 };
 use hearth_abi::author::{BatchRef, Context};
 use hearth_abi::raw::{Pos, Seq};
-use hearth_abi::{ContextConfig, ContextInfo, KvType, Result, Status};
+use hearth_abi::{ContextConfig, ContextInfo, FlashAttention, KvType, Result, Status};
 use llama_cpp_sys_2 as sys;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod mtp;
 mod params;
 mod sequences;
 mod sharing;
 
+use mtp::Mtp;
 use params::{check_room, pooling_type, raw_params};
 use sharing::Sharing;
 
@@ -40,6 +42,10 @@ pub struct LlamaContext {
     mark: u64,
     sharing: Sharing,
     batch: BatchBuffers,
+    kv_type: KvType,
+    flash_attention: FlashAttention,
+    /// Given up where it fails: guesses are no reason for a decode to fail.
+    mtp: Option<Mtp>,
     abort: Arc<AtomicBool>,
     model: Arc<LlamaModel>,
 }
@@ -60,6 +66,8 @@ unsafe impl Send for LlamaContext {}
 
 impl Drop for LlamaContext {
     fn drop(&mut self) {
+        // The heads point to the trunk.
+        self.mtp = None;
         // SAFETY: created once, and the model is still held.
         unsafe { sys::llama_free(self.raw.as_ptr()) }
     }
@@ -103,7 +111,7 @@ impl LlamaContext {
             let why = created.why();
             let status = match config.kv_type {
                 _ if is_about_memory(&why) => Status::OutOfMemory,
-                // A model whose heads do not fit the format's blocks is the one way these fail.
+                // A model whose heads do not fit the format's blocks, or no flash attention, which llama.cpp needs for them.
                 KvType::Q8_0 | KvType::Q4_0 => Status::Unsupported,
                 _ => Status::Failed,
             };
@@ -167,8 +175,12 @@ impl LlamaContext {
             n_embd: hearth_abi::author::Model::info(&**model).n_embd as usize,
             mark: traits.mark.rotate_left(8)
                 ^ (config.kv_type as u64)
+                ^ (u64::from(config.flash_attention == FlashAttention::Off) << 2)
                 ^ (u64::from(traits.without_memory) << 8),
             sharing: Sharing::new(n_seq_max),
+            kv_type: config.kv_type,
+            flash_attention: config.flash_attention,
+            mtp: None,
             batch: BatchBuffers {
                 n_seq_ids: vec![1; n_batch],
                 seq_ids: Vec::with_capacity(n_batch),
@@ -286,6 +298,9 @@ impl Context for LlamaContext {
         };
         // SAFETY: a live context.
         unsafe { sys::llama_set_n_threads(self.raw(), few, many) };
+        if let Some(mtp) = &mut self.mtp {
+            mtp.set_threads(few, many);
+        }
         self.info.n_threads = n_threads;
         Ok(())
     }
@@ -303,7 +318,13 @@ impl Context for LlamaContext {
         self.batch.seq_ids.clear();
         let n_tokens = batch.tokens.len();
         let failed = match answer {
-            0 if called.is_ok() => return Ok(()),
+            0 if called.is_ok() => {
+                let raw = self.raw();
+                if self.mtp.as_mut().is_some_and(|mtp| mtp.follow(raw, &batch).is_err()) {
+                    self.mtp = None;
+                }
+                return Ok(());
+            }
             1 => error(
                 Status::NoKvSpace,
                 format!("no room in the context for {n_tokens} more tokens"),

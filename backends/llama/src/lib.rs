@@ -27,7 +27,7 @@ mod shim;
 mod threads;
 mod vocab;
 
-use hearth_abi::author::{Backend, HostLog, chat_table, grammar_table, lora_table};
+use hearth_abi::author::{Backend, HostLog, chat_table, grammar_table, lora_table, mtp_table};
 use hearth_abi::{DeviceInfo, OpenParams, Result, raw};
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -64,6 +64,7 @@ impl<E: Engine> Backend for LlamaBackend<E> {
 
     const CHAT: Option<raw::Chat> = Some(chat_table::<LlamaModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<LlamaModel>());
+    const MTP: Option<raw::Mtp> = Some(mtp_table::<LlamaContext>());
     const LORA: Option<raw::Lora> = Some(lora_table::<LlamaModel>());
 
     fn init(host: HostLog) -> Result<()> {

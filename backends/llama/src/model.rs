@@ -31,6 +31,7 @@ pub struct LlamaModel {
     meta: Vec<(CString, CString)>,
     traits: Traits,
     is_in_main_memory: bool,
+    has_mtp: bool,
     chat: OnceLock<Chat>,
     prefixes: OnceLock<Prefixes>,
 }
@@ -97,6 +98,7 @@ impl LlamaModel {
             (true, true) => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
         };
         raw_params.vocab_only = params.vocab_only;
+        raw_params.load_mtp = params.with_mtp;
         raw_params.progress_callback = Some(take_progress);
         raw_params.progress_callback_user_data = (&raw mut progress).cast::<c_void>();
 
@@ -140,7 +142,8 @@ impl LlamaModel {
         let meta = unsafe { read_meta(raw.as_ptr()) };
         let (info, traits) = read_facts(raw, &vocab, &meta, params.vocab_only);
         let (chat, prefixes) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { raw, vocab, info, meta, traits, is_in_main_memory, chat, prefixes })
+        let has_mtp = params.with_mtp && !params.vocab_only;
+        Ok(Self { raw, vocab, info, meta, traits, is_in_main_memory, has_mtp, chat, prefixes })
     }
 
     pub(crate) fn raw(&self) -> *mut sys::llama_model {
@@ -153,6 +156,11 @@ impl LlamaModel {
 
     pub(crate) fn prefixes(&self) -> &Prefixes {
         self.prefixes.get_or_init(|| Prefixes::new(&self.vocab))
+    }
+
+    /// It was opened with the layers that guess ahead, if it has some.
+    pub(crate) fn has_mtp(&self) -> bool {
+        self.has_mtp
     }
 
     pub(crate) fn traits(&self) -> Traits {

@@ -19,6 +19,23 @@ pub(crate) struct GrammarHandle {
     _private: [u8; 0],
 }
 
+/// `llama_batch_ext`
+#[repr(C)]
+pub(crate) struct BatchHandle {
+    _private: [u8; 0],
+}
+
+/// `hearth_shim_mtp_token`
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MtpToken {
+    pub(crate) state: *const f32,
+    pub(crate) token: sys::llama_token,
+    pub(crate) pos: sys::llama_pos,
+    pub(crate) seq: sys::llama_seq_id,
+    pub(crate) output: bool,
+}
+
 #[rustfmt::skip]
 unsafe extern "C" {
     pub(crate) fn hearth_shim_tokenize(vocab: *const sys::llama_vocab, text: *const c_char, text_len: i32, tokens: *mut sys::llama_token, capacity: i32, add_special: bool, parse_special: bool, answer: *mut i32, message: *mut c_char) -> bool;
@@ -35,6 +52,10 @@ unsafe extern "C" {
     pub(crate) fn hearth_shim_seq_set(context: *mut sys::llama_context, seq: sys::llama_seq_id, data: *const u8, len: usize, answer: *mut usize, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_seq_shift(context: *mut sys::llama_context, seq: sys::llama_seq_id, p0: sys::llama_pos, p1: sys::llama_pos, delta: sys::llama_pos, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_context_bytes(context: *const sys::llama_context) -> u64;
+    pub(crate) fn hearth_shim_mtp_begin(trunk: *mut sys::llama_context, heads: *mut sys::llama_context, batch: *mut *mut BatchHandle, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_mtp_state(context: *mut sys::llama_context, index: i32, state: *mut *const f32, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_mtp_decode(heads: *mut sys::llama_context, batch: *mut BatchHandle, tokens: *const MtpToken, n: usize, n_embd: usize, answer: *mut i32, message: *mut c_char) -> bool;
+    pub(crate) fn llama_batch_ext_free(batch: *mut BatchHandle);
     pub(crate) fn hearth_shim_grammar_new(vocab: *const sys::llama_vocab, text: *const c_char, root: *const c_char, grammar: *mut *mut GrammarHandle, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_free(grammar: *mut GrammarHandle);
     pub(crate) fn hearth_shim_grammar_apply(grammar: *const GrammarHandle, tokens: *mut sys::llama_token_data_array, message: *mut c_char) -> bool;

@@ -4,7 +4,7 @@ use crate::memory::Memory;
 use crate::model::{ReferenceModel, error};
 use crate::text::{Entry, View, embed, mix};
 use hearth_abi::author::{BatchRef, Context};
-use hearth_abi::raw::{Pos, Seq};
+use hearth_abi::raw::{Pos, Seq, Token};
 use hearth_abi::{ContextConfig, ContextInfo, PluginError, Pooling, Result, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(crate) struct ReferenceContext {
     salt: u64,
     n_decodes: u64,
     failed: bool,
+    /// It guesses ahead.
+    guesses: bool,
     /// Of the last decode: by entry, or by sequence when embeddings are pooled.
     rows: BTreeMap<u32, Vec<f32>>,
 }
@@ -47,6 +49,7 @@ impl ReferenceContext {
             salt: 0,
             n_decodes: 0,
             failed: false,
+            guesses: false,
             rows: BTreeMap::new(),
         }
     }
@@ -56,6 +59,44 @@ impl ReferenceContext {
             .iter()
             .filter(|(_, scale)| *scale != 0.0)
             .fold(0, |salt, (seed, scale)| salt ^ mix(**seed ^ (u64::from(scale.to_bits()) << 24)));
+    }
+
+    /// May be told once, before there is anything in memory; answers for how many tokens in a row.
+    pub(crate) fn begin_guessing(&mut self) -> Result<u32> {
+        let n_most = self.model.settings.mtp;
+        if n_most == 0 || !self.model.with_mtp {
+            return Err(error(Status::Unsupported, "the model has nothing to guess ahead with"));
+        }
+        if self.pooling.is_some() || self.guesses || self.n_decodes > 0 {
+            return Err(self.misbehaving("guessing begins once, before the first decode".into()));
+        }
+        self.guesses = true;
+        Ok(n_most)
+    }
+
+    /// What greedy decoding would choose behind `next`, but for guesses that are to be wrong.
+    pub(crate) fn guess(&self, seq: Seq, next: Token, guesses: &mut [Token]) -> Result<()> {
+        self.check_seq(seq)?;
+        self.check_defined(seq)?;
+        if !self.guesses {
+            return Err(self.misbehaving("guessing was not begun".into()));
+        }
+        let settings = &self.model.settings;
+        let mut pos = self.memory.next_pos(seq);
+        let mut entries: Vec<Entry> = self.memory.entries(seq).collect();
+        let mut token = next;
+        for guess in guesses.iter_mut().take(settings.mtp as usize) {
+            if !self.model.is_token(token) {
+                return Err(self.misbehaving(format!("`{token}` is no token")));
+            }
+            entries.push(Entry { pos, token, salt: self.salt });
+            pos += 1;
+            let view = View::new(settings.seed ^ self.memory.ghost(seq), entries.iter().copied());
+            let is_wrong = u64::from(pos.cast_unsigned()).is_multiple_of(settings.mtp_wrong_one_in);
+            token = if is_wrong { next } else { view.favourite(settings) };
+            *guess = token;
+        }
+        Ok(())
     }
 
     fn misbehaving(&self, message: String) -> PluginError {

@@ -7,11 +7,12 @@ use crate::settings::Settings;
 use crate::{text, vocab};
 use hearth_abi::author::{
     Backend, GrammarModel, HostLog, LoraModel, Model, chat_table, grammar_table, lora_table,
+    mtp_table,
 };
 use hearth_abi::raw::{self, Token};
 use hearth_abi::{
-    ContextConfig, DeviceInfo, DeviceKind, LogLevel, ModelInfo, OpenParams, Piece, PluginError,
-    Result, Status,
+    ContextConfig, DeviceInfo, DeviceKind, FlashAttention, KvType, LogLevel, ModelInfo, OpenParams,
+    Piece, PluginError, Result, Status,
 };
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -43,6 +44,7 @@ impl Backend for Reference {
 
     const CHAT: Option<raw::Chat> = Some(chat_table::<ReferenceModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<ReferenceModel>());
+    const MTP: Option<raw::Mtp> = Some(mtp_table::<ReferenceContext>());
     const LORA: Option<raw::Lora> = Some(lora_table::<ReferenceModel>());
 
     fn init(log: HostLog) -> Result<()> {
@@ -87,7 +89,14 @@ impl Backend for Reference {
         let meta =
             pairs.iter().map(|(key, value)| (c_text(key), c_text(&value.to_string()))).collect();
         let has_chat_template = pairs.iter().any(|(key, _)| key == "tokenizer.chat_template");
-        Ok(ReferenceModel { settings, meta, has_chat_template, vocab_only: params.vocab_only, log })
+        Ok(ReferenceModel {
+            settings,
+            meta,
+            has_chat_template,
+            vocab_only: params.vocab_only,
+            with_mtp: params.with_mtp,
+            log,
+        })
     }
 }
 
@@ -124,6 +133,7 @@ pub(crate) struct ReferenceModel {
     meta: Vec<(CString, CString)>,
     has_chat_template: bool,
     vocab_only: bool,
+    pub(crate) with_mtp: bool,
     log: Option<HostLog>,
 }
 
@@ -214,6 +224,10 @@ impl Model for ReferenceModel {
                 return unsupported("the model makes no embeddings");
             }
             _ => {}
+        }
+        let is_rounded = matches!(config.kv_type, KvType::Q8_0 | KvType::Q4_0);
+        if is_rounded && config.flash_attention == FlashAttention::Off {
+            return unsupported("this `kv_type` needs flash attention");
         }
         if config.n_ctx > 1 << 24 || config.n_seq_max > 1 << 16 {
             return Err(error(Status::OutOfMemory, format!("no room for {} cells", config.n_ctx)));

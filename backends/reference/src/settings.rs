@@ -67,6 +67,10 @@ pub struct Settings {
     pub hang_hard: bool,
     /// Removed ends of a sequence go on to influence it: a plugin that breaks the contract.
     pub kv_lie: bool,
+    /// Tokens in a row that it can guess of itself; 0: none.
+    pub mtp: u32,
+    /// One guess in so many is wrong; 0: none are.
+    pub mtp_wrong_one_in: u64,
     /// Only in adapters: what they change the output by.
     pub lora_seed: Option<u64>,
 }
@@ -102,6 +106,8 @@ impl Default for Settings {
             hang_after: None,
             hang_hard: false,
             kv_lie: false,
+            mtp: 0,
+            mtp_wrong_one_in: 0,
             lora_seed: None,
         }
     }
@@ -167,6 +173,8 @@ impl Settings {
                 "hang_after" => settings.hang_after = Some(number()?),
                 "hang_hard" => settings.hang_hard = flag()?,
                 "kv_lie" => settings.kv_lie = flag()?,
+                "mtp" => settings.mtp = small()?,
+                "mtp_wrong_one_in" => settings.mtp_wrong_one_in = number()?,
                 "lora_seed" => settings.lora_seed = Some(number()?),
                 _ => return Err(wrong("a setting of this plugin")),
             }

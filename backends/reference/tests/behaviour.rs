@@ -3,7 +3,9 @@
 
 use hearth_abi::host::{Batch, Context, Model, Plugin};
 use hearth_abi::raw::{Pos, Seq, Token};
-use hearth_abi::{BatchEntry, ContextConfig, KvType, LogLevel, OpenParams, Pooling, Status};
+use hearth_abi::{
+    BatchEntry, ContextConfig, FlashAttention, KvType, LogLevel, OpenParams, Pooling, Status,
+};
 use hearth_reference::{Settings, Value, expected, vocab, write_adapter, write_model};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -35,6 +37,7 @@ fn config() -> ContextConfig {
         n_threads_batch: 1,
         embeddings: None,
         kv_type: KvType::F16,
+        flash_attention: FlashAttention::Auto,
     }
 }
 

@@ -51,10 +51,13 @@ fn settings(reply: &BenchReply) -> String {
 }
 
 fn describe(settings: Tuning) -> String {
-    let Tuning { threads, spin, batch } = settings;
-    let parts = [("threads", threads), ("spin", spin), ("batch", batch)];
-    let parts = parts.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
-    parts.collect::<Vec<_>>().join(", ")
+    let Tuning { threads, spin, batch, kv_type, flash_attention } = settings;
+    let numbers = [("threads", threads), ("spin", spin), ("batch", batch)];
+    let numbers =
+        numbers.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
+    let kv_type = kv_type.map(|kv_type| format!("KV {kv_type}"));
+    let flash = flash_attention.map(|flash| format!("flash attention {flash}"));
+    numbers.chain(kv_type).chain(flash).collect::<Vec<_>>().join(", ")
 }
 
 fn row(trial: &BenchTrial) -> [String; 6] {

@@ -1,5 +1,6 @@
 //! Sizes of one engine.
 
+use hearth_abi::{FlashAttention, KvType};
 use std::time::Duration;
 
 /// Sizes of one engine, fixed for its life.
@@ -28,6 +29,10 @@ pub struct EngineConfig {
     pub n_threads: u32,
     /// While decoding prompts; 0: the plugin chooses.
     pub n_threads_batch: u32,
+    /// Number format of the KV memory.
+    pub kv_type: KvType,
+    /// How attention is computed.
+    pub flash_attention: FlashAttention,
 }
 
 impl Default for EngineConfig {
@@ -44,6 +49,8 @@ impl Default for EngineConfig {
             adapts: true,
             n_threads: 0,
             n_threads_batch: 0,
+            kv_type: KvType::F16,
+            flash_attention: FlashAttention::Auto,
         }
     }
 }

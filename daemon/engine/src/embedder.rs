@@ -8,7 +8,7 @@ use crate::sequence::{Failure, to_u32};
 use crate::threads::Threads;
 use hearth_abi::host::{Adapter, Batch, Context, Model};
 use hearth_abi::raw::Token;
-use hearth_abi::{BatchEntry, ContextConfig, KvType, PluginError, Pooling};
+use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, PluginError, Pooling};
 use std::sync::Arc;
 
 /// Turns texts into vectors.
@@ -35,6 +35,7 @@ impl Embedder {
             n_threads_batch: n_threads,
             embeddings: Some(Pooling::Model),
             kv_type: KvType::F16,
+            flash_attention: FlashAttention::Auto,
         })?;
         let threads = Threads::new(context.info().n_threads);
         Ok(Self { context, batch: Batch::default(), threads })

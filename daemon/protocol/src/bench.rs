@@ -29,6 +29,57 @@ pub struct Tuning {
     /// Most tokens computed in one step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
+    /// Number format of the KV memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_type: Option<KvType>,
+    /// How attention is computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash_attention: Option<FlashAttention>,
+}
+
+/// Number format of the KV memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KvType {
+    /// Two bytes a number.
+    #[default]
+    F16,
+    /// Half of that, and hardly worse.
+    Q8_0,
+    /// A quarter, and worse.
+    Q4_0,
+    /// Four bytes a number.
+    F32,
+}
+
+impl std::fmt::Display for KvType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::F32 => "f32",
+        })
+    }
+}
+
+/// Whether attention is computed in pieces, without a matrix of all scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FlashAttention {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl std::fmt::Display for FlashAttention {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// How fast a model was: medians of several measurements.

@@ -50,7 +50,9 @@ mod pull;
 mod space;
 mod tokens;
 
-pub use bench::{BenchFigures, BenchParams, BenchReply, BenchTrial, Tuning};
+pub use bench::{
+    BenchFigures, BenchParams, BenchReply, BenchTrial, FlashAttention, KvType, Tuning,
+};
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Event, FinishReason, Format, GenerateParams,
     GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,

@@ -1,6 +1,6 @@
 //! Models on disk and in memory: `model.list`, `show`, `import`, `load`, `unload`, `ps`.
 
-use crate::RpcError;
+use crate::{FlashAttention, KvType, RpcError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -238,6 +238,12 @@ pub struct RunningModel {
     /// Short form of the name of the model that guesses ahead for it; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
+    /// Number format of the KV memory.
+    #[serde(default)]
+    pub kv_type: KvType,
+    /// How attention is computed; absent: as the backend chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash_attention: Option<FlashAttention>,
     /// The worker's process.
     pub pid: u32,
     /// For a person, such as `llama 135M Q4_1`.

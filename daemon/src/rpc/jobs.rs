@@ -192,7 +192,8 @@ pub(super) async fn lease(
     keep_alive: Option<KeepAlive>,
 ) -> Result<Lease, RpcError> {
     let name = parse_name(model)?;
-    let draft = draft.or_else(|| daemon.config.drafts.get(&name)).cloned();
+    let configured = || daemon.config.of_model.get(&name)?.draft.as_ref();
+    let draft = draft.or_else(configured).cloned();
     let resolve = |name: ModelName| {
         let store = Arc::clone(&daemon.store);
         blocking(move || store.resolve(&name))

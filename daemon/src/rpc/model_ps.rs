@@ -28,6 +28,8 @@ pub(super) fn running_model(worker: &Worker) -> RunningModel {
         state: state.into(),
         backend: worker.backend.clone(),
         draft: worker.draft.clone(),
+        kv_type: worker.kv_type,
+        flash_attention: worker.flash_attention,
         pid: worker.pid,
         description,
         context,

@@ -137,6 +137,7 @@ impl Supervisor {
         let Config { engine, .. } = &*self.config;
         let draft = draft.filter(|_| engine.speculate);
         let tuning = self.tuned.get(&model.model_digest.hex(), &machine(backend));
+        let attention = self.config.attention(&model.name);
         let settled = |configured: u32| (configured != 0).then_some(configured);
         LoadSpec {
             tuning,
@@ -153,6 +154,9 @@ impl Supervisor {
             step_ms: engine.step_ms,
             archive_bytes: engine.archive_mib.saturating_mul(1 << 20),
             speculate: engine.speculate,
+            kv_type: attention.kv_type.or(tuning.kv_type).unwrap_or_default(),
+            flash_attention: attention.flash.or(tuning.flash_attention),
+            mtp: engine.speculate && self.config.of_model.get(&model.name).is_some_and(|of| of.mtp),
             draft: draft
                 .map(|draft| DraftSpec { name: draft.name.to_string(), path: draft.model_path }),
         }

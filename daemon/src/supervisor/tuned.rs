@@ -131,7 +131,8 @@ pub(crate) fn n_processors() -> u32 {
 mod tests {
     use super::*;
 
-    const ONE_THREAD: Tuning = Tuning { threads: Some(1), spin: None, batch: None };
+    const ONE_THREAD: Tuning =
+        Tuning { threads: Some(1), spin: None, batch: None, kv_type: None, flash_attention: None };
 
     #[test]
     fn what_is_kept_is_used_after_a_restart_on_the_same_machine_only() {

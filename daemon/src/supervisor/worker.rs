@@ -8,7 +8,7 @@ use super::outbox::Outbox;
 use crate::worker::frames::{
     self, FromWorker, Holdings, Job, LoadSpec, LoadedInfo, LogLevel, ToWorker, WorkerEvent,
 };
-use hearth_protocol::{ErrorKind, RpcError, Tuning};
+use hearth_protocol::{ErrorKind, FlashAttention, KvType, RpcError, Tuning};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     /// The name of the model that guesses ahead for it.
     pub(crate) draft: Option<String>,
     pub(crate) tuning: Tuning,
+    pub(crate) kv_type: KvType,
+    pub(crate) flash_attention: Option<FlashAttention>,
     pub(crate) pid: u32,
     pub(crate) started: Instant,
     state: watch::Sender<WorkerState>,
@@ -94,6 +96,8 @@ impl Worker {
             backend,
             draft: spec.draft.as_ref().map(|draft| draft.name.clone()),
             tuning: spec.tuning,
+            kv_type: spec.kv_type,
+            flash_attention: spec.flash_attention,
             pid: child.id().unwrap_or_default(),
             started: Instant::now(),
             state: watch::Sender::new(WorkerState::Loading { fraction: 0.0 }),

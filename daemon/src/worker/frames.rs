@@ -7,8 +7,8 @@
 use super::preset::Preset;
 use hearth_protocol::{
     ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
-    GenerateParams, GenerateReply, Logprob, RpcError, TokenizeParams, TokenizeReply, ToolCall,
-    ToolCallDelta, Tuning,
+    FlashAttention, GenerateParams, GenerateReply, KvType, Logprob, RpcError, TokenizeParams,
+    TokenizeReply, ToolCall, ToolCallDelta, Tuning,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,10 @@ pub(crate) struct LoadSpec {
     pub(crate) step_ms: u64,
     pub(crate) archive_bytes: usize,
     pub(crate) speculate: bool,
+    pub(crate) kv_type: KvType,
+    pub(crate) flash_attention: Option<FlashAttention>,
+    /// Layers of the model's own guess ahead.
+    pub(crate) mtp: bool,
     pub(crate) draft: Option<DraftSpec>,
     /// What of the above was measured; the spin is the process's own.
     pub(crate) tuning: Tuning,

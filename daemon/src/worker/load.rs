@@ -4,7 +4,7 @@ use super::engine_loop::send;
 use super::frames::{DraftSpec, FromWorker, Holdings, LoadSpec, LogLevel};
 use super::present::Present;
 use hearth_abi::host::{Adapter, Model, Plugin};
-use hearth_abi::{OpenParams, PluginError, Status};
+use hearth_abi::{FlashAttention, KvType, OpenParams, PluginError, Status};
 use hearth_engine::{DraftError, Embedder, Engine, EngineConfig};
 use hearth_protocol::{ErrorKind, RpcError};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
         }
         true
     };
-    let params = OpenParams::new(&spec.model);
+    let params = OpenParams { with_mtp: spec.mtp, ..OpenParams::new(&spec.model) };
     let model = Model::open(&plugin, &params, &mut progress).map_err(failed)?;
     let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
     let adapters = adapters.collect::<Result<_, PluginError>>().map_err(failed)?;
@@ -55,6 +55,13 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
         Loaded { model, engine: None, alone: None, embedder: None, n_ctx: 0, adapters };
     if loaded.model.info().can_generate {
         let mut engine = engine(&loaded, config(spec, &loaded.model)).map_err(failed)?;
+        if spec.mtp {
+            engine.draft_with_own_layers().map_err(|error| {
+                let message = format!("the model has no layers that can guess ahead: {error}");
+                RpcError::new(ErrorKind::LoadFailed, message)
+                    .with_hint("take `mtp` out of what the configuration says of the model")
+            })?;
+        }
         if let Some(draft) = &spec.draft {
             draft_with(&mut engine, &plugin, draft)?;
         }
@@ -144,6 +151,17 @@ fn config(spec: &LoadSpec, model: &Model) -> EngineConfig {
         n_threads: spec.n_threads,
         n_threads_batch: spec.n_threads,
         adapts: true,
+        kv_type: match spec.kv_type {
+            hearth_protocol::KvType::F16 => KvType::F16,
+            hearth_protocol::KvType::Q8_0 => KvType::Q8_0,
+            hearth_protocol::KvType::Q4_0 => KvType::Q4_0,
+            hearth_protocol::KvType::F32 => KvType::F32,
+        },
+        flash_attention: match spec.flash_attention {
+            None => FlashAttention::Auto,
+            Some(hearth_protocol::FlashAttention::Off) => FlashAttention::Off,
+            Some(hearth_protocol::FlashAttention::On) => FlashAttention::On,
+        },
     }
 }
 
@@ -176,6 +194,9 @@ fn failed(error: PluginError) -> RpcError {
             .with_hint("import the file again; `ctl show MODEL` names it"),
         Status::OutOfMemory => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
             "unload another model with `ctl stop`, or lower `engine.context` in the configuration",
+        ),
+        Status::Unsupported => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
+            "choose another `kv_type` or `flash_attention` in the configuration, if it names one",
         ),
         _ => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
             "the log has what the backend said before: `journalctl -u hearth`, or hearthd's standard error",

@@ -2,14 +2,18 @@
 //!
 //! A handle is a `Box<ContextBox<C>>`, whose abort flag stands outside the part that a decode borrows.
 
-use super::shims::{check_size, guard, invalid, model, slice, struct_size};
+use super::shims::{as_of_today, check_size, guard, invalid, model, slice, struct_size};
 use super::{Backend, BatchRef, Context, Model};
 use crate::raw::{self, Pos, Seq};
-use crate::types::{ContextConfig, KvType, PluginError, Pooling, Result, Status};
+use crate::types::{ContextConfig, FlashAttention, KvType, PluginError, Pooling, Result, Status};
 use std::cell::UnsafeCell;
+use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What hosts of 1.0 do not set.
+const SINCE_1_1: usize = offset_of!(raw::ContextParams, flash_attention);
 
 type ContextOf<B> = <<B as Backend>::Model as Model>::Context;
 
@@ -39,9 +43,8 @@ pub(super) unsafe extern "C" fn context_create<B: Backend>(
                 return Err(invalid("the context's out-parameter is null"));
             }
             *out = std::ptr::null_mut();
-            let params = params.as_ref().ok_or_else(|| invalid("the params are null"))?;
-            check_size(params.struct_size, struct_size::<raw::ContextParams>())?;
-            let config = context_config(params)?;
+            let params = as_of_today(params, SINCE_1_1)?;
+            let config = context_config(&params)?;
             let created = model::<B::Model>(handle)?.context(&config)?;
             let boxed = ContextBox { abort: created.abort_flag(), inner: UnsafeCell::new(created) };
             *out = Box::into_raw(Box::new(boxed)).cast::<raw::Context>();
@@ -69,6 +72,12 @@ fn context_config(params: &raw::ContextParams) -> Result<ContextConfig> {
         3 => KvType::F32,
         _ => return Err(invalid("unknown kv_type")),
     };
+    let flash_attention = match params.flash_attention {
+        0 => FlashAttention::Auto,
+        1 => FlashAttention::Off,
+        2 => FlashAttention::On,
+        _ => return Err(invalid("unknown flash_attention")),
+    };
     Ok(ContextConfig {
         n_ctx: params.n_ctx,
         n_batch: params.n_batch,
@@ -78,6 +87,7 @@ fn context_config(params: &raw::ContextParams) -> Result<ContextConfig> {
         n_threads_batch: params.n_threads_batch,
         embeddings: params.embeddings.then_some(pooling),
         kv_type,
+        flash_attention,
     })
 }
 
@@ -276,4 +286,39 @@ pub(super) unsafe extern "C" fn seq_load<B: Backend>(
 ) -> raw::RawStatus {
     // SAFETY: a context of ours on the engine thread; data has len bytes.
     unsafe { guard(error, || context::<ContextOf<B>>(handle)?.seq_load(seq, slice(data, len)?)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(struct_size: u32) -> raw::ContextParams {
+        raw::ContextParams {
+            struct_size,
+            n_ctx: 64,
+            n_batch: 32,
+            n_ubatch: 32,
+            n_seq_max: 1,
+            n_threads: 1,
+            n_threads_batch: 1,
+            embeddings: false,
+            pooling: 0,
+            kv_type: KvType::Q8_0 as i32,
+            flash_attention: FlashAttention::Off as i32,
+        }
+    }
+
+    #[test]
+    fn a_host_of_1_0_leaves_flash_attention_to_the_plugin() {
+        let sizes =
+            [(40, FlashAttention::Auto), (44, FlashAttention::Off), (52, FlashAttention::Off)];
+        for (size, wanted) in sizes {
+            // SAFETY: the member that is beyond 40 bytes is there, and none beyond 44 is read.
+            let known = unsafe { as_of_today(&params(size), SINCE_1_1) }.unwrap();
+            let config = context_config(&known).unwrap();
+            assert_eq!((config.kv_type, config.flash_attention), (KvType::Q8_0, wanted));
+        }
+        // SAFETY: as above.
+        assert!(unsafe { as_of_today(&params(36), SINCE_1_1) }.is_err());
+    }
 }

@@ -2,8 +2,8 @@
 
 use super::contexts::context;
 use super::shims::{guard, into_bytes, model, slice, struct_size};
-use super::{ChatModel, Grammar, GrammarModel, LoraModel, Model};
-use crate::raw::{self, Token};
+use super::{ChatModel, Grammar, GrammarModel, LoraModel, Model, MtpContext};
+use crate::raw::{self, Seq, Token};
 use crate::types::{PluginError, Result, Status};
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -34,6 +34,15 @@ pub const fn lora_table<M: LoraModel>() -> raw::Lora {
         open: lora_open::<M>,
         close: lora_close::<M>,
         attach: lora_attach::<M>,
+    }
+}
+
+/// `hearth.mtp/1` of a context type.
+pub const fn mtp_table<C: MtpContext>() -> raw::Mtp {
+    raw::Mtp {
+        struct_size: struct_size::<raw::Mtp>(),
+        begin: mtp_begin::<C>,
+        draft: mtp_draft::<C>,
     }
 }
 
@@ -217,6 +226,45 @@ unsafe extern "C" fn lora_attach<M: LoraModel>(
             let pairs: Vec<_> =
                 adapters.into_iter().zip(slice(scales, n)?.iter().copied()).collect();
             M::attach(context::<<M as Model>::Context>(handle)?, &pairs)
+        })
+    }
+}
+
+unsafe extern "C" fn mtp_begin<C: MtpContext>(
+    handle: *mut raw::Context,
+    n_most: *mut u32,
+    error: *mut raw::Error,
+) -> raw::RawStatus {
+    // SAFETY: a context of ours on the engine thread; n_most is the host's.
+    unsafe {
+        guard(error, || {
+            *n_most.as_mut().ok_or_else(null)? = context::<C>(handle)?.begin()?;
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn mtp_draft<C: MtpContext>(
+    handle: *mut raw::Context,
+    sequences: *const Seq,
+    tokens: *const Token,
+    n: usize,
+    n_guesses: usize,
+    guesses: *mut Token,
+    error: *mut raw::Error,
+) -> raw::RawStatus {
+    // SAFETY: a context of ours on the engine thread; both arrays have n entries, and there is room for n_guesses of each.
+    unsafe {
+        guard(error, || {
+            let (sequences, tokens) = (slice(sequences, n)?, slice(tokens, n)?);
+            let len = n.checked_mul(n_guesses).filter(|len| *len > 0).ok_or_else(null)?;
+            if guesses.is_null() {
+                return Err(null());
+            }
+            // The host's room may never have been written; a &mut [Token] over it must not expose that.
+            (0..len).for_each(|at| guesses.add(at).write(-1));
+            let guesses = std::slice::from_raw_parts_mut(guesses, len);
+            context::<C>(handle)?.draft(sequences, tokens, n_guesses, guesses)
         })
     }
 }

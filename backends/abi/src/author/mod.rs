@@ -16,7 +16,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-pub use extensions::{chat_table, grammar_table, lora_table};
+pub use extensions::{chat_table, grammar_table, lora_table, mtp_table};
 pub use shims::plugin_table;
 
 /// One plugin: constants and the calls that need no model.
@@ -37,6 +37,8 @@ pub trait Backend: Sized + 'static {
     const GRAMMAR: Option<raw::GrammarExt> = None;
     /// `hearth.lora/1`, made by [`lora_table`].
     const LORA: Option<raw::Lora> = None;
+    /// `hearth.mtp/1`, made by [`mtp_table`].
+    const MTP: Option<raw::Mtp> = None;
 
     /// Prepares the process. Fast: no model, no device memory.
     fn init(log: HostLog) -> Result<()>;
@@ -141,6 +143,20 @@ pub trait LoraModel: Model {
     fn adapter(self: &Arc<Self>, path: &std::path::Path) -> Result<Self::Adapter>;
     /// Replaces the adapters a context applies.
     fn attach(context: &mut Self::Context, adapters: &[(&Self::Adapter, f32)]) -> Result<()>;
+}
+
+/// `hearth.mtp/1`
+pub trait MtpContext: Context {
+    /// Keeps what guessing needs from now on; answers how many tokens in a row guesses are good for.
+    fn begin(&mut self) -> Result<u32>;
+    /// Guesses `n_guesses` tokens for each sequence behind the token of the same index, -1 where there is no guess.
+    fn draft(
+        &mut self,
+        sequences: &[Seq],
+        tokens: &[Token],
+        n_guesses: usize,
+        guesses: &mut [Token],
+    ) -> Result<()>;
 }
 
 /// The host's log, for as long as the plugin is initialised.

@@ -8,6 +8,7 @@ use super::{Backend, HostLog, Model, contexts};
 use crate::raw::{self, Token};
 use crate::types::{OpenParams, PluginError, Result, Status};
 use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::mem::offset_of;
 use std::mem::size_of;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -165,6 +166,26 @@ fn write_text(target: &mut [c_char], text: &str) {
     target[len] = 0;
 }
 
+/// A struct of the host's, with zeros for what an older host does not set: the members from the offset `since` on.
+///
+/// # Safety
+/// `params` is null or points to as many bytes as its first member, a u32, says, and zeros are a value of each member.
+pub(super) unsafe fn as_of_today<T: Copy>(params: *const T, since: usize) -> Result<T> {
+    if params.is_null() {
+        return Err(invalid("the params are null"));
+    }
+    // SAFETY: every version begins with its size.
+    let size = unsafe { params.cast::<u32>().read() };
+    check_size(size, u32::try_from(since).unwrap_or(u32::MAX))?;
+    let len = (size as usize).min(size_of::<T>());
+    // SAFETY: zeros are a value, and the host's bytes are the members of its version.
+    unsafe {
+        let mut known: T = std::mem::zeroed();
+        std::ptr::copy_nonoverlapping(params.cast::<u8>(), (&raw mut known).cast::<u8>(), len);
+        Ok(known)
+    }
+}
+
 pub(super) fn check_size(actual: u32, wanted: u32) -> Result<()> {
     if actual < wanted {
         return Err(invalid("struct_size is smaller than this plugin's version of the struct"));
@@ -253,8 +274,7 @@ unsafe extern "C" fn model_open<B: Backend>(
                 return Err(invalid("the model's out-parameter is null"));
             }
             *handle = std::ptr::null_mut();
-            let params = params.as_ref().ok_or_else(|| invalid("the params are null"))?;
-            check_size(params.struct_size, struct_size::<raw::ModelParams>())?;
+            let params = as_of_today(params, offset_of!(raw::ModelParams, with_mtp))?;
             if params.path.is_null() {
                 return Err(invalid("the path is null"));
             }
@@ -264,6 +284,7 @@ unsafe extern "C" fn model_open<B: Backend>(
                 use_mmap: params.use_mmap,
                 use_mlock: params.use_mlock,
                 vocab_only: params.vocab_only,
+                with_mtp: params.with_mtp,
             };
             let mut progress = |fraction: f32| match params.progress {
                 Some(report) => report(params.progress_data, fraction),
@@ -426,6 +447,8 @@ unsafe extern "C" fn extension<B: Backend>(id: *const c_char) -> *const c_void {
         table(const { &B::GRAMMAR })
     } else if id == raw::EXT_LORA {
         table(const { &B::LORA })
+    } else if id == raw::EXT_MTP {
+        table(const { &B::MTP })
     } else {
         std::ptr::null()
     }

@@ -3,7 +3,8 @@
 use crate::host::{Batch, Context, Model, Plugin};
 use crate::raw::{self, Pos, Seq, Token};
 use crate::types::{
-    BatchEntry, ContextConfig, KvType, LogLevel, OpenParams, PluginError, Result, Status,
+    BatchEntry, ContextConfig, FlashAttention, KvType, LogLevel, OpenParams, PluginError, Result,
+    Status,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -220,6 +221,7 @@ pub(super) fn config() -> ContextConfig {
         n_threads_batch: 1,
         embeddings: None,
         kv_type: KvType::F16,
+        flash_attention: FlashAttention::Auto,
     }
 }
 
@@ -257,6 +259,11 @@ impl Writer {
     /// As `same`, for batches of equal shape.
     pub(super) fn exactly_same(&self, what: &str, found: &[f32], wanted: &[f32]) -> Step {
         self.within(what, found, wanted, 0.01)
+    }
+
+    /// As `same`, for memory that rounds what it keeps to few bits.
+    pub(super) fn alike(&self, what: &str, found: &[f32], wanted: &[f32]) -> Step {
+        self.within(what, found, wanted, 0.4)
     }
 
     fn within(&self, what: &str, found: &[f32], wanted: &[f32], part: f32) -> Step {

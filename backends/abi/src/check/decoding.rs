@@ -4,7 +4,7 @@ use super::bench::{
     Bench, Step, batch, config, ensure, feed, must, must_fail, name, position, push,
 };
 use crate::host::Batch;
-use crate::types::{BatchEntry, ContextConfig, Status};
+use crate::types::{BatchEntry, ContextConfig, FlashAttention, KvType, Status};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) fn context_info(bench: &mut Bench) -> Step {
@@ -85,6 +85,27 @@ pub(super) fn repeatable(bench: &mut Bench) -> Step {
         &feed(&mut one, 3, writer.a.len(), &writer.c)?,
         &{ writer.logits_after(&[&writer.a, &writer.c])? },
     )
+}
+
+pub(super) fn formats(bench: &mut Bench) -> Step {
+    let writer = bench.writer()?;
+    let wanted = writer.logits_after(&[&writer.a])?;
+    for kv_type in [KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0] {
+        for flash_attention in [FlashAttention::Auto, FlashAttention::Off, FlashAttention::On] {
+            let asked = ContextConfig { kv_type, flash_attention, ..config() };
+            let label = format!("KV memory of {kv_type:?}, flash attention {flash_attention:?}");
+            let mut context = match writer.model.context(&asked) {
+                Err(error) if error.status == Status::Unsupported => continue,
+                made => must(&format!("context_create with {label}"), made)?,
+            };
+            let found = feed(&mut context, 0, 0, &writer.a)?;
+            match kv_type {
+                KvType::F16 | KvType::F32 => writer.same(&label, &found, &wanted)?,
+                KvType::Q8_0 | KvType::Q4_0 => writer.alike(&label, &found, &wanted)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn in_parts(bench: &mut Bench) -> Step {

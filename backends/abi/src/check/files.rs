@@ -43,6 +43,7 @@ fn open(
         vocab_only: false,
         progress: Some(note_progress),
         progress_data: std::ptr::from_mut(progress).cast(),
+        with_mtp: false,
     };
     let entry = bench.plugin.entry();
     // Not null at first, so that a plugin that forgets it shows.

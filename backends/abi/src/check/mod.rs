@@ -170,6 +170,11 @@ pub const SCENARIOS: &[Scenario] = &[
         decoding::repeatable,
     ),
     fair(
+        "decode-formats",
+        "the text is the same in KV memory of every format, with flash attention and without, or UNSUPPORTED",
+        decoding::formats,
+    ),
+    fair(
         "decode-in-parts",
         "a prompt in parts gives the logits of the whole prompt",
         decoding::in_parts,

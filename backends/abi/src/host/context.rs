@@ -113,6 +113,7 @@ impl Context {
             embeddings: config.embeddings.is_some(),
             pooling: config.embeddings.map_or(0, |pooling| pooling as i32),
             kv_type: config.kv_type as i32,
+            flash_attention: config.flash_attention as i32,
         };
         let mut handle = std::ptr::null_mut();
         // SAFETY: the model is open; params are only read during the call.

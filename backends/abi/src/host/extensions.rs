@@ -1,7 +1,7 @@
-//! Optional powers: chat templates, grammars, adapters. A plugin without one answers `Unsupported`.
+//! Optional powers: chat templates, grammars, adapters, guesses. A plugin without one answers `Unsupported`.
 
 use super::{Context, Model, call};
-use crate::raw::{self, Token};
+use crate::raw::{self, Seq, Token};
 use crate::types::{PluginError, Result, Status};
 use std::ffi::{CString, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -203,6 +203,47 @@ impl Context {
         // Kept, so that no adapter is closed while attached.
         self.set_attached(adapters.iter().map(|(adapter, _)| Arc::clone(adapter)).collect());
         Ok(())
+    }
+}
+
+impl Context {
+    fn mtp(&self) -> Result<&'static raw::Mtp> {
+        let plugin = self.model().plugin();
+        plugin.extension(raw::EXT_MTP).ok_or_else(|| unsupported("guess ahead by itself"))
+    }
+
+    /// Keeps what guessing ahead needs, from the first decode on. Answers for how many tokens in a row guesses are good.
+    pub fn begin_mtp(&mut self) -> Result<usize> {
+        let (table, raw) = (self.mtp()?, self.raw());
+        let mut n_most = 0;
+        // SAFETY: a live context; the out-parameter is ours.
+        call(|error| unsafe { (table.begin)(raw, &raw mut n_most, error) })?;
+        Ok(n_most as usize)
+    }
+
+    /// Guesses for each sequence `n_guesses` tokens that follow its `next`, one sequence after the other; -1 from where on there
+    /// is no guess.
+    pub fn draft(
+        &mut self,
+        sequences: &[Seq],
+        next: &[Token],
+        n_guesses: usize,
+        guesses: &mut Vec<Token>,
+    ) -> Result<()> {
+        if sequences.len() != next.len() {
+            return Err(PluginError::new(
+                Status::InvalidArgument,
+                "sequences and tokens differ in length",
+            ));
+        }
+        guesses.clear();
+        guesses.resize(sequences.len() * n_guesses, -1);
+        let (table, raw) = (self.mtp()?, self.raw());
+        // SAFETY: a live context; both arrays have the length given, and the guesses have room for n_guesses of each.
+        call(|error| unsafe {
+            let (sequences, next, n) = (sequences.as_ptr(), next.as_ptr(), sequences.len());
+            (table.draft)(raw, sequences, next, n, n_guesses, guesses.as_mut_ptr(), error)
+        })
     }
 }
 

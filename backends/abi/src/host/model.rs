@@ -42,6 +42,7 @@ impl Model {
             vocab_only: params.vocab_only,
             progress: Some(take_progress),
             progress_data: (&raw mut progress).cast::<c_void>(),
+            with_mtp: params.with_mtp,
         };
         let mut handle = std::ptr::null_mut();
         // SAFETY: the plugin is initialised; params, path and the progress closure outlive the call.

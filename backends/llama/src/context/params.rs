@@ -3,7 +3,7 @@
 use crate::model::LlamaModel;
 use crate::shim::{error, invalid};
 use crate::{modules, threads};
-use hearth_abi::{ContextConfig, KvType, Pooling, Result, Status};
+use hearth_abi::{ContextConfig, FlashAttention, KvType, Pooling, Result, Status};
 use llama_cpp_sys_2 as sys;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -94,7 +94,11 @@ pub(super) fn raw_params(
     };
     params.type_k = kv_type;
     params.type_v = kv_type;
-    params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_AUTO;
+    params.flash_attn_type = match config.flash_attention {
+        FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+        FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    };
     params.kv_unified = true;
     // A full-size cache for sliding windows could be rolled back, at several times the memory; the host uses
     // checkpoints where `can_roll_back` is false.

@@ -46,6 +46,9 @@ impl LlamaContext {
         // SAFETY: the memory is the live context's, or null; the sequence exists. Removing all never fails.
         unsafe { sys::llama_memory_seq_rm(self.memory, seq, -1, -1) };
         self.sharing.removed(slot, 0, Pos::MAX);
+        if let Some(mtp) = &mut self.mtp {
+            mtp.lost(seq);
+        }
     }
 
     pub(super) fn remove(&mut self, seq: Seq, p0: Pos, p1: Pos) -> Result<()> {
@@ -75,6 +78,12 @@ impl LlamaContext {
             return Err(unsupported(&format!("be cut at position {p0} of {len}")));
         }
         self.sharing.removed(slot, p0, if to_end { Pos::MAX } else { p1 });
+        match &mut self.mtp {
+            Some(mtp) if to_end => mtp.cut(seq, p0),
+            // What follows is moved, which the heads do not follow.
+            Some(mtp) => mtp.lost(seq),
+            None => {}
+        }
         Ok(())
     }
 
@@ -102,6 +111,9 @@ impl LlamaContext {
         // SAFETY: the memory is the live context's; both sequences exist, and `to` is empty.
         unsafe { sys::llama_memory_seq_cp(self.memory, from, to, -1, if whole { -1 } else { p1 }) };
         self.sharing.copied(from_slot, to_slot, if whole { len } else { p1 });
+        if let Some(mtp) = &mut self.mtp {
+            mtp.copied(from, to, if whole { len } else { p1 });
+        }
         Ok(())
     }
 
@@ -125,6 +137,9 @@ impl LlamaContext {
             return Err(unsupported("shift what another sequence shares"));
         }
         let raw = self.raw();
+        if let Some(mtp) = &mut self.mtp {
+            mtp.lost(seq);
+        }
         // SAFETY: a live context; the sequence exists and shares none of these cells; no position becomes negative.
         guarded(|message| unsafe { hearth_shim_seq_shift(raw, seq, p0, end, delta, message) })
             .map_err(failed)

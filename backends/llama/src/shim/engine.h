@@ -46,6 +46,21 @@ bool hearth_shim_seq_shift(llama_context * context, llama_seq_id seq, llama_pos 
 // Bytes a context takes for its memory and compute buffers, over all devices.
 uint64_t hearth_shim_context_bytes(const llama_context * context);
 
+// A token to guess from, with the state that the trunk or the guess before it has behind the token before.
+struct hearth_shim_mtp_token {
+    const float * state;
+    llama_token   token;
+    llama_pos     pos;
+    llama_seq_id  seq;
+    bool          output;
+};
+// Makes both contexts keep states. The batch is llama_batch_ext_free's to free.
+bool hearth_shim_mtp_begin(llama_context * trunk, llama_context * heads, llama_batch_ext ** batch, char * message);
+// The state behind a token of the last decode, by its index in that.
+bool hearth_shim_mtp_state(llama_context * context, int32_t index, const float ** state, char * message);
+bool hearth_shim_mtp_decode(llama_context * heads, llama_batch_ext * batch, const hearth_shim_mtp_token * tokens, size_t n,
+                            size_t n_embd, int32_t * answer, char * message);
+
 // Parses the grammar before llama.cpp does, because llama.cpp writes parse errors and the grammar to stderr.
 bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const char * root, llama_grammar ** grammar,
                              char * message);

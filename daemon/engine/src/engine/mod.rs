@@ -10,7 +10,7 @@ mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
-use crate::guess::{DraftError, Drafter, Guesser, Lookups, Rules, Step};
+use crate::guess::{DraftError, Drafter, Guesser, Heads, Lookups, Rules, Step};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::runner::Runner;
@@ -18,7 +18,7 @@ use crate::scheduler::{Pending, Share, plan};
 use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
 use crate::threads::Threads;
 use hearth_abi::host::{Adapter, Context, Model};
-use hearth_abi::{ContextConfig, KvType, PluginError, Status};
+use hearth_abi::{ContextConfig, PluginError, Status};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -90,7 +90,8 @@ impl Engine {
             n_threads: config.n_threads,
             n_threads_batch: config.n_threads_batch,
             embeddings: None,
-            kv_type: KvType::F16,
+            kv_type: config.kv_type,
+            flash_attention: config.flash_attention,
         })?;
         let info = context.info();
         config.n_batch = info.n_batch;
@@ -137,6 +138,17 @@ impl Engine {
             return Err(DraftError::Memory("the model's"));
         }
         self.guessers.push(Box::new(Drafter::new(model, draft, &self.config, n_threads)?));
+        Ok(())
+    }
+
+    /// Lets layers of the model's own guess, wherever that pays. Called before the first request, for a model that was opened
+    /// with them.
+    pub fn draft_with_own_layers(&mut self) -> Result<(), DraftError> {
+        if !self.cache.can_roll_back() {
+            return Err(DraftError::Memory("the model's"));
+        }
+        let n_most = self.runner.context.begin_mtp()?;
+        self.guessers.push(Box::new(Heads::new(n_most)));
         Ok(())
     }
 
@@ -318,7 +330,7 @@ impl Engine {
 
     /// Adds guessed tokens to the shares of answers.
     fn guess(&mut self) -> Result<(), PluginError> {
-        let Self { running, shares, guessers, pace, .. } = self;
+        let Self { running, shares, guessers, pace, runner, .. } = self;
         running.iter_mut().for_each(|sequence| sequence.guess.clear());
         // Beside a prompt every token more would delay both.
         let is_beside = shares.iter().any(|share| share.n_tokens > 1 || !share.completes);
@@ -327,6 +339,7 @@ impl Engine {
         }
         // So each share is one token, and yields one.
         let mut step = Step {
+            context: &mut runner.context,
             pace,
             n_threads: self.threads.in_use(),
             n_batch: self.config.n_batch as usize,

@@ -15,7 +15,7 @@ use crate::scheduler::Share;
 use crate::sequence::{Sequence, to_u32};
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
-use hearth_abi::{ContextConfig, KvType, PluginError};
+use hearth_abi::{ContextConfig, FlashAttention, KvType, PluginError};
 use std::sync::Arc;
 
 /// Longest draft.
@@ -157,6 +157,7 @@ impl Drafter {
             n_threads_batch: n_threads,
             embeddings: None,
             kv_type: KvType::F16,
+            flash_attention: FlashAttention::Auto,
         })?;
         if !context.info().can_roll_back {
             return Err(DraftError::Memory("its"));

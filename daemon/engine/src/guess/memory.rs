@@ -213,7 +213,7 @@ mod tests {
     use crate::sampler::Sampling;
     use crate::sequence::Request;
     use hearth_abi::host::{Model, Plugin};
-    use hearth_abi::{ContextConfig, KvType, OpenParams};
+    use hearth_abi::{ContextConfig, FlashAttention, KvType, OpenParams};
 
     fn memory() -> Memory {
         let dir = tempfile::tempdir().unwrap();
@@ -230,6 +230,7 @@ mod tests {
             n_threads_batch: 0,
             embeddings: None,
             kv_type: KvType::F16,
+            flash_attention: FlashAttention::Auto,
         };
         Memory::new(model.context(&config).unwrap())
     }

@@ -5,6 +5,7 @@
 //! by [`best_len`] whether a longer step is worth it. What one sequence's guesses are made of comes from its own tokens alone.
 
 mod draft;
+mod heads;
 mod lookup;
 mod memory;
 mod rule;
@@ -12,6 +13,7 @@ mod vocabulary;
 
 pub use draft::DraftError;
 pub(crate) use draft::Drafter;
+pub(crate) use heads::Heads;
 pub(crate) use lookup::Lookups;
 pub(crate) use rule::Rules;
 
@@ -19,6 +21,7 @@ use crate::pace::Pace;
 use crate::scheduler::Share;
 use crate::sequence::Sequence;
 use hearth_abi::PluginError;
+use hearth_abi::host::Context;
 use std::fmt::Debug;
 
 /// A source of guesses.
@@ -45,6 +48,8 @@ pub(crate) trait Guesser: Debug + Send {
 /// The step that guesses are for.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
+    /// What computes it.
+    pub(crate) context: &'a mut Context,
     pub(crate) pace: &'a Pace,
     /// Threads that compute it.
     pub(crate) n_threads: u32,

@@ -5,6 +5,7 @@ mod constrained;
 mod drafting;
 mod fairness;
 mod guessing;
+mod heads;
 mod randomized;
 mod scheduling;
 mod shifting;

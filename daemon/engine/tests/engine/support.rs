@@ -17,10 +17,16 @@ static PLUGIN: LazyLock<Arc<Plugin>> = LazyLock::new(|| {
 });
 
 pub(crate) fn model(pairs: &[(&str, Value)]) -> Arc<Model> {
+    model_with(pairs, false)
+}
+
+/// With the layers that guess ahead, or without.
+pub(crate) fn model_with(pairs: &[(&str, Value)], with_mtp: bool) -> Arc<Model> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
     write_model(&path, pairs).unwrap();
-    Model::open(&PLUGIN, &OpenParams::new(path), &mut |_| true).unwrap()
+    let params = OpenParams { with_mtp, ..OpenParams::new(path) };
+    Model::open(&PLUGIN, &params, &mut |_| true).unwrap()
 }
 
 #[derive(Debug, Default)]

@@ -127,14 +127,21 @@ impl Bench<'_> {
         let trial = self.load_with(Tuning::default()).await;
         let n_threads = self.load().await?.1;
         drop(trial);
-        let spin_is_settled = std::env::var_os("GOMP_SPINCOUNT").is_some();
-        let changes =
-            tune::changes(n_threads, n_processors(), &daemon.config.engine, spin_is_settled);
+        let settled = tune::Settled {
+            engine: &daemon.config.engine,
+            attention: daemon.config.attention(&self.model().name),
+            spin: std::env::var_os("GOMP_SPINCOUNT").is_some(),
+        };
+        let changes = tune::changes(n_threads, n_processors(), &settled);
         let mut best = Tuning::default();
         let mut samples = Vec::new();
         for change in changes {
             let settings = tune::changed(best, change);
-            let rounds = self.contest(best, settings, &tune::describe(change)).await?;
+            let rounds = match self.contest(best, settings, &tune::describe(change)).await {
+                // Not every model can have every setting.
+                Err(error) if error.kind() == Some(ErrorKind::LoadFailed) => continue,
+                rounds => rounds?,
+            };
             let verdict = Verdict::of(&rounds);
             let (of_best, of_tried): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
             let Verdict { ratio, lowest, highest } = verdict;

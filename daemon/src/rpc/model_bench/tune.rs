@@ -1,8 +1,8 @@
 //! Which settings are tried, and which are believed to be better.
 
 use super::measure::{Sample, median};
-use crate::config::EngineSizes;
-use hearth_protocol::{BenchFigures, Tuning};
+use crate::config::{Attention, EngineSizes};
+use hearth_protocol::{BenchFigures, FlashAttention, KvType, Tuning};
 
 /// A spin that is short beside OpenMP's own of 300,000, and long beside an operation's shortest wait.
 const SHORT_SPIN: u32 = 2000;
@@ -11,13 +11,25 @@ const BATCHES: [u32; 2] = [256, 1024];
 /// Settings that are faster by less are not worth being other than the defaults.
 const WORTH: f64 = 1.03;
 
+/// Of the KV formats only one that answers hardly worse, with the attention that it needs.
+const ATTENTIONS: [Tuning; 2] = [
+    Tuning { flash_attention: Some(FlashAttention::Off), ..NONE },
+    Tuning { kv_type: Some(KvType::Q8_0), flash_attention: Some(FlashAttention::On), ..NONE },
+];
+const NONE: Tuning =
+    Tuning { threads: None, spin: None, batch: None, kv_type: None, flash_attention: None };
+
+/// What a person has settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settled<'a> {
+    pub(super) engine: &'a EngineSizes,
+    pub(super) attention: Attention,
+    pub(super) spin: bool,
+}
+
 /// What may be changed, one at a time; nothing that the configuration or the environment has settled.
-pub(super) fn changes(
-    n_threads: u32,
-    n_processors: u32,
-    engine: &EngineSizes,
-    spin_is_settled: bool,
-) -> Vec<Tuning> {
+pub(super) fn changes(n_threads: u32, n_processors: u32, settled: &Settled<'_>) -> Vec<Tuning> {
+    let Settled { engine, attention, spin } = *settled;
     let mut threads = vec![n_threads / 2, n_threads * 2, n_processors];
     threads.retain(|n| (1..=n_processors).contains(n) && *n != n_threads);
     threads.sort_unstable();
@@ -25,12 +37,19 @@ pub(super) fn changes(
     if engine.threads != 0 {
         threads.clear();
     }
-    let spins = (!spin_is_settled && n_processors > 1).then_some(SHORT_SPIN);
+    let spins = (!spin && n_processors > 1).then_some(SHORT_SPIN);
     let batches = BATCHES.into_iter().filter(|_| engine.batch == 0);
-    let none = Tuning::default();
-    let threads = threads.into_iter().map(|n| Tuning { threads: Some(n), ..none });
-    let spins = spins.into_iter().map(|n| Tuning { spin: Some(n), ..none });
-    threads.chain(spins).chain(batches.map(|n| Tuning { batch: Some(n), ..none })).collect()
+    let threads = threads.into_iter().map(|n| Tuning { threads: Some(n), ..NONE });
+    let spins = spins.into_iter().map(|n| Tuning { spin: Some(n), ..NONE });
+    let batches = batches.map(|n| Tuning { batch: Some(n), ..NONE });
+    let attentions = ATTENTIONS.into_iter().filter(|tried| match tried.kv_type {
+        None => {
+            let needs_flash = matches!(attention.kv_type, Some(KvType::Q8_0 | KvType::Q4_0));
+            attention.flash.is_none() && !needs_flash
+        }
+        Some(_) => attention.kv_type.is_none() && attention.flash != Some(FlashAttention::Off),
+    });
+    threads.chain(spins).chain(batches).chain(attentions).collect()
 }
 
 /// The best so far, with one thing changed.
@@ -39,6 +58,8 @@ pub(super) fn changed(best: Tuning, change: Tuning) -> Tuning {
         threads: change.threads.or(best.threads),
         spin: change.spin.or(best.spin),
         batch: change.batch.or(best.batch),
+        kv_type: change.kv_type.or(best.kv_type),
+        flash_attention: change.flash_attention.or(best.flash_attention),
     }
 }
 
@@ -49,6 +70,10 @@ pub(super) fn describe(change: Tuning) -> String {
         Tuning { threads: Some(n), .. } => format!("{n} threads"),
         Tuning { spin: Some(n), .. } => format!("spin {n}"),
         Tuning { batch: Some(n), .. } => format!("batch {n}"),
+        Tuning { kv_type: Some(KvType::Q8_0), .. } => "KV memory of eight bits".into(),
+        Tuning { flash_attention: Some(FlashAttention::Off), .. } => {
+            "attention without flash".into()
+        }
         Tuning { .. } => "the defaults".into(),
     }
 }
@@ -101,27 +126,48 @@ mod tests {
             step_ms: 100,
             archive_mib: 0,
             speculate: true,
+            attention: Attention::default(),
             stall: None,
         }
     }
 
-    fn described(changes: &[Tuning]) -> Vec<String> {
-        changes.iter().map(|change| describe(*change)).collect()
+    fn described(
+        n_threads: u32,
+        n_processors: u32,
+        engine: &EngineSizes,
+        attention: Attention,
+        spin: bool,
+    ) -> Vec<String> {
+        let changes = changes(n_threads, n_processors, &Settled { engine, attention, spin });
+        changes.into_iter().map(describe).collect()
     }
+
+    const FORMATS: [&str; 2] = ["attention without flash", "KV memory of eight bits"];
 
     #[test]
     fn what_may_differ_between_machines_is_tried() {
-        let two = described(&changes(2, 2, &engine(0, 0), false));
-        assert_eq!(two, ["1 thread", "spin 2000", "batch 256", "batch 1024"]);
-        let many = described(&changes(8, 32, &engine(0, 0), false));
-        assert_eq!(many[..3], ["4 threads", "16 threads", "32 threads"]);
-        assert_eq!(described(&changes(1, 1, &engine(0, 0), false)), ["batch 256", "batch 1024"]);
+        let tried = |n_threads, n_processors| {
+            described(n_threads, n_processors, &engine(0, 0), Attention::default(), false)
+        };
+        assert_eq!(tried(2, 2)[..4], ["1 thread", "spin 2000", "batch 256", "batch 1024"]);
+        assert_eq!(tried(2, 2)[4..], FORMATS);
+        assert_eq!(tried(8, 32)[..3], ["4 threads", "16 threads", "32 threads"]);
+        assert_eq!(tried(1, 1)[..2], ["batch 256", "batch 1024"]);
     }
 
     #[test]
     fn what_a_person_has_settled_is_not_tried() {
-        assert_eq!(described(&changes(2, 2, &engine(2, 512), false)), ["spin 2000"]);
-        assert!(changes(2, 2, &engine(2, 512), true).is_empty());
+        let tried = |kv_type, flash, spin| {
+            described(2, 2, &engine(2, 512), Attention { kv_type, flash }, spin)
+        };
+        let (on, off) = (Some(FlashAttention::On), Some(FlashAttention::Off));
+        assert_eq!(tried(Some(KvType::F16), on, false), ["spin 2000"]);
+        assert!(tried(Some(KvType::F16), off, true).is_empty());
+        // What a person chose must be possible with what is tried.
+        assert!(tried(Some(KvType::Q4_0), None, true).is_empty());
+        assert!(tried(None, off, true).is_empty());
+        assert_eq!(tried(Some(KvType::F32), None, true), FORMATS[..1]);
+        assert_eq!(tried(None, on, true), FORMATS[1..]);
     }
 
     fn sample(prompt: f64, stream: f64, streams: f64) -> Sample {
@@ -160,6 +206,6 @@ mod tests {
     fn one_thing_changes_and_the_rest_stays() {
         let best = changed(Tuning::default(), Tuning { threads: Some(1), ..Tuning::default() });
         let next = changed(best, Tuning { batch: Some(256), ..Tuning::default() });
-        assert_eq!(next, Tuning { threads: Some(1), spin: None, batch: Some(256) });
+        assert_eq!(next, Tuning { threads: Some(1), batch: Some(256), ..NONE });
     }
 }
