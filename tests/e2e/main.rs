@@ -18,6 +18,8 @@ mod overload;
 mod privacy;
 mod pull;
 mod pull_faults;
+mod push;
+mod push_ollama;
 mod requests;
 mod sampling;
 mod service;

@@ -13,12 +13,14 @@ mod progress;
 mod prune;
 mod ps;
 mod pull;
+mod push;
 mod rm;
 mod rpc;
 mod run;
 mod show;
 mod status;
 mod stop;
+mod transfer;
 mod verify;
 
 use crate::args::{Command, Global};
@@ -59,6 +61,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Prune { dry_run, yes } => prune::run(context, dry_run, yes),
         Command::Verify { models } => verify::run(context, models),
         Command::Pull { source, name } => pull::run(context, source, name),
+        Command::Push { model, target, insecure } => push::run(context, model, target, insecure),
         Command::Ps => ps::run(context),
         Command::Load { model, draft, keep_alive } => {
             load::run(context, model, draft, keep_alive.keep_alive)

@@ -39,9 +39,9 @@ mod error;
 mod method;
 mod model;
 mod options;
-mod pull;
 mod space;
 mod tokens;
+mod transfer;
 
 pub use bench::{BenchFigures, BenchParams, BenchReply, BenchTrial, Tuning};
 pub use chat::{
@@ -58,7 +58,7 @@ pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
     Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelImport, ModelListMethod,
-    ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover, StorePrune,
+    ModelLoad, ModelPs, ModelPull, ModelPush, ModelShow, ModelUnload, RpcDiscover, StorePrune,
     StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
@@ -66,7 +66,6 @@ pub use model::{
     ModelParams, ModelProblem, ModelSummary, ProgressEvent, RunningModel, RunningModels, Unloaded,
 };
 pub use options::{Logprob, Options, TokenLogprob};
-pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
     StoreUsage, Verified, VerifyFault, VerifyParams,
@@ -74,4 +73,7 @@ pub use space::{
 pub use tokens::{
     DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
     TokenizeReply,
+};
+pub use transfer::{
+    PullParams, Pulled, PushParams, Pushed, TransferBlob, TransferEvent, TransferState,
 };

@@ -7,6 +7,7 @@
 use crate::blobs::News;
 use crate::error::PullError;
 use crate::http::{Ask, Endpoint, Net};
+use crate::patience::MAX_ATTEMPTS;
 use crate::pull::BlobState;
 use hearth_store::{Digest, Partial, PartialKey, Store};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap};
@@ -17,7 +18,6 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-const MAX_ATTEMPTS: u32 = 6;
 /// What one connection is asked for at once.
 const RUN_PIECES: u64 = 32;
 
@@ -182,7 +182,7 @@ impl Fetch {
             return self.receive(place, response, all, n_put).await;
         }
         let ask = Ask { range: Some(bytes.clone()), ..Ask::default() };
-        let response = place.endpoint.get(&place.url, &ask).await?;
+        let response = place.endpoint.ask(&place.url, &ask).await?;
         place.check_version(response.headers())?;
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let expected = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, self.wanted.size);
@@ -204,7 +204,7 @@ impl Fetch {
     }
 
     async fn ask_for_whole(&self, place: &Place) -> Result<Response, PullError> {
-        let response = place.endpoint.get(&place.url, &Ask::default()).await?;
+        let response = place.endpoint.ask(&place.url, &Ask::default()).await?;
         place.check_version(response.headers())?;
         let size = self.wanted.size;
         match (response.status(), response.content_length()) {

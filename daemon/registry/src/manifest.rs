@@ -136,7 +136,7 @@ fn foreign_kind(layer: &ForeignLayer) -> Option<&'static str> {
     }
 }
 
-fn kind_name(kind: LayerKind) -> &'static str {
+pub(crate) fn kind_name(kind: LayerKind) -> &'static str {
     match kind {
         LayerKind::Model => "model",
         LayerKind::Projector => "projector",

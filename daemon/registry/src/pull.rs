@@ -1,11 +1,12 @@
 //! A whole model: its manifest, its blobs, its name.
 
 use crate::Settings;
-use crate::blobs::{Blobs, Download};
+use crate::blobs::{Blobs, Transfer};
 use crate::error::PullError;
 use crate::fetch::{Place, Wanted, blocking};
 use crate::http::{Ask, Endpoint, Net};
 use crate::manifest::{self, Ingredient, Recipe};
+use crate::patience::Patience;
 use crate::source::Repository;
 use hearth_store::{Digest, ModelName, PartialKey, Piece, Store};
 use reqwest::header::{CONTENT_RANGE, ETAG, LAST_MODIFIED};
@@ -15,21 +16,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-
-/// For a manifest, which takes no part of a minute.
-const MAX_ASKS: u32 = 4;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// How often progress is told.
 const TICK_MS: u64 = 100;
 /// What a rate is measured over.
 const RATE_TICKS: usize = 20;
 
-/// Pulls models into one store.
+/// Moves models between registries and one store.
 #[derive(Debug)]
 pub struct Puller {
-    net: Arc<Net>,
-    store: Arc<Store>,
+    pub(crate) net: Arc<Net>,
+    pub(crate) store: Arc<Store>,
     blobs: Blobs,
 }
 
@@ -53,17 +51,18 @@ pub struct BlobProgress {
     pub state: BlobState,
     /// Never goes down within a state, nor from checking a partial to fetching the rest.
     pub n_bytes: u64,
-    /// Over the last two seconds; 0 unless it is being fetched.
+    /// Over the last two seconds; 0 unless it is being fetched or sent.
     pub bytes_per_second: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlobState {
     Waiting,
-    /// Reading what is on disk already.
+    /// Seeing what is there already.
     Checking,
     Fetching,
-    /// Waiting for the disk.
+    Sending,
+    /// Waiting for the disk, or for the registry.
     Finishing,
     Done,
 }
@@ -120,7 +119,7 @@ impl Puller {
         let ask = Ask { range: Some(0..1), ..Ask::default() };
         let mut patience = self.patience();
         let response = loop {
-            match endpoint.get(url, &ask).await {
+            match endpoint.ask(url, &ask).await {
                 Ok(response) => break response,
                 Err(error) => patience.wait(error).await?,
             }
@@ -152,7 +151,7 @@ impl Puller {
         Ok(pulled.await?)
     }
 
-    fn download(&self, wanted: Wanted) -> Arc<Download> {
+    fn download(&self, wanted: Wanted) -> Arc<Transfer> {
         self.blobs.download(&self.net, &self.store, wanted)
     }
 
@@ -188,7 +187,7 @@ impl Puller {
     }
 
     fn patience(&self) -> Patience {
-        Patience { n_left: MAX_ASKS - 1, wait: self.net.settings.retry }
+        Patience::new(self.net.settings.retry)
     }
 }
 
@@ -197,30 +196,11 @@ async fn recipe_at(
     path: &str,
     ask: &Ask,
 ) -> Result<(Recipe, Vec<Ingredient>), PullError> {
-    let response = endpoint.get(&endpoint.url(path), ask).await?;
+    let response = endpoint.ask(&endpoint.url(path), ask).await?;
     let bytes = endpoint.read(response, manifest::MAX_BYTES).await?;
     let recipe = Recipe::parse(bytes).map_err(|reason| endpoint.bad_answer(reason))?;
     let ingredients = recipe.ingredients().map_err(|reason| endpoint.bad_answer(reason))?;
     Ok((recipe, ingredients))
-}
-
-/// How often the same is asked again.
-struct Patience {
-    n_left: u32,
-    wait: Duration,
-}
-
-impl Patience {
-    /// Waits before the next attempt, or gives the error back if there is to be none.
-    async fn wait(&mut self, error: PullError) -> Result<(), PullError> {
-        if self.n_left == 0 || !error.is_transient() {
-            return Err(error);
-        }
-        self.n_left -= 1;
-        sleep(error.retry_after().unwrap_or(self.wait)).await;
-        self.wait *= 2;
-        Ok(())
-    }
 }
 
 fn size_of(response: &Response) -> Option<u64> {
@@ -233,24 +213,29 @@ fn size_of(response: &Response) -> Option<u64> {
     }
 }
 
-/// A download of this pull, with how far it was.
-struct Watched {
+/// A blob on its way, with how far it was.
+pub(crate) struct Watched {
     progress: BlobProgress,
-    download: Arc<Download>,
-    /// Bytes at the last ticks of its fetching, the oldest first.
+    transfer: Arc<Transfer>,
+    /// Bytes at the last ticks of its way, the oldest first.
     ticks: VecDeque<u64>,
 }
 
 impl Watched {
-    fn new(digest: Option<Digest>, kind: &'static str, size: u64, download: Arc<Download>) -> Self {
+    pub(crate) fn new(
+        digest: Option<Digest>,
+        kind: &'static str,
+        size: u64,
+        transfer: Arc<Transfer>,
+    ) -> Self {
         let state = BlobState::Waiting;
         let progress = BlobProgress { digest, kind, size, state, n_bytes: 0, bytes_per_second: 0 };
-        Self { progress, download, ticks: VecDeque::new() }
+        Self { progress, transfer, ticks: VecDeque::new() }
     }
 
     fn tick(&mut self) -> BlobProgress {
-        let now = self.download.progress();
-        if now.state == BlobState::Fetching {
+        let now = self.transfer.progress();
+        if matches!(now.state, BlobState::Fetching | BlobState::Sending) {
             self.ticks.push_back(now.n_bytes);
             if self.ticks.len() > RATE_TICKS + 1 {
                 self.ticks.pop_front();
@@ -267,15 +252,15 @@ impl Watched {
 }
 
 /// Tells how far all are until all are done or one has failed.
-async fn watch_all(
+pub(crate) async fn watch_all(
     mut watched: Vec<Watched>,
     progress: &watch::Sender<Vec<BlobProgress>>,
 ) -> Result<Vec<Digest>, Arc<PullError>> {
-    let downloads: Vec<_> = watched.iter().map(|one| Arc::clone(&one.download)).collect();
+    let transfers: Vec<_> = watched.iter().map(|one| Arc::clone(&one.transfer)).collect();
     let all = async {
         let mut waits = JoinSet::new();
-        for (idx, download) in downloads.into_iter().enumerate() {
-            waits.spawn(async move { (idx, download.wait().await) });
+        for (idx, transfer) in transfers.into_iter().enumerate() {
+            waits.spawn(async move { (idx, transfer.wait().await) });
         }
         let mut digests = BTreeMap::new();
         while let Some(ended) = waits.join_next().await {
