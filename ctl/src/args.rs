@@ -112,6 +112,9 @@ pub(crate) enum Command {
         /// Models in the store; all of them if none is given
         #[arg(value_name = "MODEL")]
         models: Vec<String>,
+        /// Fetch again what is wrong, from where its model was pulled
+        #[arg(long)]
+        repair: bool,
     },
     /// Fetch a model from a registry, from Hugging Face or from a URL
     ///

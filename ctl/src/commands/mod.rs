@@ -59,7 +59,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Rm { models } => rm::run(context, models),
         Command::Du => du::run(context),
         Command::Prune { dry_run, yes } => prune::run(context, dry_run, yes),
-        Command::Verify { models } => verify::run(context, models),
+        Command::Verify { models, repair } => verify::run(context, models, repair),
         Command::Pull { source, name } => pull::run(context, source, name),
         Command::Push { model, target, insecure } => push::run(context, model, target, insecure),
         Command::Ps => ps::run(context),

@@ -9,7 +9,7 @@ use crate::error::PullError;
 use crate::http::{Ask, Endpoint, Net};
 use crate::patience::MAX_ATTEMPTS;
 use crate::pull::BlobState;
-use hearth_store::{Digest, Partial, PartialKey, Store};
+use hearth_store::{Digest, Partial, PartialKey, Store, StoreError};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap};
 use reqwest::{Response, StatusCode, Url};
 use std::ops::{ControlFlow, Range};
@@ -106,12 +106,17 @@ fn open(
         news.tell(BlobState::Checking, n_bytes);
         if news.is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    if let PartialKey::Content(digest) = wanted.key
-        && store.blobs().verify(&digest, wanted.size, &mut checking)?
-    {
-        store.blobs().touch(&digest);
-        news.tell(BlobState::Done, wanted.size);
-        return Ok(Opened::Present(digest));
+    if let PartialKey::Content(digest) = wanted.key {
+        match store.blobs().verify(&digest, wanted.size, &mut checking) {
+            Ok(()) => {
+                store.blobs().touch(&digest);
+                news.tell(BlobState::Done, wanted.size);
+                return Ok(Opened::Present(digest));
+            }
+            Err(error @ StoreError::Cancelled { .. }) => return Err(error.into()),
+            // Whatever is wrong with it is repaired.
+            Err(_) => {}
+        }
     }
     let partial = Partial::open(store, wanted.key, wanted.size)?;
     if wanted.can_resume {

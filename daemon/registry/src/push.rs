@@ -4,7 +4,6 @@ use crate::blobs::Transfer;
 use crate::error::PullError;
 use crate::fetch::blocking;
 use crate::http::{Ask, Endpoint};
-use crate::manifest::kind_name;
 use crate::patience::Patience;
 use crate::pull::{BlobProgress, Puller, Watched, watch_all};
 use crate::source::Repository;
@@ -72,7 +71,7 @@ impl Puller {
 
         let endpoint = Arc::new(Endpoint::new(Arc::clone(&self.net), repository.base.clone()));
         let watched = blobs.into_iter().map(|Blob { layer, path, mounts }| {
-            let (digest, size, kind) = (layer.digest, layer.size, kind_name(layer.kind()));
+            let (digest, size, kind) = (layer.digest, layer.size, layer.kind().name());
             let endpoint = Arc::clone(&endpoint);
             let repository = repository.path.clone();
             let upload = Upload { endpoint, repository, digest, size, path, mounts };

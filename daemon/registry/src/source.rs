@@ -1,6 +1,7 @@
 //! Where a model comes from, as a person writes it.
 
 use crate::error::PullError;
+use crate::shards;
 use hearth_store::{ModelName, Scheme, quote};
 use reqwest::Url;
 use std::fmt;
@@ -55,6 +56,11 @@ impl Repository {
     pub fn host(&self) -> &str {
         &self.host
     }
+
+    /// What `Source::parse` makes the same of.
+    pub(crate) fn origin(&self) -> String {
+        format!("{}://{}/{self}", self.base.scheme(), self.host)
+    }
 }
 
 /// Without the host.
@@ -104,7 +110,8 @@ fn file_url(text: &str) -> Result<Option<Source>, String> {
         url.set_path(&url.path().replacen("/blob/", "/resolve/", 1));
     }
     let file_name = url.path().rsplit('/').next().unwrap_or_default().to_lowercase();
-    let stem = file_name.strip_suffix(".gguf").unwrap_or(&file_name);
+    let file_name = shards::whole_name(&file_name);
+    let stem = file_name.strip_suffix(".gguf").unwrap_or(file_name);
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let name: String = stem.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     let name = name.trim_start_matches(['.', '-']);
@@ -208,6 +215,8 @@ mod tests {
         ] {
             let expected = (base.into(), path.into(), tag.into(), name.into());
             assert_eq!(repository(text), expected, "{text}");
+            let Source::Registry(parsed) = Source::parse(text).unwrap() else { panic!() };
+            assert_eq!(repository(&parsed.origin()), expected, "{}", parsed.origin());
         }
     }
 
@@ -215,6 +224,11 @@ mod tests {
     fn files() {
         for (text, url, name) in [
             ("https://h/a/Tiny%20One.GGUF", "https://h/a/Tiny%20One.GGUF", "tiny-20one:latest"),
+            (
+                "https://h/Big-00002-of-00003.gguf",
+                "https://h/Big-00002-of-00003.gguf",
+                "big:latest",
+            ),
             ("http://h/download?id=3", "http://h/download?id=3", "download:latest"),
             (
                 "https://huggingface.co/u/r/blob/main/x-Q4.gguf",

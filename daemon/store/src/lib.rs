@@ -20,6 +20,7 @@ mod manifest;
 mod modelfile;
 mod name;
 mod nearest;
+mod origin;
 mod partial;
 mod space;
 mod step;

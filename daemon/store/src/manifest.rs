@@ -174,7 +174,12 @@ impl Layer {
 impl LayerKind {
     /// The media type to write; `None` for what has no single one.
     pub fn media_type(self) -> Option<String> {
-        let name = match self {
+        (self != Self::Other).then(|| format!("{LAYER_PREFIX}{}", self.name()))
+    }
+
+    /// For a person.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Model => "model",
             Self::Projector => "projector",
             Self::Adapter => "adapter",
@@ -186,9 +191,8 @@ impl LayerKind {
             Self::License => "license",
             Self::Tensor => "tensor",
             Self::Json => "json",
-            Self::Other => return None,
-        };
-        Some(format!("{LAYER_PREFIX}{name}"))
+            Self::Other => "config",
+        }
     }
 }
 
