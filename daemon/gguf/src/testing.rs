@@ -141,14 +141,17 @@ impl Writer {
     }
 }
 
-/// A model in so many parts, each with its share of the tensors, as `llama-gguf-split` makes them.
+/// A model in so many parts, each with its share of the tensors, as `llama-gguf-split` makes them. A
+/// part may have none.
 pub fn split(bytes: &[u8], n_parts: usize) -> Vec<Vec<u8>> {
     let gguf = Gguf::read(&mut Cursor::new(bytes)).unwrap();
     let range = |start: u64, len: u64| {
         &bytes[usize::try_from(start).unwrap()..usize::try_from(start + len).unwrap()]
     };
-    let tensors = gguf.tensors.chunks(gguf.tensors.len().div_ceil(n_parts));
-    let part = |(no, tensors): (usize, &[TensorInfo])| {
+    let n_tensors = gguf.tensors.len();
+    let part = |no: usize| {
+        let tensors: &[TensorInfo] =
+            &gguf.tensors[no * n_tensors / n_parts..(no + 1) * n_tensors / n_parts];
         let numbers = Writer::new()
             .value("split.no", 2, &u16::try_from(no).unwrap().to_le_bytes())
             .value("split.count", 2, &u16::try_from(n_parts).unwrap().to_le_bytes())
@@ -171,7 +174,7 @@ pub fn split(bytes: &[u8], n_parts: usize) -> Vec<Vec<u8>> {
         }
         writer.finish().unwrap()
     };
-    tensors.enumerate().map(part).collect()
+    (0..n_parts).map(part).collect()
 }
 
 fn push_text(bytes: &mut Vec<u8>, text: &str) {

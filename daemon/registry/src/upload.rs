@@ -155,9 +155,8 @@ impl Upload {
         }
         let response = match self.endpoint.ask(&session.url, &Ask::default()).await {
             Ok(response) => response,
-            Err(PullError::NotFound { .. } | PullError::Status { status: 400..=499, .. }) => {
-                return Ok(false);
-            }
+            Err(error) if error.is_transient() => return Err(error),
+            Err(PullError::NotFound { .. } | PullError::Status { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
         session.n_bytes = received(response.headers());

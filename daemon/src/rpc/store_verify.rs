@@ -93,32 +93,33 @@ async fn repair(
     events: &Events<ProgressEvent<Verified>>,
 ) -> HashMap<ModelName, String> {
     let mut failed = HashMap::new();
-    for (name, blobs) in faulty {
+    let total = faulty.values().flatten().map(|blob| blob.size).sum::<u64>().max(1);
+    let mut n_before = 0;
+    for (name, blob) in
+        faulty.iter().flat_map(|(name, blobs)| blobs.iter().map(move |blob| (name, blob)))
+    {
         let (progress, mut news) = watch::channel(Vec::new());
         let fetch = async {
             let id = daemon.store.manifest(name).map_err(|error| error.to_string())?.id();
             // One that Ollama pulled is where its name says.
             let origin = daemon.store.origin(&id).unwrap_or_else(|| name.to_string());
             let source = Source::parse(&origin).map_err(|error| error.to_string())?;
-            let repaired = daemon.puller.repair(&source, name, blobs, &progress).await;
+            let repaired = daemon.puller.repair(&source, name, blob, &progress).await;
             // Ends the telling.
             drop(progress);
             repaired.map_err(|error| error.to_string())
         };
         let tell = async {
             while news.changed().await.is_ok() {
-                let blobs = news.borrow_and_update().clone();
-                let sum = |of: fn(&hearth_registry::BlobProgress) -> u64| {
-                    blobs.iter().map(of).sum::<u64>()
-                };
-                let (done, total) = (sum(|blob| blob.n_bytes), sum(|blob| blob.size));
-                let fraction = if total == 0 { 1.0 } else { done as f32 / total as f32 };
+                let n_here: u64 = news.borrow_and_update().iter().map(|blob| blob.n_bytes).sum();
+                let fraction = (n_before + n_here.min(blob.size)) as f32 / total as f32;
                 events.tell(ProgressEvent::Progress { stage: "fetching".into(), fraction }).await;
             }
         };
         if let (Err(reason), ()) = tokio::join!(fetch, tell) {
             failed.insert(name.clone(), reason);
         }
+        n_before += blob.size;
     }
     failed
 }

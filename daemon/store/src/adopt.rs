@@ -32,10 +32,14 @@ impl Store {
         name: &ModelName,
         pieces: &[Piece],
     ) -> Result<(ModelName, Manifest), StoreError> {
-        let (parts, mut pieces) = self.apart(pieces)?;
-        if !parts.is_empty() {
-            pieces.push(self.join(&parts)?);
-        }
+        let digests: Vec<Digest> = pieces.iter().map(|piece| piece.digest).collect();
+        let (parts, pieces) = match self.joining(pieces) {
+            // Another pull has made one file of them meanwhile.
+            Err(error @ StoreError::BlobMissing { .. }) => {
+                (Vec::new(), vec![self.joined(&digests).ok_or(error)?])
+            }
+            joined => joined?,
+        };
         let mut weights = None;
         let mut layers = Vec::new();
         for piece in &pieces {
@@ -62,7 +66,15 @@ impl Store {
         Ok((name, manifest))
     }
 
-    /// The parts of a split model, and all else.
+    /// The parts of a split model, and all else with what is made of them.
+    fn joining(&self, pieces: &[Piece]) -> Result<(Vec<Piece>, Vec<Piece>), StoreError> {
+        let (parts, mut others) = self.apart(pieces)?;
+        if !parts.is_empty() {
+            others.push(self.join(&parts)?);
+        }
+        Ok((parts, others))
+    }
+
     fn apart(&self, pieces: &[Piece]) -> Result<(Vec<Piece>, Vec<Piece>), StoreError> {
         let (mut parts, mut others) = (Vec::new(), Vec::new());
         for piece in pieces {
