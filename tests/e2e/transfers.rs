@@ -6,10 +6,12 @@ use hearth_tests::{
     Fault, FaultProxy, Registry, Terminal, TestDaemon, WebServer, ctl_path, eventually_is,
 };
 use std::io::Write;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const COLUMNS: u16 = 60;
+const ROWS: NonZero<u16> = NonZero::new(50).unwrap();
 
 /// Runs `ctl` at a terminal to its end, and gives the rows of each picture that it drew.
 #[track_caller]
@@ -22,7 +24,7 @@ fn pictures(daemon: &TestDaemon, args: &[&str]) -> Vec<Vec<String>> {
         terminal.text().contains(" kB") || terminal.text().contains(" MB")
     });
     let bytes = terminal.bytes();
-    let mut parser = vt100::Parser::new(50, COLUMNS, 0);
+    let mut parser = vt100::Parser::new(ROWS, NonZero::new(COLUMNS).unwrap(), 0);
     let mut pictures = Vec::new();
     // What is drawn ends with erasing what is below.
     for picture in String::from_utf8_lossy(&bytes).split_inclusive("\x1b[J") {

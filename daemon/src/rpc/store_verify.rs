@@ -95,9 +95,11 @@ async fn repair(
     let mut failed = HashMap::new();
     let total = faulty.values().flatten().map(|blob| blob.size).sum::<u64>().max(1);
     let mut n_before = 0;
-    for (name, blob) in
-        faulty.iter().flat_map(|(name, blobs)| blobs.iter().map(move |blob| (name, blob)))
-    {
+    let mut blobs = Vec::new();
+    for (name, of_model) in faulty {
+        blobs.extend(of_model.iter().map(|blob| (name, blob)));
+    }
+    for (name, blob) in blobs {
         let (progress, mut news) = watch::channel(Vec::new());
         let fetch = async {
             let id = daemon.store.manifest(name).map_err(|error| error.to_string())?.id();
