@@ -57,7 +57,7 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Gguf, GgufError> {
     cursor.check_count("tensors", n_tensors, MIN_TENSOR_BYTES)?;
     cursor.check_count("metadata keys", n_keys, MIN_KEY_BYTES)?;
 
-    let (metadata, spans, alignment) = read_metadata(&mut cursor, n_keys)?;
+    let Metadata { metadata, spans, alignment } = read_metadata(&mut cursor, n_keys)?;
     let tensors = read_tensors(&mut cursor, n_tensors)?;
     // Both are below 2^33, so this cannot overflow.
     let data_offset =
@@ -67,10 +67,16 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Gguf, GgufError> {
     Ok(Gguf { version, metadata, spans, tensors, alignment, data_offset, file_len })
 }
 
+struct Metadata {
+    metadata: Vec<(String, GgufValue)>,
+    spans: Vec<Range<u64>>,
+    alignment: u64,
+}
+
 fn read_metadata<R: Read + Seek>(
     cursor: &mut Cursor<R>,
     n_keys: u64,
-) -> Result<(Vec<(String, GgufValue)>, Vec<Range<u64>>, u64), GgufError> {
+) -> Result<Metadata, GgufError> {
     let mut metadata = Vec::new();
     let mut spans = Vec::new();
     let mut seen = HashSet::new();
@@ -93,7 +99,7 @@ fn read_metadata<R: Read + Seek>(
         metadata.push((key, value));
         spans.push(start..cursor.pos());
     }
-    Ok((metadata, spans, alignment))
+    Ok(Metadata { metadata, spans, alignment })
 }
 
 fn read_value<R: Read + Seek>(

@@ -61,6 +61,7 @@ pub fn join<F: Read + Seek, W: Write>(parts: &mut [F], out: W) -> Result<W, Gguf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GgufValue;
     use crate::testing::{self, split};
     use std::io::Cursor;
 
@@ -69,8 +70,10 @@ mod tests {
         join(&mut parts, Vec::new())
     }
 
-    /// Everything but where it lies.
-    fn content(bytes: &[u8]) -> (Vec<(String, crate::GgufValue)>, Vec<(String, Vec<u8>)>) {
+    /// Everything but where it lies: the keys, and the tensors' data.
+    type Content = (Vec<(String, GgufValue)>, Vec<(String, Vec<u8>)>);
+
+    fn content(bytes: &[u8]) -> Content {
         let gguf = Gguf::read(&mut Cursor::new(bytes)).unwrap();
         let tensors = gguf.tensors.iter().map(|tensor| {
             let start = usize::try_from(gguf.data_offset + tensor.offset).unwrap();
