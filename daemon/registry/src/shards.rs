@@ -92,7 +92,7 @@ fn is_of(rest: &str, quant: &str) -> bool {
     let (rest, quant) = (rest.to_ascii_lowercase(), quant.to_ascii_lowercase());
     let name = rest.rsplit('/').next().unwrap_or_default();
     let before = name.strip_suffix(&quant);
-    before.is_some_and(|before| before.is_empty() || before.ends_with(['-', '.', '_']))
+    before.is_some_and(|before| before.is_empty() || before.ends_with(['-', '.']))
 }
 
 /// Where the list of files is, and where a file is.
