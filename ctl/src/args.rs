@@ -27,7 +27,7 @@ pub(crate) struct Global {
     /// The daemon's socket
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub(crate) socket: Option<PathBuf>,
-    /// Print the daemon's reply as JSON; `run` and `pull` print one event a line
+    /// Print the daemon's reply as JSON; `run`, `pull` and `push` print one event a line
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
 }
@@ -128,6 +128,9 @@ pub(crate) enum Command {
         /// Models in the store; all of them if none is given
         #[arg(value_name = "MODEL")]
         models: Vec<String>,
+        /// Fetch again what is wrong, from where its model was pulled
+        #[arg(long)]
+        repair: bool,
     },
     /// Fetch a model from a registry, from Hugging Face or from a URL
     ///
@@ -141,6 +144,18 @@ pub(crate) enum Command {
         source: String,
         /// Made from the source if absent; a model of that name is replaced
         name: Option<String>,
+    },
+    /// Send a model to a registry
+    ///
+    /// Blobs that are there already are not sent. Ollama's registry is to know the daemon's key: the refusal shows it.
+    Push {
+        /// A model in the store
+        model: String,
+        /// `[http://][host/][namespace/]model[:tag]`; the model's own name if absent
+        target: Option<String>,
+        /// Speak without TLS to a registry for which no scheme is written
+        #[arg(long)]
+        insecure: bool,
     },
     /// List the models in memory
     Ps {

@@ -3,7 +3,7 @@
 //! `--json` promises what is on the wire, and a newer daemon may say more than our types hold. So every call and stream is
 //! read as JSON first; [`chat_event`] and its like pass over events of types added since.
 
-use hearth_protocol::{ChatReply, Event, Method, ProgressEvent, PullEvent, StreamMethod, Who};
+use hearth_protocol::{ChatReply, Event, Method, ProgressEvent, StreamMethod, TransferEvent, Who};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::marker::PhantomData;
@@ -50,8 +50,10 @@ pub(crate) fn progress_event<R: DeserializeOwned>(
     known(value, &["progress", "done", "error"])
 }
 
-/// An event of `model.pull`, or nothing where its type is not known here.
-pub(crate) fn pull_event(value: &Value) -> Result<Option<PullEvent>, serde_json::Error> {
+/// An event of `model.pull` or `model.push`, or nothing where its type is not known here.
+pub(crate) fn transfer_event<R: DeserializeOwned>(
+    value: &Value,
+) -> Result<Option<TransferEvent<R>>, serde_json::Error> {
     known(value, &["accepted", "progress", "done", "error"])
 }
 

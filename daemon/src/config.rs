@@ -151,6 +151,8 @@ pub(crate) struct PullConfig {
     pub(crate) mirrors: HashMap<String, Vec<Url>>,
     /// Files with secrets, by host.
     pub(crate) credentials: HashMap<String, PathBuf>,
+    /// The key for Ollama's registry.
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// Sizes of each worker's engine.
@@ -255,6 +257,7 @@ impl Config {
                 )?),
                 mirrors: mirrors(file.pull.mirrors.unwrap_or_default())?,
                 credentials: file.pull.credentials.unwrap_or_default(),
+                key: key_file(args),
             },
             http: http(file.http),
         })
@@ -433,6 +436,16 @@ fn state_dir(args: &RunArgs) -> Option<PathBuf> {
         }
         Some(dir("XDG_STATE_HOME", ".local/state")?.join("hearth"))
     })
+}
+
+/// In the state folder, or a user's own, which Ollama uses too.
+fn key_file(args: &RunArgs) -> Option<PathBuf> {
+    let dir = if named_state_dir(args).is_some() || rustix::process::geteuid().is_root() {
+        state_dir(args)
+    } else {
+        env("HOME").map(|home| PathBuf::from(home).join(".ollama"))
+    };
+    dir.map(|dir| dir.join("id_ed25519"))
 }
 
 fn models_dir(args: &RunArgs, file: Option<PathBuf>) -> anyhow::Result<PathBuf> {

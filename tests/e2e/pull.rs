@@ -1,7 +1,7 @@
 //! Pulling from a real registry: whole, shared, resumed, repaired, with secrets, under other manifests, from a URL.
 
 use hearth_protocol::{
-    Client, ErrorKind, ModelListMethod, ModelPull, PullEvent, PullParams, PullState, Pulled,
+    Client, ErrorKind, ModelListMethod, ModelPull, PullParams, Pulled, TransferEvent, TransferState,
 };
 use hearth_tests::{
     Fault, FaultProxy, Registry, TestDaemon, TokenServer, WebReply, WebServer, digest,
@@ -60,13 +60,13 @@ fn await_bytes(client: &mut Client, params: &PullParams, n_bytes: u64) -> u64 {
     let mut stream = client.stream::<ModelPull>(params).unwrap();
     loop {
         match stream.next_event().unwrap().unwrap() {
-            PullEvent::Progress { blobs } => {
+            TransferEvent::Progress { blobs } => {
                 let n_done = blobs.iter().map(|blob| blob.done_bytes).sum();
                 if n_done >= n_bytes {
                     return n_done;
                 }
             }
-            PullEvent::Accepted { .. } => {}
+            TransferEvent::Accepted { .. } => {}
             other => panic!("{other:?}"),
         }
     }
@@ -131,21 +131,22 @@ fn progress_tells_the_truth_and_a_second_pull_shares_the_first() {
     let (mut last, mut reply) = (Vec::new(), None);
     while let Some(event) = stream.next_event().unwrap() {
         match event {
-            PullEvent::Progress { blobs } => {
+            TransferEvent::Progress { blobs } => {
                 for (before, now) in std::iter::zip(&last, &blobs) {
-                    let (before, now): (&hearth_protocol::PullBlob, _) = (before, now);
+                    let (before, now): (&hearth_protocol::TransferBlob, _) = (before, now);
                     assert!(before.state != now.state || before.done_bytes <= now.done_bytes);
                     assert!(now.done_bytes <= now.size_bytes);
                 }
                 last = blobs;
             }
-            PullEvent::Done { reply: done } => reply = Some(done),
-            PullEvent::Accepted { .. } => {}
-            PullEvent::Error { error } => panic!("{error:?}"),
+            TransferEvent::Done { reply: done } => reply = Some(done),
+            TransferEvent::Accepted { .. } => {}
+            TransferEvent::Error { error } => panic!("{error:?}"),
         }
     }
     assert!(
-        last.iter().all(|blob| blob.state == PullState::Done && blob.done_bytes == blob.size_bytes)
+        last.iter()
+            .all(|blob| blob.state == TransferState::Done && blob.done_bytes == blob.size_bytes)
     );
     for other in others {
         assert_eq!(Some(other.join().unwrap()), reply);

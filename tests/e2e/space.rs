@@ -175,7 +175,7 @@ fn verify_tells_how_far_it_is_and_can_be_cancelled() {
 
     let mut client = daemon.client();
     let canceller = client.canceller().unwrap();
-    let params = VerifyParams { models: Vec::new(), request: Some("mine".into()) };
+    let params = VerifyParams { request: Some("mine".into()), ..VerifyParams::default() };
     let mut stream = client.stream::<StoreVerify>(&params).unwrap();
     let mut last = 0.0;
     let error = loop {

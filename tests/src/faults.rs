@@ -1,6 +1,6 @@
 //! A proxy before a registry that breaks what it passes on, in the ways networks and servers do.
 
-use crate::web::{WebReply, WebRequest, WebServer, web_ask};
+use crate::web::{WebReply, WebRequest, WebServer, web_ask, web_cut};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -26,6 +26,14 @@ pub enum Fault {
     NoRanges,
     /// An answer of the proxy's own.
     Status(u16),
+    /// The connection is reset, and nothing is passed on.
+    Drop,
+    /// It is passed on, and the connection is reset before the answer.
+    Lose,
+    /// Half of what came is passed on, and both connections are reset.
+    Cut,
+    /// Nothing is ever answered.
+    Hang,
     /// To this scheme, on a host that does not matter.
     RedirectTo(&'static str),
 }
@@ -33,13 +41,17 @@ pub enum Fault {
 /// What a proxy has passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passed {
+    /// Such as `GET`.
+    pub method: String,
     /// Such as `/v2/library/m/blobs/sha256:...`.
     pub path: String,
     /// The header as it came.
     pub range: Option<String>,
     /// Whether a secret came with it.
     pub authorization: Option<String>,
-    /// Of the body.
+    /// Of the request's body.
+    pub n_asked: usize,
+    /// Of the answer's body.
     pub n_bytes: usize,
 }
 
@@ -70,6 +82,8 @@ impl FaultProxy {
             let n_bytes = pass(&upstream, &request, fault, stream);
             let header = |name| request.message.headers.get(name).cloned();
             log.lock().unwrap().push(Passed {
+                method: request.method.clone(),
+                n_asked: request.message.body.len(),
                 path: request.path.clone(),
                 range: header("range"),
                 authorization: header("authorization"),
@@ -89,6 +103,11 @@ impl FaultProxy {
         self.passed.lock().unwrap().clone()
     }
 
+    /// The bytes of uploads that came, whatever became of them.
+    pub fn n_sent_bytes(&self) -> usize {
+        self.passed().iter().map(|one| one.n_asked).sum()
+    }
+
     /// The bytes of blobs that have been passed on.
     pub fn n_blob_bytes(&self) -> usize {
         self.passed().iter().filter(|one| one.path.contains("/blobs/")).map(|one| one.n_bytes).sum()
@@ -96,6 +115,23 @@ impl FaultProxy {
 }
 
 fn pass(upstream: &str, request: &WebRequest, fault: Fault, stream: &mut TcpStream) -> usize {
+    match fault {
+        Fault::Drop => return reset(stream),
+        Fault::Lose => {
+            web_ask(upstream, request);
+            return reset(stream);
+        }
+        Fault::Cut => {
+            web_cut(upstream, request);
+            return reset(stream);
+        }
+        // The other side ends it; what it still says is nothing.
+        Fault::Hang => {
+            let _ = stream.read_to_end(&mut Vec::new());
+            return 0;
+        }
+        _ => {}
+    }
     let mut reply = match fault {
         Fault::Status(status) => WebReply::new(status, "busy"),
         Fault::RedirectTo(scheme) => {
@@ -108,7 +144,13 @@ fn pass(upstream: &str, request: &WebRequest, fault: Fault, stream: &mut TcpStre
             if fault == Fault::NoRanges {
                 request.message.headers.remove("range");
             }
-            web_ask(upstream, &request)
+            let mut reply = web_ask(upstream, &request);
+            // What it says of itself leads here.
+            let here = request.message.headers.get("host").map_or("", String::as_str);
+            if let Some(location) = reply.message.headers.get_mut("location") {
+                *location = location.replace(upstream, here);
+            }
+            reply
         }
     };
     let body = &mut reply.message.body;
@@ -136,10 +178,14 @@ fn pass(upstream: &str, request: &WebRequest, fault: Fault, stream: &mut TcpStre
     match fault {
         // The other side ends it; what it still says is nothing.
         Fault::StallAfter(_) => drop(stream.read_to_end(&mut Vec::new())),
-        Fault::Reset => {
-            let _ = rustix::net::sockopt::set_socket_linger(&*stream, Some(Duration::ZERO));
-        }
+        Fault::Reset => drop(reset(stream)),
         _ => {}
     }
     if sent.is_ok() { n_sent } else { 0 }
+}
+
+/// Ends a connection, once it is dropped, as a crash would.
+fn reset(stream: &TcpStream) -> usize {
+    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+    0
 }

@@ -33,7 +33,7 @@ pub use programs::{ctl_path, env_path, hearthd_path, reference_plugins, reposito
 pub use raw::Raw;
 pub use registry::{Registry, TokenAuth, digest};
 pub use terminal::{ARROW_UP, CTRL_C, CTRL_D, ENTER, Terminal};
-pub use tokens::TokenServer;
+pub use tokens::{TokenServer, openssl};
 pub use wait::{DEADLINE, eventually, eventually_is};
 pub use web::{WebMessage, WebReply, WebRequest, WebServer, web_ask};
 pub use websocket::WebSocket;

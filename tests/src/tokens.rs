@@ -33,9 +33,10 @@ impl TokenServer {
         let server = WebServer::start(move |request, stream| {
             let authorization = request.message.headers.get("authorization").cloned();
             let reply = if authorization.as_ref() == Some(&wanted) {
-                let scope = request.path.split("scope=").nth(1).unwrap_or_default();
-                let scope = scope.split('&').next().unwrap_or_default();
-                let token = token(key.path(), &scope.replace("%3A", ":").replace("%2F", "/"));
+                let plain =
+                    request.path.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
+                let scopes = plain.split(['?', '&']).filter_map(|pair| pair.strip_prefix("scope="));
+                let token = token(key.path(), scopes);
                 WebReply::new(200, json!({ "token": token }).to_string())
             } else {
                 WebReply::new(401, json!({ "error": "who are you?" }).to_string())
@@ -64,12 +65,15 @@ impl TokenServer {
     }
 }
 
-/// A JSON web token for a scope such as `repository:library/m:pull`.
-fn token(dir: &Path, scope: &str) -> String {
+/// A JSON web token for scopes such as `repository:library/m:pull`.
+fn token<'s>(dir: &Path, scopes: impl Iterator<Item = &'s str>) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let mut parts = scope.splitn(3, ':');
-    let mut part = || parts.next().unwrap_or_default();
-    let access = json!([{ "type": part(), "name": part(), "actions": part().split(',').collect::<Vec<_>>() }]);
+    let access = scopes.map(|scope| {
+        let mut parts = scope.splitn(3, ':');
+        let mut part = || parts.next().unwrap_or_default();
+        json!({ "type": part(), "name": part(), "actions": part().split(',').collect::<Vec<_>>() })
+    });
+    let access: Vec<_> = access.collect();
     let certificate = std::fs::read_to_string(dir.join("certificate")).unwrap();
     let der: String = certificate.lines().filter(|line| !line.starts_with("---")).collect();
     let header = json!({ "typ": "JWT", "alg": "RS256", "x5c": [der] });
@@ -92,7 +96,9 @@ fn url_base64(bytes: &[u8]) -> String {
     text.trim_end().trim_end_matches('=').replace('+', "-").replace('/', "_")
 }
 
-fn openssl(dir: &Path, args: &str, stdin: &[u8]) -> Vec<u8> {
+/// Runs `openssl` in a folder, and expects it to succeed.
+#[track_caller]
+pub fn openssl(dir: &Path, args: &str, stdin: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
         .args(args.split(' '))
         .current_dir(dir)

@@ -108,14 +108,18 @@ fn read_request(stream: &TcpStream) -> Option<WebRequest> {
     Some(WebRequest { method, path, message: read_message(&mut reader, false)? })
 }
 
-fn read_message(reader: &mut impl BufRead, to_end: bool) -> Option<WebMessage> {
+fn read_headers(reader: &mut impl BufRead) -> Option<WebMessage> {
     let mut message = WebMessage::default();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else { return Some(message) };
         message.headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
+}
+
+fn read_message(reader: &mut impl BufRead, to_end: bool) -> Option<WebMessage> {
+    let mut message = read_headers(reader)?;
     let length = message.headers.get("content-length").and_then(|length| length.parse().ok());
     match length {
         Some(length) => {
@@ -134,25 +138,36 @@ fn read_message(reader: &mut impl BufRead, to_end: bool) -> Option<WebMessage> {
 #[track_caller]
 pub fn web_ask(host: &str, request: &WebRequest) -> WebReply {
     let stream = TcpStream::connect(host).unwrap();
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", request.method, request.path);
-    for (name, value) in &request.message.headers {
-        if !["host", "connection", "content-length"].contains(&name.as_str()) {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-    }
-    head.push_str(&format!(
-        "content-length: {}\r\nconnection: close\r\n\r\n",
-        request.message.body.len()
-    ));
-    (&stream).write_all(head.as_bytes()).unwrap();
+    (&stream).write_all(request_head(host, request).as_bytes()).unwrap();
     (&stream).write_all(&request.message.body).unwrap();
     let mut reader = BufReader::new(&stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
     let status = line.split(' ').nth(1).unwrap().parse().unwrap();
     let is_head = request.method == "HEAD";
-    let message =
-        if is_head { WebMessage::default() } else { read_message(&mut reader, true).unwrap() };
+    let message = match is_head {
+        true => read_headers(&mut reader).unwrap(),
+        false => read_message(&mut reader, true).unwrap(),
+    };
     let _ = stream.shutdown(Shutdown::Both);
     WebReply { status, message }
+}
+
+/// Asks a server, and is gone in the middle of the question.
+#[track_caller]
+pub(crate) fn web_cut(host: &str, request: &WebRequest) {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let body = &request.message.body;
+    stream.write_all(request_head(host, request).as_bytes()).unwrap();
+    stream.write_all(&body[..body.len() / 2]).unwrap();
+}
+
+fn request_head(host: &str, request: &WebRequest) -> String {
+    let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", request.method, request.path);
+    for (name, value) in &request.message.headers {
+        if !["host", "connection", "content-length"].contains(&name.as_str()) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    head + &format!("content-length: {}\r\nconnection: close\r\n\r\n", request.message.body.len())
 }

@@ -14,12 +14,14 @@ mod progress;
 mod prune;
 mod ps;
 mod pull;
+mod push;
 mod rm;
 mod rpc;
 mod run;
 mod show;
 mod status;
 mod stop;
+mod transfer;
 mod verify;
 
 use crate::args::{Command, Global};
@@ -61,9 +63,10 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Rm { models } => rm::run(context, models),
         Command::Du => du::run(context),
         Command::Prune { dry_run, yes } => prune::run(context, dry_run, yes),
-        Command::Verify { models } => verify::run(context, models),
+        Command::Verify { models, repair } => verify::run(context, models, repair),
         Command::Pull { source, name } => pull::run(context, source, name),
         Command::Ps { memory } => ps::run(context, memory),
+        Command::Push { model, target, insecure } => push::run(context, model, target, insecure),
         Command::Load { model, draft, keep_alive } => {
             load::run(context, model, draft, keep_alive.keep_alive)
         }

@@ -1,13 +1,13 @@
-//! `ctl verify [MODEL...]`: read models again, every byte.
+//! `ctl verify [--repair] [MODEL...]`: read models again, every byte.
 
 use super::du::amount;
 use super::{Context, progress};
 use crate::error::CtlError;
 use hearth_protocol::{Amount, StoreVerify, Verified, VerifyParams};
 
-pub(super) fn run(context: &Context, models: Vec<String>) -> Result<(), CtlError> {
+pub(super) fn run(context: &Context, models: Vec<String>, repair: bool) -> Result<(), CtlError> {
     let mut session = context.connect()?;
-    let params = VerifyParams { models, request: None };
+    let params = VerifyParams { models, repair, request: None };
     let reply = progress::watch::<StoreVerify>(context, &mut session, &params)?;
     let verified: Verified = session.read(reply.clone())?;
     if context.out.is_json() {
@@ -19,7 +19,8 @@ pub(super) fn run(context: &Context, models: Vec<String>) -> Result<(), CtlError
         0 => Ok(()),
         n => Err(CtlError::Failed {
             message: format!("{n} fault{}", if n == 1 { "" } else { "s" }),
-            hint: None,
+            hint: (!repair)
+                .then(|| "`ctl verify --repair` fetches again what was pulled".to_owned()),
         }),
     }
 }
@@ -31,6 +32,10 @@ fn show(context: &Context, verified: &Verified) -> Result<(), CtlError> {
         if let Some(hint) = &fault.hint {
             context.out.line(&format!("  {hint}"))?;
         }
+    }
+    if verified.repaired > 0 {
+        let s = if verified.repaired == 1 { "" } else { "s" };
+        context.out.line(&format!("{} file{s} repaired", verified.repaired))?;
     }
     let read = Amount { files: verified.files, bytes: verified.bytes };
     let s = if verified.models == 1 { "" } else { "s" };

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Seek};
+use std::ops::Range;
 
 use super::cursor::Cursor;
 use super::error::{GgufError, quote};
@@ -56,24 +57,33 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Gguf, GgufError> {
     cursor.check_count("tensors", n_tensors, MIN_TENSOR_BYTES)?;
     cursor.check_count("metadata keys", n_keys, MIN_KEY_BYTES)?;
 
-    let (metadata, alignment) = read_metadata(&mut cursor, n_keys)?;
+    let Metadata { metadata, spans, alignment } = read_metadata(&mut cursor, n_keys)?;
     let tensors = read_tensors(&mut cursor, n_tensors)?;
     // Both are below 2^33, so this cannot overflow.
     let data_offset =
         if tensors.is_empty() { cursor.pos() } else { cursor.pos().next_multiple_of(alignment) };
     check_data(&tensors, alignment, data_offset, cursor.file_len())?;
-    Ok(Gguf { version, metadata, tensors, alignment, data_offset, file_len: cursor.file_len() })
+    let file_len = cursor.file_len();
+    Ok(Gguf { version, metadata, spans, tensors, alignment, data_offset, file_len })
+}
+
+struct Metadata {
+    metadata: Vec<(String, GgufValue)>,
+    spans: Vec<Range<u64>>,
+    alignment: u64,
 }
 
 fn read_metadata<R: Read + Seek>(
     cursor: &mut Cursor<R>,
     n_keys: u64,
-) -> Result<(Vec<(String, GgufValue)>, u64), GgufError> {
+) -> Result<Metadata, GgufError> {
     let mut metadata = Vec::new();
+    let mut spans = Vec::new();
     let mut seen = HashSet::new();
     let mut alignment = DEFAULT_ALIGNMENT;
     let mut text_budget = MAX_KEPT_TEXT_BYTES;
     for idx in 0..n_keys {
+        let start = cursor.pos();
         let key = read_name(cursor, &format!("metadata key {idx}"), MAX_KEY_BYTES)?;
         if key.is_empty() {
             return Err(GgufError::invalid(format!("metadata key {idx}"), "it is empty"));
@@ -87,8 +97,9 @@ fn read_metadata<R: Read + Seek>(
             alignment = check_alignment(number, &value)?;
         }
         metadata.push((key, value));
+        spans.push(start..cursor.pos());
     }
-    Ok((metadata, alignment))
+    Ok(Metadata { metadata, spans, alignment })
 }
 
 fn read_value<R: Read + Seek>(

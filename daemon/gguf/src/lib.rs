@@ -6,11 +6,13 @@
 //! rules for alignment, tensor order and sizes, so that a bad file is refused when it is imported
 //! and not by a worker later. Tensor data is never read; only its range is checked.
 //!
-//! `Writer` writes a header at once and then takes the tensors' data piece by piece, in order.
+//! `Writer` writes a header at once and then takes the tensors' data piece by piece, in order. `join` makes one file of the parts
+//! that a large model comes in.
 
 mod cursor;
 mod error;
 mod header;
+mod join;
 mod summary;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -20,8 +22,10 @@ mod types;
 mod write;
 
 use std::io::{Read, Seek};
+use std::ops::Range;
 
 pub use error::{GgufError, quote};
+pub use join::join;
 pub use summary::{GgufSummary, size_label};
 pub use types::{TensorType, file_type_name};
 pub use write::{Value, Writer};
@@ -32,6 +36,8 @@ pub struct Gguf {
     pub version: u32,
     /// In file order; no key appears twice.
     pub metadata: Vec<(String, GgufValue)>,
+    /// Where each key with its value lies in the file.
+    pub spans: Vec<Range<u64>>,
     /// In file order, which is also the order of their data.
     pub tensors: Vec<TensorInfo>,
     pub alignment: u64,
@@ -86,6 +92,12 @@ impl Gguf {
             GgufValue::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    /// Which part of how many the file is, if it is one of several that a model was split into.
+    pub fn split(&self) -> Option<(u64, u64)> {
+        let count = self.number("split.count").filter(|count| *count > 1)?;
+        Some((self.number("split.no").unwrap_or(0), count))
     }
 
     /// A whole number that is not negative, of whatever width.

@@ -1,5 +1,8 @@
 //! A tiny GGUF writer for tests. It writes what it is told, also what is wrong.
 
+use crate::{Gguf, TensorInfo};
+use std::io::Cursor;
+
 #[derive(Debug, Clone)]
 pub struct Writer {
     version: u32,
@@ -136,6 +139,42 @@ impl Writer {
         }
         bytes
     }
+}
+
+/// A model in so many parts, each with its share of the tensors, as `llama-gguf-split` makes them. A
+/// part may have none.
+pub fn split(bytes: &[u8], n_parts: usize) -> Vec<Vec<u8>> {
+    let gguf = Gguf::read(&mut Cursor::new(bytes)).unwrap();
+    let range = |start: u64, len: u64| {
+        &bytes[usize::try_from(start).unwrap()..usize::try_from(start + len).unwrap()]
+    };
+    let n_tensors = gguf.tensors.len();
+    let part = |no: usize| {
+        let tensors: &[TensorInfo] =
+            &gguf.tensors[no * n_tensors / n_parts..(no + 1) * n_tensors / n_parts];
+        let numbers = Writer::new()
+            .value("split.no", 2, &u16::try_from(no).unwrap().to_le_bytes())
+            .value("split.count", 2, &u16::try_from(n_parts).unwrap().to_le_bytes())
+            .value(
+                "split.tensors.count",
+                5,
+                &i32::try_from(gguf.tensors.len()).unwrap().to_le_bytes(),
+            );
+        let (mut n_keys, mut keys) = (3, numbers.metadata);
+        for ((key, _), span) in std::iter::zip(&gguf.metadata, &gguf.spans) {
+            // They are written with the usual alignment.
+            if no == 0 && key != "general.alignment" {
+                n_keys += 1;
+                keys.extend(range(span.start, span.end - span.start));
+            }
+        }
+        let mut writer = crate::Writer::with_keys(Vec::new(), n_keys, &keys, tensors).unwrap();
+        for tensor in tensors {
+            writer.write(range(gguf.data_offset + tensor.offset, tensor.n_bytes)).unwrap();
+        }
+        writer.finish().unwrap()
+    };
+    (0..n_parts).map(part).collect()
 }
 
 fn push_text(bytes: &mut Vec<u8>, text: &str) {

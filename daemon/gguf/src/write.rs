@@ -40,18 +40,30 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// Writes the header. The tensors' data follow in their order; their offsets are set here.
     pub fn new(
-        mut out: W,
+        out: W,
         metadata: &[(String, Value)],
+        tensors: &[TensorInfo],
+    ) -> Result<Self, GgufError> {
+        let mut keys = Vec::new();
+        for (key, value) in metadata {
+            push_text(&mut keys, key);
+            push_value(&mut keys, value);
+        }
+        Self::with_keys(out, metadata.len(), &keys, tensors)
+    }
+
+    /// The same, with the bytes of so many keys as they are in another file.
+    pub(crate) fn with_keys(
+        mut out: W,
+        n_keys: usize,
+        keys: &[u8],
         tensors: &[TensorInfo],
     ) -> Result<Self, GgufError> {
         let mut header = b"GGUF".to_vec();
         header.extend(VERSION.to_le_bytes());
         push_len(&mut header, tensors.len());
-        push_len(&mut header, metadata.len());
-        for (key, value) in metadata {
-            push_text(&mut header, key);
-            push_value(&mut header, value);
-        }
+        push_len(&mut header, n_keys);
+        header.extend(keys);
         let mut offset = 0_u64;
         for tensor in tensors {
             push_text(&mut header, &tensor.name);

@@ -46,9 +46,9 @@ mod method;
 mod model;
 mod modelfile;
 mod options;
-mod pull;
 mod space;
 mod tokens;
+mod transfer;
 
 pub use bench::{
     BenchFigures, BenchParams, BenchReply, BenchTrial, FlashAttention, KvType, Tuning,
@@ -68,7 +68,7 @@ pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
     Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate, ModelDelete, ModelImport,
-    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover,
+    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelShow, ModelUnload, RpcDiscover,
     StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
@@ -78,7 +78,6 @@ pub use model::{
 };
 pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use options::{Logprob, Options, TokenLogprob};
-pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
     StoreUsage, Verified, VerifyFault, VerifyParams,
@@ -86,4 +85,7 @@ pub use space::{
 pub use tokens::{
     DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
     TokenizeReply,
+};
+pub use transfer::{
+    PullParams, Pulled, PushParams, Pushed, TransferBlob, TransferEvent, TransferState,
 };

@@ -8,8 +8,8 @@ use crate::{
     CopyParams, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams,
     EmbedReply, Empty, EndThinkingParams, Event, GenerateParams, GenerateReply, ImportParams,
     Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams,
-    Pruned, PullEvent, PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams,
-    TokenizeReply, Unloaded, Verified, VerifyParams,
+    Pruned, PullParams, Pulled, PushParams, Pushed, RunningModels, Status, StoreUsage,
+    TokenizeParams, TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -147,7 +147,9 @@ table! {
     /// Models in memory.
     ModelPs = "model.ps" [Anyone] (Empty) -> RunningModels;
     /// Fetches a model from a registry or a URL into the store.
-    ModelPull = "model.pull" [Admin] (PullParams) -> Pulled, streams PullEvent;
+    ModelPull = "model.pull" [Admin] (PullParams) -> Pulled, streams TransferEvent<Pulled>;
+    /// Sends a model to a registry.
+    ModelPush = "model.push" [Admin] (PushParams) -> Pushed, streams TransferEvent<Pushed>;
     /// Facts about one model in the store.
     ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
     /// Takes a model out of memory; its running requests get an error.

@@ -124,6 +124,9 @@ pub struct VerifyParams {
     /// Names of models in the store; all of them if there are none.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Whether what is missing or damaged is fetched again from where its model came.
+    #[serde(default)]
+    pub repair: bool,
     /// The caller's own name for this request, for `cancel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
@@ -138,7 +141,10 @@ pub struct Verified {
     pub files: u64,
     /// What was read of them.
     pub bytes: u64,
-    /// Everything wrong; empty if the models are what was stored.
+    /// How many files were fetched again and are right now.
+    #[serde(default)]
+    pub repaired: u64,
+    /// Everything wrong; empty if the models are what was stored. What was repaired is not among it.
     pub faults: Vec<VerifyFault>,
 }
 

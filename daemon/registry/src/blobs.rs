@@ -1,6 +1,6 @@
 //! Downloads under way, so that whoever wants the same blob waits for the same one.
 //!
-//! A download lives as long as somebody holds its [`Download`]. The next one of the same blob waits until the last write of
+//! A download lives as long as somebody holds its [`Transfer`], and an upload too. The next one of the same blob waits until the last write of
 //! the one before is done.
 
 use crate::error::PullError;
@@ -20,12 +20,12 @@ pub(crate) struct Blobs {
 
 #[derive(Debug)]
 struct Slot {
-    download: Weak<Download>,
+    transfer: Weak<Transfer>,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Download {
+pub(crate) struct Transfer {
     news: watch::Receiver<Progress>,
     task: AbortHandle,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Progress {
     pub(crate) end: Option<Result<Digest, Arc<PullError>>>,
 }
 
-/// Where a download says how far it is.
+/// Where a blob's way says how far it is.
 #[derive(Debug, Clone)]
 pub(crate) struct News(watch::Sender<Progress>);
 
@@ -48,38 +48,39 @@ impl Blobs {
         net: &Arc<Net>,
         store: &Arc<Store>,
         wanted: Wanted,
-    ) -> Arc<Download> {
+    ) -> Arc<Transfer> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, slot| {
-            slot.download.strong_count() > 0 || Arc::strong_count(&slot.turn) > 1
+            slot.transfer.strong_count() > 0 || Arc::strong_count(&slot.turn) > 1
         });
         let slot = running.get(&wanted.key);
-        if let Some(download) = slot.and_then(|slot| slot.download.upgrade())
+        if let Some(download) = slot.and_then(|slot| slot.transfer.upgrade())
             && download.progress().end.is_none()
         {
             return download;
         }
         let turn = slot.map(|slot| Arc::clone(&slot.turn)).unwrap_or_default();
         let key = wanted.key;
-        let download = Arc::new(Download::begin(net, store, wanted, Arc::clone(&turn)));
-        running.insert(key, Slot { download: Arc::downgrade(&download), turn });
+        let (net, store, its_turn) = (Arc::clone(net), Arc::clone(store), Arc::clone(&turn));
+        let download = Arc::new(Transfer::begin(async move |news| {
+            let turn = its_turn.lock_owned().await;
+            fetch(net, store, wanted, news, turn).await
+        }));
+        running.insert(key, Slot { transfer: Arc::downgrade(&download), turn });
         download
     }
 }
 
-impl Download {
-    fn begin(
-        net: &Arc<Net>,
-        store: &Arc<Store>,
-        wanted: Wanted,
-        turn: Arc<tokio::sync::Mutex<()>>,
-    ) -> Self {
-        let (net, store) = (Arc::clone(net), Arc::clone(store));
+impl Transfer {
+    pub(crate) fn begin<W>(work: impl FnOnce(News) -> W) -> Self
+    where
+        W: Future<Output = Result<Digest, PullError>> + Send + 'static,
+    {
         let (sender, news) =
             watch::channel(Progress { state: BlobState::Waiting, n_bytes: 0, end: None });
+        let work = work(News(sender.clone()));
         let task = tokio::spawn(async move {
-            let turn = turn.lock_owned().await;
-            let end = fetch(net, store, wanted, News(sender.clone()), turn).await;
+            let end = work.await;
             sender.send_modify(|progress| progress.end = Some(end.map_err(Arc::new)));
         });
         Self { news, task: task.abort_handle() }
@@ -93,13 +94,11 @@ impl Download {
         let mut news = self.news.clone();
         let ended = news.wait_for(|progress| progress.end.is_some()).await;
         let end = ended.ok().and_then(|progress| progress.end.clone());
-        end.unwrap_or_else(|| {
-            Err(Arc::new(PullError::Task { reason: "the download was dropped".into() }))
-        })
+        end.unwrap_or_else(|| Err(Arc::new(PullError::Task { reason: "it was dropped".into() })))
     }
 }
 
-impl Drop for Download {
+impl Drop for Transfer {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -1,6 +1,7 @@
-//! Every way a pull can fail.
+//! Every way a pull or a push can fail.
 
 use hearth_store::StoreError;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
@@ -9,14 +10,23 @@ pub enum PullError {
     #[error(transparent)]
     Store(#[from] StoreError),
 
-    #[error("`{source_text}` is no place to pull from: {reason}")]
+    #[error("`{source_text}` is no place for models: {reason}")]
     BadSource { source_text: String, reason: String },
 
     #[error("`{host}` has no `{what}`")]
     NotFound { host: String, what: String },
 
     #[error("`{host}` does not let this daemon have `{what}`: {reason}")]
-    Denied { host: String, what: String, reason: String },
+    Denied {
+        host: String,
+        what: String,
+        reason: String,
+        /// The public part of the key that was shown.
+        key: Option<String>,
+    },
+
+    #[error("the key `{}` cannot be used: {reason}", path.display())]
+    Key { path: PathBuf, reason: String },
 
     #[error("`{host}` cannot be reached: {reason}")]
     Unreachable { host: String, reason: String },
@@ -59,7 +69,7 @@ impl PullError {
 
     /// One line that says what to do next, where there is something to do.
     pub fn hint(&self) -> Option<String> {
-        const KEPT: &str = "what was fetched is kept, and the next pull goes on from there";
+        const KEPT: &str = "what came through is kept, and the next attempt goes on from there";
         match self {
             Self::Store(error) => error.hint(),
             Self::BadSource { .. } => Some(
@@ -69,6 +79,12 @@ impl PullError {
             Self::NotFound { .. } => {
                 Some("check the name and the tag on the registry's own pages".to_owned())
             }
+            Self::Denied { host, key: Some(key), .. } => {
+                Some(format!("add this key to your account at `{host}`: `{key}`"))
+            }
+            Self::Key { .. } => {
+                Some("it is to be an ed25519 key that the daemon's user may read".to_owned())
+            }
             Self::Denied { host, .. } => Some(format!(
                 "a private or gated model needs a secret: name its file under `pull.credentials` in the configuration, for `{host}`"
             )),
@@ -76,7 +92,7 @@ impl PullError {
                 Some("check the name of the host, the network and the proxy; a registry without TLS is written with `http://`".to_owned())
             }
             Self::Broken { .. } | Self::Stalled { .. } | Self::Status { .. } => {
-                Some(format!("pull again later: {KEPT}"))
+                Some(format!("try again later: {KEPT}"))
             }
             Self::BadAnswer { .. } => Some(
                 "this is a fault of that server, or of a proxy before it; another source may do better"

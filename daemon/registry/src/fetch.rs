@@ -7,8 +7,9 @@
 use crate::blobs::News;
 use crate::error::PullError;
 use crate::http::{Ask, Endpoint, Net};
+use crate::patience::MAX_ATTEMPTS;
 use crate::pull::BlobState;
-use hearth_store::{Digest, Partial, PartialKey, Store};
+use hearth_store::{Digest, Partial, PartialKey, Store, StoreError};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap};
 use reqwest::{Response, StatusCode, Url};
 use std::ops::{ControlFlow, Range};
@@ -17,7 +18,6 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-const MAX_ATTEMPTS: u32 = 6;
 /// What one connection is asked for at once.
 const RUN_PIECES: u64 = 32;
 
@@ -106,12 +106,17 @@ fn open(
         news.tell(BlobState::Checking, n_bytes);
         if news.is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    if let PartialKey::Content(digest) = wanted.key
-        && store.blobs().verify(&digest, wanted.size, &mut checking)?
-    {
-        store.blobs().touch(&digest);
-        news.tell(BlobState::Done, wanted.size);
-        return Ok(Opened::Present(digest));
+    if let PartialKey::Content(digest) = wanted.key {
+        match store.blobs().verify(&digest, wanted.size, &mut checking) {
+            Ok(()) => {
+                store.blobs().touch(&digest);
+                news.tell(BlobState::Done, wanted.size);
+                return Ok(Opened::Present(digest));
+            }
+            Err(error @ StoreError::Cancelled { .. }) => return Err(error.into()),
+            // Whatever is wrong with it is repaired.
+            Err(_) => {}
+        }
     }
     let partial = Partial::open(store, wanted.key, wanted.size)?;
     if wanted.can_resume {
@@ -182,7 +187,7 @@ impl Fetch {
             return self.receive(place, response, all, n_put).await;
         }
         let ask = Ask { range: Some(bytes.clone()), ..Ask::default() };
-        let response = place.endpoint.get(&place.url, &ask).await?;
+        let response = place.endpoint.ask(&place.url, &ask).await?;
         place.check_version(response.headers())?;
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let expected = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, self.wanted.size);
@@ -204,7 +209,7 @@ impl Fetch {
     }
 
     async fn ask_for_whole(&self, place: &Place) -> Result<Response, PullError> {
-        let response = place.endpoint.get(&place.url, &Ask::default()).await?;
+        let response = place.endpoint.ask(&place.url, &Ask::default()).await?;
         place.check_version(response.headers())?;
         let size = self.wanted.size;
         match (response.status(), response.content_length()) {

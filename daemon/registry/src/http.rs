@@ -4,16 +4,15 @@
 //! neither follows a redirect to elsewhere. What is asked for over TLS never comes without.
 
 use crate::Settings;
-use crate::auth::{self, Challenge};
 use crate::error::PullError;
+use crate::key::Key;
 use crate::limiter::Limiter;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
-use hearth_store::quote;
+use bytes::Bytes;
+use hearth_store::{DEFAULT_HOST, quote};
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
@@ -23,13 +22,12 @@ use tokio::time::timeout;
 
 const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(15);
-const MAX_TOKEN_BYTES: usize = 64 << 10;
 /// Of what a registry says when it refuses.
 const MAX_REASON_BYTES: usize = 4 << 10;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What opens a door at one host.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Secret {
     Password {
         user: String,
@@ -37,6 +35,8 @@ pub enum Secret {
     },
     /// Sent as it is, such as a token of Hugging Face's.
     Token(String),
+    /// Signs for tokens, at a registry that is one of Ollama's kind.
+    Key(Arc<Key>),
 }
 
 impl fmt::Debug for Secret {
@@ -46,14 +46,17 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// `user:password`, or a token alone.
-    pub fn parse(text: &str) -> Self {
-        match text.trim().split_once(':') {
+    /// `user:password`, an ed25519 key in OpenSSH's format, or a token alone. The error is a reason.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with("-----BEGIN") {
+            return Key::parse(text).map(|key| Self::Key(Arc::new(key)));
+        }
+        Ok(match text.trim().split_once(':') {
             Some((user, password)) => {
                 Self::Password { user: user.into(), password: password.into() }
             }
             None => Self::Token(text.trim().into()),
-        }
+        })
     }
 }
 
@@ -62,6 +65,8 @@ impl Secret {
 pub(crate) struct Net {
     /// Made when it is needed first: it reads the system's certificates, which takes milliseconds and megabytes.
     client: OnceLock<Client>,
+    /// Of the user, for Ollama's own registry.
+    key: OnceLock<Key>,
     pub(crate) settings: Settings,
     pub(crate) streams: Semaphore,
     pub(crate) limiter: Limiter,
@@ -71,10 +76,10 @@ impl Net {
     pub(crate) fn new(settings: Settings) -> Self {
         let streams = Semaphore::new(settings.n_streams);
         let limiter = Limiter::new(settings.bytes_per_second);
-        Self { client: OnceLock::new(), settings, streams, limiter }
+        Self { client: OnceLock::new(), key: OnceLock::new(), settings, streams, limiter }
     }
 
-    fn client(&self) -> Result<&Client, PullError> {
+    pub(crate) fn client(&self) -> Result<&Client, PullError> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
@@ -89,13 +94,26 @@ impl Net {
             .map_err(|error| PullError::Task { reason: describe(&error) })?;
         Ok(self.client.get_or_init(|| client))
     }
+
+    fn key(&self, host: &str) -> Result<Option<&Key>, PullError> {
+        match (self.settings.secrets.get(host), &self.settings.key) {
+            (Some(Secret::Key(key)), _) => Ok(Some(key)),
+            (None, Some(path)) if host == DEFAULT_HOST => {
+                if self.key.get().is_none() {
+                    let _ = self.key.set(Key::at(path)?);
+                }
+                Ok(self.key.get())
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// One server, and what it has been told about who asks.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    net: Arc<Net>,
-    base: Url,
+    pub(crate) net: Arc<Net>,
+    pub(crate) base: Url,
     /// Such as `host:5000`.
     pub(crate) host: String,
     authorization: Mutex<Option<HeaderValue>>,
@@ -103,8 +121,14 @@ pub(crate) struct Endpoint {
 
 #[derive(Debug, Default)]
 pub(crate) struct Ask {
+    /// GET if nothing is said.
+    pub(crate) method: Method,
     pub(crate) accept: Option<&'static str>,
     pub(crate) range: Option<Range<u64>>,
+    /// Its media type, and itself.
+    pub(crate) body: Option<(String, Bytes)>,
+    /// How long the answer may take; as long as a stall if nothing is said.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Endpoint {
@@ -125,26 +149,47 @@ impl Endpoint {
         url
     }
 
-    /// The answer to a GET, if it is one that is good for something.
-    pub(crate) async fn get(&self, url: &Url, ask: &Ask) -> Result<Response, PullError> {
-        let shown = authorization_of(&self.authorization).await;
+    /// The answer, if it is one that is good for something.
+    pub(crate) async fn ask(&self, url: &Url, ask: &Ask) -> Result<Response, PullError> {
+        let shown = self.shown().await;
         let response = self.follow(url, ask, shown.as_ref()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED || !same_origin(response.url(), &self.base)
-        {
+        if !self.is_refusal(&response) || !self.renew(shown, &response).await? {
             return self.accept(url, response).await;
         }
+        let shown = self.shown().await;
+        let response = self.follow(url, ask, shown.as_ref()).await?;
+        self.accept(url, response).await
+    }
+
+    /// What this server is shown of who asks.
+    pub(crate) async fn shown(&self) -> Option<HeaderValue> {
+        self.authorization.lock().await.clone()
+    }
+
+    /// Whether it is this server that wants to know who asks, and not one that a redirect led to.
+    pub(crate) fn is_refusal(&self, response: &Response) -> bool {
+        response.status() == StatusCode::UNAUTHORIZED && same_origin(response.url(), &self.base)
+    }
+
+    /// Answers a refusal of what was shown. Says whether there is something else to show now.
+    pub(crate) async fn renew(
+        &self,
+        shown: Option<HeaderValue>,
+        refusal: &Response,
+    ) -> Result<bool, PullError> {
         let mut authorization = self.authorization.lock().await;
         // Unless another request has brought a new one meanwhile.
         if *authorization == shown {
-            match self.answer(response.headers()).await? {
+            match self.answer(refusal.headers()).await? {
                 Some(value) => *authorization = Some(value),
-                None => return self.accept(url, response).await,
+                None => return Ok(false),
             }
         }
-        let shown = authorization.clone();
-        drop(authorization);
-        let response = self.follow(url, ask, shown.as_ref()).await?;
-        self.accept(url, response).await
+        Ok(true)
+    }
+
+    pub(crate) fn key(&self) -> Result<Option<&Key>, PullError> {
+        self.net.key(&self.host)
     }
 
     /// The whole of a small answer.
@@ -197,19 +242,25 @@ impl Endpoint {
     ) -> Result<Response, PullError> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.net.client()?.get(url.clone());
+            let mut request = self.net.client()?.request(ask.method.clone(), url.clone());
             if let Some(accept) = ask.accept {
                 request = request.header(ACCEPT, accept);
             }
             if let Some(range) = &ask.range {
                 request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
             }
+            if let Some((media_type, body)) = &ask.body {
+                request = request.header(CONTENT_TYPE, media_type).body(body.clone());
+            }
             if let Some(value) = authorization.filter(|_| same_origin(&url, &self.base)) {
                 request = request.header(AUTHORIZATION, value);
             }
-            let response = self.in_time(request.send()).await?;
+            let limit = ask.patience.unwrap_or(self.net.settings.stall);
+            let response = self.within(limit, request.send()).await?;
             let response = response.map_err(|error| self.unreachable(&error))?;
-            if !response.status().is_redirection() {
+            if !response.status().is_redirection()
+                || !matches!(ask.method, Method::GET | Method::HEAD)
+            {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
@@ -228,67 +279,18 @@ impl Endpoint {
         Err(self.bad_answer(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    /// What to show from now on, if there is anything.
-    async fn answer(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, PullError> {
-        let challenges = headers.get_all(WWW_AUTHENTICATE).iter();
-        let challenge = challenges.filter_map(|text| auth::parse(text.to_str().ok()?)).next();
-        match challenge {
-            Some(Challenge::Bearer { realm, service, scope }) => {
-                self.token(&realm, service, scope).await.map(Some)
-            }
-            Some(Challenge::Basic) => Ok(self.basic(&self.host)),
-            None => Ok(None),
-        }
-    }
-
-    async fn token(
+    pub(crate) async fn accept(
         &self,
-        realm: &str,
-        service: Option<String>,
-        scope: Option<String>,
-    ) -> Result<HeaderValue, PullError> {
-        let realm_url = Url::parse(realm).ok().filter(|realm| may_follow(&self.base, realm));
-        let Some(mut url) = realm_url else {
-            return Err(self.bad_answer("it sends for a token to what is no URL to go to".into()));
-        };
-        let pairs = [("service", service), ("scope", scope)];
-        url.query_pairs_mut()
-            .extend_pairs(pairs.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))));
-        let mut request = self.net.client()?.get(url.clone());
-        // The realm may be anywhere: it gets what is configured for it, not what is for the registry.
-        if let Some(value) = self.basic(&authority(&url)) {
-            request = request.header(AUTHORIZATION, value);
-        }
-        let response = self.in_time(request.send()).await?;
-        let response = response.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if !status.is_success() {
-            let realm = Self::new(Arc::clone(&self.net), url.clone());
-            return realm.accept_nothing(&url, status, response).await;
-        }
-        let body = self.read(response, MAX_TOKEN_BYTES).await?;
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let token = body["token"].as_str().or(body["access_token"].as_str());
-        token
-            .and_then(|token| secret_value(&format!("Bearer {token}")))
-            .ok_or_else(|| self.bad_answer("no token where one was to be had".into()))
-    }
-
-    fn basic(&self, host: &str) -> Option<HeaderValue> {
-        let Some(Secret::Password { user, password }) = self.net.settings.secrets.get(host) else {
-            return None;
-        };
-        secret_value(&format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
-    }
-
-    async fn accept(&self, url: &Url, response: Response) -> Result<Response, PullError> {
+        url: &Url,
+        response: Response,
+    ) -> Result<Response, PullError> {
         match response.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+            status if status.is_success() => Ok(response),
             status => self.accept_nothing(url, status, response).await,
         }
     }
 
-    async fn accept_nothing<T>(
+    pub(crate) async fn accept_nothing<T>(
         &self,
         url: &Url,
         status: StatusCode,
@@ -310,7 +312,8 @@ impl Endpoint {
         Err(match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => PullError::NotFound { host, what },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                PullError::Denied { host, what, reason }
+                let key = self.key().ok().flatten().map(|key| key.public().to_owned());
+                PullError::Denied { host, what, reason, key }
             }
             status => PullError::Status { host, status: status.as_u16(), reason, retry_after },
         })
@@ -326,24 +329,27 @@ impl Endpoint {
         if text.is_empty() { status } else { text }
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, PullError> {
-        let stall = self.net.settings.stall;
-        timeout(stall, work)
-            .await
-            .map_err(|_| PullError::Stalled { host: self.host.clone(), seconds: stall.as_secs() })
+    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, PullError> {
+        self.within(self.net.settings.stall, work).await
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> PullError {
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, PullError> {
+        let seconds = limit.as_secs();
+        let late = |_| PullError::Stalled { host: self.host.clone(), seconds };
+        timeout(limit, work).await.map_err(late)
+    }
+
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> PullError {
         PullError::Unreachable { host: self.host.clone(), reason: describe(error) }
     }
 
-    fn broken(&self, error: &reqwest::Error) -> PullError {
+    pub(crate) fn broken(&self, error: &reqwest::Error) -> PullError {
         PullError::Broken { host: self.host.clone(), reason: describe(error) }
     }
-}
-
-async fn authorization_of(authorization: &Mutex<Option<HeaderValue>>) -> Option<HeaderValue> {
-    authorization.lock().await.clone()
 }
 
 /// The innermost cause: those around it only say that a request failed. The URL, which may hold a signature, is left out.
@@ -355,7 +361,7 @@ fn describe(error: &reqwest::Error) -> String {
     quote(&cause.to_string())
 }
 
-fn may_follow(from: &Url, to: &Url) -> bool {
+pub(crate) fn may_follow(from: &Url, to: &Url) -> bool {
     match to.scheme() {
         "https" => true,
         "http" => from.scheme() == "http",
@@ -363,17 +369,17 @@ fn may_follow(from: &Url, to: &Url) -> bool {
     }
 }
 
-fn same_origin(a: &Url, b: &Url) -> bool {
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
 }
 
 /// The host as people write it, with the port where it is not the scheme's own.
-fn authority(url: &Url) -> String {
+pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn secret_value(text: &str) -> Option<HeaderValue> {
+pub(crate) fn secret_value(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -400,7 +406,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_shown() {
-        assert_eq!(format!("{:?}", Secret::parse("me:pass")), "Secret");
-        assert_eq!(Secret::parse(" hf_x\n"), Secret::Token("hf_x".into()));
+        assert_eq!(format!("{:?}", Secret::parse("me:pass").unwrap()), "Secret");
+        assert!(matches!(Secret::parse(" hf_x\n"), Ok(Secret::Token(token)) if token == "hf_x"));
+        assert!(Secret::parse("-----BEGIN OPENSSH PRIVATE KEY-----\n").is_err());
     }
 }

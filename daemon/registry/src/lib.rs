@@ -1,4 +1,4 @@
-//! Models from the network: registries that speak the OCI protocol (Ollama's, Hugging Face's, any other) and plain URLs.
+//! Models from the network and to it: registries that speak the OCI protocol (Ollama's, Hugging Face's, any other) and plain URLs.
 //!
 //! A [`Puller`] fetches what a model is made of into the store, and only then names it. Each blob is fetched by one task,
 //! in parts over several connections, and whoever wants the same blob waits for the same task; when nobody waits any more
@@ -12,20 +12,31 @@ mod blobs;
 mod error;
 mod fetch;
 mod http;
+mod key;
 mod limiter;
 mod manifest;
+mod patience;
 mod pull;
+mod push;
+mod repair;
+mod sending;
+mod shards;
 mod source;
+mod token;
+mod upload;
 
 pub use error::PullError;
 pub use http::Secret;
+pub use key::Key;
 pub use pull::{BlobProgress, BlobState, Pulled, Puller};
+pub use push::Pushed;
 pub use source::{Repository, Source};
 
 /// As in `Settings::mirrors`.
 pub use reqwest::Url;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a [`Puller`] behaves.
@@ -43,4 +54,6 @@ pub struct Settings {
     pub mirrors: HashMap<String, Vec<Url>>,
     /// By host, with the port if one is written.
     pub secrets: HashMap<String, Secret>,
+    /// The user's key for Ollama's registry, made when it is needed first.
+    pub key: Option<PathBuf>,
 }

@@ -3,7 +3,7 @@
 //! A manifest with Ollama's layers is kept as it came. Any other (Docker Model Runner's, RamaLama's, ModelPack's) is a list of
 //! files, of which those are taken that can be GGUF or a licence; the store sees by the files what they are.
 
-use hearth_store::{Digest, LayerKind, Manifest, Piece};
+use hearth_store::{Digest, Manifest, Piece};
 use serde::Deserialize;
 use std::collections::HashMap;
 
@@ -79,7 +79,7 @@ impl Recipe {
         let all = match self {
             Self::Files(files) => files.clone(),
             Self::Ollama(manifest) => {
-                let layers = manifest.layers().iter().map(|layer| (layer, kind_name(layer.kind())));
+                let layers = manifest.layers().iter().map(|layer| (layer, layer.kind().name()));
                 let config = (manifest.config(), "config");
                 layers
                     .chain([config])
@@ -133,22 +133,6 @@ fn foreign_kind(layer: &ForeignLayer) -> Option<&'static str> {
         // ModelPack's raw weights need not say what they are; without a name it can only be tried.
         "application/vnd.cncf.model.weight.v1.raw" if title.is_none() => Some("model"),
         _ => None,
-    }
-}
-
-fn kind_name(kind: LayerKind) -> &'static str {
-    match kind {
-        LayerKind::Model => "model",
-        LayerKind::Projector => "projector",
-        LayerKind::Adapter => "adapter",
-        LayerKind::Draft => "draft",
-        LayerKind::Template => "template",
-        LayerKind::System => "system",
-        LayerKind::Params => "params",
-        LayerKind::Messages => "messages",
-        LayerKind::License => "license",
-        LayerKind::Tensor => "tensor",
-        LayerKind::Json | LayerKind::Other => "file",
     }
 }
 

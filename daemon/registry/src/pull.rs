@@ -1,35 +1,35 @@
 //! A whole model: its manifest, its blobs, its name.
 
 use crate::Settings;
-use crate::blobs::{Blobs, Download};
+use crate::blobs::{Blobs, Transfer};
 use crate::error::PullError;
 use crate::fetch::{Place, Wanted, blocking};
 use crate::http::{Ask, Endpoint, Net};
 use crate::manifest::{self, Ingredient, Recipe};
+use crate::patience::Patience;
+use crate::shards::{self, Shard};
 use crate::source::Repository;
-use hearth_store::{Digest, ModelName, PartialKey, Piece, Store};
+use hearth_store::{Digest, Manifest, ModelName, PartialKey, Piece, Store};
 use reqwest::header::{CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use reqwest::{Response, StatusCode, Url};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-
-/// For a manifest, which takes no part of a minute.
-const MAX_ASKS: u32 = 4;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// How often progress is told.
 const TICK_MS: u64 = 100;
 /// What a rate is measured over.
 const RATE_TICKS: usize = 20;
 
-/// Pulls models into one store.
+/// Moves models between registries and one store.
 #[derive(Debug)]
 pub struct Puller {
-    net: Arc<Net>,
-    store: Arc<Store>,
+    pub(crate) net: Arc<Net>,
+    pub(crate) store: Arc<Store>,
     blobs: Blobs,
 }
 
@@ -53,17 +53,18 @@ pub struct BlobProgress {
     pub state: BlobState,
     /// Never goes down within a state, nor from checking a partial to fetching the rest.
     pub n_bytes: u64,
-    /// Over the last two seconds; 0 unless it is being fetched.
+    /// Over the last two seconds; 0 unless it is being fetched or sent.
     pub bytes_per_second: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlobState {
     Waiting,
-    /// Reading what is on disk already.
+    /// Seeing what is there already.
     Checking,
     Fetching,
-    /// Waiting for the disk.
+    Sending,
+    /// Waiting for the disk, or for the registry.
     Finishing,
     Done,
 }
@@ -80,9 +81,51 @@ impl Puller {
         name: &ModelName,
         progress: &watch::Sender<Vec<BlobProgress>>,
     ) -> Result<Pulled, Arc<PullError>> {
-        let endpoints = self.endpoints(repository)?;
-        let (recipe, ingredients) = self.recipe(&endpoints, repository).await?;
-        let watched = ingredients.into_iter().map(|Ingredient { digest, size, kind }| {
+        let endpoints = self.endpoints(repository);
+        let (recipe, ingredients) = match self.recipe(&endpoints, repository).await {
+            Ok(found) => found,
+            Err(error) => match self.shards(repository).await {
+                Some(shards) => return self.sharded(repository, shards, name, progress).await,
+                None => return Err(error.into()),
+            },
+        };
+        let blobs = ingredients.into_iter().map(|one| (one.digest, one.size, one.kind));
+        self.blobs_of(repository, blobs, progress).await?;
+        let (store, name, origin) = (Arc::clone(&self.store), name.clone(), repository.origin());
+        let pulled = blocking(move || match recipe {
+            Recipe::Ollama(manifest) => {
+                let name = store.commit(&name, &manifest)?;
+                named(&store, name, &manifest, &origin)
+            }
+            Recipe::Files(files) => {
+                let pieces: Vec<_> = files.iter().map(Ingredient::piece).collect();
+                adopt(&store, &name, &pieces, &origin)
+            }
+        });
+        Ok(pulled.await?)
+    }
+
+    /// Pulls one GGUF file, or all the parts of one.
+    pub async fn url(
+        &self,
+        url: &Url,
+        name: &ModelName,
+        progress: &watch::Sender<Vec<BlobProgress>>,
+    ) -> Result<Pulled, Arc<PullError>> {
+        let pieces = self.files(url, progress).await?;
+        let (store, name, origin) = (Arc::clone(&self.store), name.clone(), url.to_string());
+        Ok(blocking(move || adopt(&store, &name, &pieces, &origin)).await?)
+    }
+
+    /// Fetches blobs of a repository.
+    pub(crate) async fn blobs_of(
+        &self,
+        repository: &Repository,
+        blobs: impl Iterator<Item = (Digest, u64, &'static str)>,
+        progress: &watch::Sender<Vec<BlobProgress>>,
+    ) -> Result<(), Arc<PullError>> {
+        let endpoints = self.endpoints(repository);
+        let watched = blobs.map(|(digest, size, kind)| {
             let path = format!("/v2/{}/blobs/{digest}", repository.path);
             let places = endpoints.iter().map(|endpoint| Place {
                 url: endpoint.url(&path),
@@ -93,34 +136,34 @@ impl Puller {
             let wanted = Wanted { key, size, places: places.collect(), can_resume: true };
             Watched::new(Some(digest), kind, size, self.download(wanted))
         });
-        watch_all(watched.collect(), progress).await?;
-        let (store, name) = (Arc::clone(&self.store), name.clone());
-        let pulled = blocking(move || {
-            let (name, manifest) = match recipe {
-                Recipe::Ollama(manifest) => (store.commit(&name, &manifest)?, manifest),
-                Recipe::Files(files) => {
-                    let pieces: Vec<_> = files.iter().map(Ingredient::piece).collect();
-                    store.adopt(&name, &pieces)?
-                }
-            };
-            Ok(Pulled { name, id: manifest.id(), size: manifest.size() })
-        });
-        Ok(pulled.await?)
+        watch_all(watched.collect(), progress).await.map(drop)
     }
 
-    /// Pulls one GGUF file.
-    pub async fn url(
+    /// Fetches the file behind a URL, or all of which it is a part.
+    pub(crate) async fn files(
         &self,
         url: &Url,
-        name: &ModelName,
         progress: &watch::Sender<Vec<BlobProgress>>,
-    ) -> Result<Pulled, Arc<PullError>> {
+    ) -> Result<Vec<Piece>, Arc<PullError>> {
+        let mut watched = Vec::new();
+        let mut sizes = Vec::new();
+        for url in shards::urls(url) {
+            let wanted = self.file(&url).await?;
+            sizes.push(wanted.size);
+            watched.push(Watched::new(None, "model", wanted.size, self.download(wanted)));
+        }
+        let digests = watch_all(watched, progress).await?;
+        let piece = |(digest, size)| Piece { digest, size, is_license: false };
+        Ok(std::iter::zip(digests, sizes).map(piece).collect())
+    }
+
+    async fn file(&self, url: &Url) -> Result<Wanted, PullError> {
         let endpoint = Arc::new(Endpoint::new(Arc::clone(&self.net), url.clone()));
         // The first byte tells how many there are, and of which version.
         let ask = Ask { range: Some(0..1), ..Ask::default() };
         let mut patience = self.patience();
         let response = loop {
-            match endpoint.get(url, &ask).await {
+            match endpoint.ask(url, &ask).await {
                 Ok(response) => break response,
                 Err(error) => patience.wait(error).await?,
             }
@@ -132,35 +175,94 @@ impl Puller {
         let etag = text(ETAG).map(str::to_owned);
         drop(response);
         let identity = format!("{url}\n{size}\n{}", version.as_deref().unwrap_or_default());
-        let wanted = Wanted {
+        Ok(Wanted {
             key: PartialKey::Origin(Digest::of(identity.as_bytes())),
             size,
             places: vec![Place { endpoint, url: url.clone(), etag }],
             can_resume: version.is_some(),
-        };
-        let watched = Watched::new(None, "model", size, self.download(wanted));
-        let digests = watch_all(vec![watched], progress).await?;
-        let (store, name) = (Arc::clone(&self.store), name.clone());
-        let pulled = blocking(move || {
-            let pieces: Vec<_> = digests
-                .into_iter()
-                .map(|digest| Piece { digest, size, is_license: false })
-                .collect();
-            let (name, manifest) = store.adopt(&name, &pieces)?;
-            Ok(Pulled { name, id: manifest.id(), size: manifest.size() })
-        });
-        Ok(pulled.await?)
+        })
     }
 
-    fn download(&self, wanted: Wanted) -> Arc<Download> {
+    /// The parts that a tag means at Hugging Face, whose registry does not give them.
+    async fn shards(&self, repository: &Repository) -> Option<Vec<Shard>> {
+        if !matches!(repository.host.as_str(), "hf.co" | "huggingface.co") {
+            return None;
+        }
+        let endpoint = Endpoint::new(Arc::clone(&self.net), repository.base.clone());
+        let mut url = endpoint.url(&shards::list_path(&repository.path));
+        url.set_query(Some("recursive=true"));
+        let response = endpoint.ask(&url, &Ask::default()).await.ok()?;
+        let list = endpoint.read(response, shards::MAX_LIST_BYTES).await.ok()?;
+        shards::find(&list, &repository.tag).ok().filter(|shards| !shards.is_empty())
+    }
+
+    async fn sharded(
+        &self,
+        repository: &Repository,
+        shards: Vec<Shard>,
+        name: &ModelName,
+        progress: &watch::Sender<Vec<BlobProgress>>,
+    ) -> Result<Pulled, Arc<PullError>> {
+        let digests: Vec<Digest> = shards.iter().map(|shard| shard.digest).collect();
+        let joined = self.store.joined(&digests);
+        let pieces = match joined {
+            Some(file) if self.is_whole(&file, progress).await => vec![file],
+            _ => {
+                let endpoint =
+                    Arc::new(Endpoint::new(Arc::clone(&self.net), repository.base.clone()));
+                let watched = shards.iter().map(|shard| {
+                    let url = endpoint.url(&shards::file_path(&repository.path, shard));
+                    let place = Place { endpoint: Arc::clone(&endpoint), url, etag: None };
+                    let key = PartialKey::Content(shard.digest);
+                    let (size, places) = (shard.size, vec![place]);
+                    let wanted = Wanted { key, size, places, can_resume: true };
+                    Watched::new(Some(shard.digest), "model", size, self.download(wanted))
+                });
+                watch_all(watched.collect(), progress).await?;
+                let piece = |shard: &Shard| Piece {
+                    digest: shard.digest,
+                    size: shard.size,
+                    is_license: false,
+                };
+                shards.iter().map(piece).collect()
+            }
+        };
+        let (store, name, origin) = (Arc::clone(&self.store), name.clone(), repository.origin());
+        Ok(blocking(move || adopt(&store, &name, &pieces, &origin)).await?)
+    }
+
+    /// Reads a file that was made of parts, and says how far it is.
+    async fn is_whole(&self, file: &Piece, progress: &watch::Sender<Vec<BlobProgress>>) -> bool {
+        let (store, Piece { digest, size, .. }) = (Arc::clone(&self.store), *file);
+        let reading = Transfer::begin(async move |news| {
+            blocking(move || {
+                let mut tell = |n_bytes| {
+                    news.tell(BlobState::Checking, n_bytes);
+                    if news.is_wanted() {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                };
+                store.blobs().verify(&digest, size, &mut tell)?;
+                news.tell(BlobState::Done, size);
+                Ok(digest)
+            })
+            .await
+        });
+        let watched = Watched::new(Some(digest), "model", size, Arc::new(reading));
+        watch_all(vec![watched], progress).await.is_ok()
+    }
+
+    fn download(&self, wanted: Wanted) -> Arc<Transfer> {
         self.blobs.download(&self.net, &self.store, wanted)
     }
 
     /// The mirrors, and last the registry itself.
-    fn endpoints(&self, repository: &Repository) -> Result<Vec<Arc<Endpoint>>, PullError> {
+    fn endpoints(&self, repository: &Repository) -> Vec<Arc<Endpoint>> {
         let mirrors = self.net.settings.mirrors.get(&repository.host).into_iter().flatten();
         let bases = mirrors.cloned().chain([repository.base.clone()]);
-        Ok(bases.map(|base| Arc::new(Endpoint::new(Arc::clone(&self.net), base))).collect())
+        bases.map(|base| Arc::new(Endpoint::new(Arc::clone(&self.net), base))).collect()
     }
 
     async fn recipe(
@@ -188,8 +290,31 @@ impl Puller {
     }
 
     fn patience(&self) -> Patience {
-        Patience { n_left: MAX_ASKS - 1, wait: self.net.settings.retry }
+        Patience::new(self.net.settings.retry)
     }
+}
+
+fn adopt(
+    store: &Store,
+    name: &ModelName,
+    pieces: &[Piece],
+    origin: &str,
+) -> Result<Pulled, PullError> {
+    let (name, manifest) = store.adopt(name, pieces)?;
+    named(store, name, &manifest, origin)
+}
+
+fn named(
+    store: &Store,
+    name: ModelName,
+    manifest: &Manifest,
+    origin: &str,
+) -> Result<Pulled, PullError> {
+    // The model is there; without its origin it can only not be repaired.
+    if let Err(error) = store.set_origin(&manifest.id(), origin) {
+        tracing::warn!(%error, "Not remembering where a model came from");
+    }
+    Ok(Pulled { name, id: manifest.id(), size: manifest.size() })
 }
 
 async fn recipe_at(
@@ -197,30 +322,11 @@ async fn recipe_at(
     path: &str,
     ask: &Ask,
 ) -> Result<(Recipe, Vec<Ingredient>), PullError> {
-    let response = endpoint.get(&endpoint.url(path), ask).await?;
+    let response = endpoint.ask(&endpoint.url(path), ask).await?;
     let bytes = endpoint.read(response, manifest::MAX_BYTES).await?;
     let recipe = Recipe::parse(bytes).map_err(|reason| endpoint.bad_answer(reason))?;
     let ingredients = recipe.ingredients().map_err(|reason| endpoint.bad_answer(reason))?;
     Ok((recipe, ingredients))
-}
-
-/// How often the same is asked again.
-struct Patience {
-    n_left: u32,
-    wait: Duration,
-}
-
-impl Patience {
-    /// Waits before the next attempt, or gives the error back if there is to be none.
-    async fn wait(&mut self, error: PullError) -> Result<(), PullError> {
-        if self.n_left == 0 || !error.is_transient() {
-            return Err(error);
-        }
-        self.n_left -= 1;
-        sleep(error.retry_after().unwrap_or(self.wait)).await;
-        self.wait *= 2;
-        Ok(())
-    }
 }
 
 fn size_of(response: &Response) -> Option<u64> {
@@ -233,24 +339,29 @@ fn size_of(response: &Response) -> Option<u64> {
     }
 }
 
-/// A download of this pull, with how far it was.
-struct Watched {
+/// A blob on its way, with how far it was.
+pub(crate) struct Watched {
     progress: BlobProgress,
-    download: Arc<Download>,
-    /// Bytes at the last ticks of its fetching, the oldest first.
+    transfer: Arc<Transfer>,
+    /// Bytes at the last ticks of its way, the oldest first.
     ticks: VecDeque<u64>,
 }
 
 impl Watched {
-    fn new(digest: Option<Digest>, kind: &'static str, size: u64, download: Arc<Download>) -> Self {
+    pub(crate) fn new(
+        digest: Option<Digest>,
+        kind: &'static str,
+        size: u64,
+        transfer: Arc<Transfer>,
+    ) -> Self {
         let state = BlobState::Waiting;
         let progress = BlobProgress { digest, kind, size, state, n_bytes: 0, bytes_per_second: 0 };
-        Self { progress, download, ticks: VecDeque::new() }
+        Self { progress, transfer, ticks: VecDeque::new() }
     }
 
     fn tick(&mut self) -> BlobProgress {
-        let now = self.download.progress();
-        if now.state == BlobState::Fetching {
+        let now = self.transfer.progress();
+        if matches!(now.state, BlobState::Fetching | BlobState::Sending) {
             self.ticks.push_back(now.n_bytes);
             if self.ticks.len() > RATE_TICKS + 1 {
                 self.ticks.pop_front();
@@ -267,15 +378,15 @@ impl Watched {
 }
 
 /// Tells how far all are until all are done or one has failed.
-async fn watch_all(
+pub(crate) async fn watch_all(
     mut watched: Vec<Watched>,
     progress: &watch::Sender<Vec<BlobProgress>>,
 ) -> Result<Vec<Digest>, Arc<PullError>> {
-    let downloads: Vec<_> = watched.iter().map(|one| Arc::clone(&one.download)).collect();
+    let transfers: Vec<_> = watched.iter().map(|one| Arc::clone(&one.transfer)).collect();
     let all = async {
         let mut waits = JoinSet::new();
-        for (idx, download) in downloads.into_iter().enumerate() {
-            waits.spawn(async move { (idx, download.wait().await) });
+        for (idx, transfer) in transfers.into_iter().enumerate() {
+            waits.spawn(async move { (idx, transfer.wait().await) });
         }
         let mut digests = BTreeMap::new();
         while let Some(ended) = waits.join_next().await {

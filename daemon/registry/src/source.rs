@@ -1,8 +1,10 @@
 //! Where a model comes from, as a person writes it.
 
 use crate::error::PullError;
+use crate::shards;
 use hearth_store::{ModelName, Scheme, quote};
 use reqwest::Url;
+use std::fmt;
 
 /// A place to pull from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub struct Repository {
 
 impl Source {
     pub fn parse(text: &str) -> Result<Self, PullError> {
-        parse(text).map_err(|reason| PullError::BadSource { source_text: quote(text), reason })
+        parse(text, Scheme::Https)
+            .map_err(|reason| PullError::BadSource { source_text: quote(text), reason })
     }
 
     /// What the model is called unless somebody says otherwise.
@@ -39,7 +42,35 @@ impl Source {
     }
 }
 
-fn parse(text: &str) -> Result<Source, String> {
+impl Repository {
+    /// Where a model may be sent. Where no scheme is written TLS is meant, unless it is to be `insecure`.
+    pub fn parse(text: &str, insecure: bool) -> Result<Self, PullError> {
+        let default = if insecure { Scheme::Http } else { Scheme::Https };
+        let parsed = parse(text, default).and_then(|source| match source {
+            Source::Registry(repository) => Ok(repository),
+            Source::Url(..) => Err("a model is sent to a registry".to_owned()),
+        });
+        parsed.map_err(|reason| PullError::BadSource { source_text: quote(text), reason })
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What `Source::parse` makes the same of.
+    pub(crate) fn origin(&self) -> String {
+        format!("{}://{}/{self}", self.base.scheme(), self.host)
+    }
+}
+
+/// Without the host.
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path, self.tag)
+    }
+}
+
+fn parse(text: &str, default: Scheme) -> Result<Source, String> {
     let text = text.trim();
     if text.starts_with('/') || text.starts_with("file://") {
         return Err("a file on this machine is imported".to_owned());
@@ -55,13 +86,13 @@ fn parse(text: &str) -> Result<Source, String> {
             let path = format!("{}/{}", name.namespace(), name.model());
             Ok(Source::Registry(Repository {
                 host: name.host().to_owned(),
-                base: base(scheme.unwrap_or(Scheme::Https), name.host())?,
+                base: base(scheme.unwrap_or(default), name.host())?,
                 path,
                 tag: name.tag().to_owned(),
                 name,
             }))
         }
-        Err(error) => deep(name).unwrap_or_else(|| Err(error.to_string())),
+        Err(error) => deep(name, default).unwrap_or_else(|| Err(error.to_string())),
     }
 }
 
@@ -79,7 +110,8 @@ fn file_url(text: &str) -> Result<Option<Source>, String> {
         url.set_path(&url.path().replacen("/blob/", "/resolve/", 1));
     }
     let file_name = url.path().rsplit('/').next().unwrap_or_default().to_lowercase();
-    let stem = file_name.strip_suffix(".gguf").unwrap_or(&file_name);
+    let file_name = shards::whole_name(&file_name);
+    let stem = file_name.strip_suffix(".gguf").unwrap_or(file_name);
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let name: String = stem.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     let name = name.trim_start_matches(['.', '-']);
@@ -89,12 +121,12 @@ fn file_url(text: &str) -> Result<Option<Source>, String> {
 }
 
 /// A repository with more levels than a model's name has: they become one.
-fn deep(text: &str) -> Option<Result<Source, String>> {
+fn deep(text: &str, default: Scheme) -> Option<Result<Source, String>> {
     let (scheme, rest) = match text.split_once("://") {
         Some(("https", rest)) => (Scheme::Https, rest),
         Some(("http", rest)) => (Scheme::Http, rest),
         Some(_) => return None,
-        None => (Scheme::Https, text),
+        None => (default, text),
     };
     let (host, path) = rest.split_once('/')?;
     if !(host.contains(['.', ':']) || host == "localhost") {
@@ -183,6 +215,8 @@ mod tests {
         ] {
             let expected = (base.into(), path.into(), tag.into(), name.into());
             assert_eq!(repository(text), expected, "{text}");
+            let Source::Registry(parsed) = Source::parse(text).unwrap() else { panic!() };
+            assert_eq!(repository(&parsed.origin()), expected, "{}", parsed.origin());
         }
     }
 
@@ -190,6 +224,11 @@ mod tests {
     fn files() {
         for (text, url, name) in [
             ("https://h/a/Tiny%20One.GGUF", "https://h/a/Tiny%20One.GGUF", "tiny-20one:latest"),
+            (
+                "https://h/Big-00002-of-00003.gguf",
+                "https://h/Big-00002-of-00003.gguf",
+                "big:latest",
+            ),
             ("http://h/download?id=3", "http://h/download?id=3", "download:latest"),
             (
                 "https://huggingface.co/u/r/blob/main/x-Q4.gguf",

@@ -17,6 +17,7 @@ mod model_list;
 mod model_load;
 mod model_ps;
 mod model_pull;
+mod model_push;
 mod model_show;
 mod model_unload;
 mod reported;
@@ -25,6 +26,7 @@ mod rpc_discover;
 mod store_prune;
 mod store_usage;
 mod store_verify;
+mod transferred;
 mod work;
 
 use crate::config::Config;
@@ -87,6 +89,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::stream::<protocol::ModelLoad>(&mut module);
     call::<protocol::ModelPs, _>(&mut module, model_ps::handle);
     work::stream::<protocol::ModelPull>(&mut module);
+    work::stream::<protocol::ModelPush>(&mut module);
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);

@@ -1,25 +1,22 @@
 //! `model.pull`
 
-use super::store_error;
-use super::work::{About, Events, Request, Work};
+use super::transferred::{transfer_error, transferred};
+use super::work::{Events, Request, Work};
 use crate::config::PullConfig;
 use crate::supervisor::parse_name;
 use anyhow::Context as _;
-use hearth_protocol::{
-    ErrorKind, ModelPull, PullBlob, PullEvent, PullParams, PullState, Pulled, RpcError,
-};
-use hearth_registry::{BlobProgress, BlobState, PullError, Puller, Secret, Settings, Source};
+use hearth_protocol::{ModelPull, PullParams, Pulled, RpcError, TransferEvent};
+use hearth_registry::{Puller, Secret, Settings, Source};
 use hearth_store::Store;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// The first wait after a failure.
 const RETRY: Duration = Duration::from_millis(250);
 
 impl Work for ModelPull {
-    type Event = PullEvent;
+    type Event = TransferEvent<Pulled>;
 
     fn name(params: &mut PullParams) -> Option<String> {
         params.request.take()
@@ -30,45 +27,19 @@ impl Work for ModelPull {
         params: PullParams,
         events: Events<Self::Event>,
     ) -> Result<Pulled, RpcError> {
-        let source = Source::parse(&params.source).map_err(|error| pull_error(&error))?;
+        let source = Source::parse(&params.source).map_err(|error| transfer_error(&error))?;
         let name = match &params.name {
             Some(name) => parse_name(name)?,
             None => source.name().clone(),
         };
-        let (progress, mut news) = watch::channel(Vec::new());
         let puller = &request.daemon.puller;
-        let pull = async {
-            let pulled = match &source {
-                Source::Registry(repository) => puller.registry(repository, &name, &progress).await,
-                Source::Url(url, _) => puller.url(url, &name, &progress).await,
-            };
-            // Ends the telling, after the last of it.
-            drop(progress);
-            pulled
-        };
-        let tell = async {
-            while news.changed().await.is_ok() {
-                let blobs = news.borrow_and_update().iter().map(blob).collect();
-                events.tell(PullEvent::Progress { blobs }).await;
-            }
-        };
-        let (pulled, ()) = tokio::join!(pull, tell);
-        let pulled = pulled.map_err(|error| pull_error(&error))?;
+        let pulled = transferred(&events, async |progress| match &source {
+            Source::Registry(repository) => puller.registry(repository, &name, progress).await,
+            Source::Url(url, _) => puller.url(url, &name, progress).await,
+        });
+        let pulled = pulled.await?;
         tracing::info!(model = %pulled.name, bytes = pulled.size, "Model pulled");
         Ok(Pulled { name: pulled.name.to_string(), id: pulled.id.hex(), size_bytes: pulled.size })
-    }
-}
-
-impl About<Pulled> for PullEvent {
-    fn accepted(request: String) -> Self {
-        Self::Accepted { request }
-    }
-
-    fn ended(result: Result<Pulled, RpcError>) -> Self {
-        match result {
-            Ok(reply) => Self::Done { reply },
-            Err(error) => Self::Error { error },
-        }
     }
 }
 
@@ -77,14 +48,17 @@ pub(crate) fn puller(store: Arc<Store>, config: &PullConfig) -> anyhow::Result<P
     let mut secrets = HashMap::new();
     if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
         for host in ["hf.co", "huggingface.co"] {
-            secrets.insert(host.to_owned(), Secret::parse(&token));
+            secrets.insert(host.to_owned(), Secret::Token(token.trim().to_owned()));
         }
     }
     for (host, path) in &config.credentials {
         let text = std::fs::read_to_string(path).with_context(|| {
             format!("cannot read the secret for `{host}` in `{}`", path.display())
         })?;
-        secrets.insert(host.clone(), Secret::parse(&text));
+        let secret = Secret::parse(&text).map_err(|reason| {
+            anyhow::anyhow!("cannot use the secret for `{host}` in `{}`: {reason}", path.display())
+        })?;
+        secrets.insert(host.clone(), secret);
     }
     let settings = Settings {
         n_streams: config.streams,
@@ -93,38 +67,7 @@ pub(crate) fn puller(store: Arc<Store>, config: &PullConfig) -> anyhow::Result<P
         retry: RETRY,
         mirrors: config.mirrors.clone(),
         secrets,
+        key: config.key.clone(),
     };
     Ok(Puller::new(store, settings))
-}
-
-fn blob(progress: &BlobProgress) -> PullBlob {
-    PullBlob {
-        digest: progress.digest.map(|digest| digest.to_string()),
-        kind: progress.kind.into(),
-        state: match progress.state {
-            BlobState::Waiting => PullState::Waiting,
-            BlobState::Checking => PullState::Checking,
-            BlobState::Fetching => PullState::Fetching,
-            BlobState::Finishing => PullState::Finishing,
-            BlobState::Done => PullState::Done,
-        },
-        size_bytes: progress.size,
-        done_bytes: progress.n_bytes,
-        bytes_per_second: progress.bytes_per_second,
-    }
-}
-
-pub(super) fn pull_error(error: &PullError) -> RpcError {
-    let kind = match error {
-        PullError::Store(error) => return store_error(error),
-        PullError::BadSource { .. } => ErrorKind::InvalidParams,
-        PullError::NotFound { .. } => ErrorKind::ModelNotFound,
-        PullError::Task { .. } => ErrorKind::Internal,
-        _ => ErrorKind::Network,
-    };
-    let wire = RpcError::new(kind, error.to_string());
-    match error.hint() {
-        Some(hint) => wire.with_hint(hint),
-        None => wire,
-    }
 }

@@ -25,10 +25,10 @@ impl Reporter {
     }
 }
 
-pub(super) async fn reported<R: Serialize + Send + 'static>(
+pub(super) async fn reported<R: Serialize, T: Send + 'static>(
     events: &Events<ProgressEvent<R>>,
-    work: impl FnOnce(&mut Reporter) -> Result<R, RpcError> + Send + 'static,
-) -> Result<R, RpcError> {
+    work: impl FnOnce(&mut Reporter) -> Result<T, RpcError> + Send + 'static,
+) -> Result<T, RpcError> {
     let (news, mut told) = watch::channel(None);
     let task = tokio::task::spawn_blocking(move || work(&mut Reporter { news, told: None }));
     while told.changed().await.is_ok() {

@@ -8,7 +8,7 @@
 //! them when they are an hour old, as it does with `-partial` files.
 
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,6 @@ use crate::disk::{self, Temp, TempNames};
 use crate::error::StoreError;
 
 const TEMP_NAMES: TempNames = TempNames { prefix: "sha256-", suffix: "-import" };
-/// How much is read between two reports, and so how soon a cancel is seen.
-const CHUNK_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
 pub struct BlobDir {
@@ -117,33 +115,26 @@ impl BlobDir {
         self.get(&digest).ok()
     }
 
-    /// Whether a blob is there and its content is what its name says. Reads all of it; `progress`
+    /// Fails unless a blob is there and its content is what its name says. Reads all of it; `progress`
     /// gets the bytes read so far, and can end it.
     pub fn verify(
         &self,
         digest: &Digest,
         size: u64,
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<bool, StoreError> {
-        let Ok(path) = self.check(digest, size) else { return Ok(false) };
-        let mut file = disk::open_file(&path)?;
+    ) -> Result<(), StoreError> {
+        let path = self.check(digest, size)?;
         let mut hasher = Sha256::new();
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let mut n_done = 0;
-        loop {
-            let n_read = match file.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n_read) => n_read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(StoreError::io("read", &path, error)),
-            };
-            hasher.update(&chunk[..n_read]);
-            n_done += u64::try_from(n_read).unwrap_or_default();
-            if progress(n_done).is_break() {
-                return Err(StoreError::Cancelled { name: digest.to_string() });
+        let mut n_read = 0;
+        disk::read_chunks(&disk::open_file(&path)?, &path, |chunk| {
+            hasher.update(chunk);
+            n_read += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            match progress(n_read) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(StoreError::Cancelled { name: digest.to_string() }),
             }
-        }
-        Ok(Digest::from_hasher(hasher) == *digest)
+        })?;
+        check_digest(path, digest, Digest::from_hasher(hasher))
     }
 
     /// Everything in the folder that may be a blob, was one, or was to become one.
@@ -185,11 +176,7 @@ impl BlobDir {
     pub(crate) fn read(&self, digest: &Digest, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
         let (path, _) = self.find(digest)?;
         let bytes = disk::read_file(&path, max_bytes)?;
-        let actual = Digest::of(&bytes);
-        if actual == *digest {
-            return Ok(bytes);
-        }
-        Err(StoreError::BadBlob { path, reason: format!("its content has digest `{actual}`") })
+        check_digest(path, digest, Digest::of(&bytes)).map(|()| bytes)
     }
 
     /// Stores a small blob. One that is there already is kept, and marked as recently used.
@@ -246,6 +233,13 @@ impl BlobDir {
         }
         Err(StoreError::BlobMissing { digest: *digest, path: self.path(digest) })
     }
+}
+
+fn check_digest(path: PathBuf, expected: &Digest, actual: Digest) -> Result<(), StoreError> {
+    if actual == *expected {
+        return Ok(());
+    }
+    Err(StoreError::BadBlob { path, reason: format!("its content has digest `{actual}`") })
 }
 
 /// An import's temp, or a download that did not end: ours, or Ollama's with its parts.

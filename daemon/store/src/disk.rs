@@ -122,7 +122,7 @@ pub(crate) fn write_symlink(
 
 /// Gives a file that is on disk its final name, replacing what had it.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to).map_err(StoreError::at("write", to))?;
+    step(Step::Grow).and_then(|()| fs::rename(from, to)).map_err(StoreError::at("write", to))?;
     sync_parent(to)
 }
 

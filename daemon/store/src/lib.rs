@@ -21,6 +21,7 @@ mod manifest;
 mod name;
 mod nearest;
 mod new_blob;
+mod origin;
 mod partial;
 mod space;
 mod step;

@@ -17,6 +17,7 @@ const LAYER_PREFIX: &str = "application/vnd.ollama.image.";
 pub struct Manifest {
     bytes: Vec<u8>,
     id: Digest,
+    media_type: String,
     config: Layer,
     layers: Vec<Layer>,
 }
@@ -83,7 +84,8 @@ impl Manifest {
             layers: Some(layers.iter().map(LayerJson::from).collect()),
         };
         let bytes = json_line(&json);
-        Self { id: Digest::of(&bytes), bytes, config, layers }
+        let media_type = MANIFEST_MEDIA_TYPE.to_owned();
+        Self { id: Digest::of(&bytes), media_type, bytes, config, layers }
     }
 
     /// Reads a manifest and keeps its bytes. The error is a reason, without the path.
@@ -100,7 +102,11 @@ impl Manifest {
             .into_iter()
             .map(Layer::try_from)
             .collect::<Result<_, _>>()?;
-        Ok(Self { id: Digest::of(&bytes), bytes, config, layers })
+        let media_type = match json.media_type {
+            media_type if media_type.is_empty() => MANIFEST_MEDIA_TYPE.to_owned(),
+            media_type => media_type,
+        };
+        Ok(Self { id: Digest::of(&bytes), media_type, bytes, config, layers })
     }
 
     /// The model's id: the digest of the manifest's bytes.
@@ -110,6 +116,11 @@ impl Manifest {
 
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What it is to a registry. One that does not say is Docker's.
+    pub fn media_type(&self) -> &str {
+        &self.media_type
     }
 
     pub fn config(&self) -> &Layer {
@@ -163,7 +174,12 @@ impl Layer {
 impl LayerKind {
     /// The media type to write; `None` for what has no single one.
     pub fn media_type(self) -> Option<String> {
-        let name = match self {
+        (self != Self::Other).then(|| format!("{LAYER_PREFIX}{}", self.name()))
+    }
+
+    /// For a person.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Model => "model",
             Self::Projector => "projector",
             Self::Adapter => "adapter",
@@ -175,9 +191,8 @@ impl LayerKind {
             Self::License => "license",
             Self::Tensor => "tensor",
             Self::Json => "json",
-            Self::Other => return None,
-        };
-        Some(format!("{LAYER_PREFIX}{name}"))
+            Self::Other => "config",
+        }
     }
 }
 

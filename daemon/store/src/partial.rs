@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::Digest;
 use crate::disk;
 use crate::error::StoreError;
+use crate::step::{Step, step};
 use crate::store::Store;
 
 /// What is lost at most for each connection when a download is interrupted.
@@ -87,7 +88,8 @@ impl Partial {
         let len = size + n_pieces * SLOT_BYTES;
         let is_bare = size > 0 && metadata.len() == size;
         if metadata.len() != len && !is_bare {
-            let resized = file.set_len(0).and_then(|()| file.set_len(len));
+            let resized =
+                step(Step::Grow).and_then(|()| file.set_len(0)).and_then(|()| file.set_len(len));
             resized.map_err(StoreError::at("write", &path))?;
         }
         let n_pieces = usize::try_from(n_pieces).map_err(|_| too_large(&path))?;
@@ -154,7 +156,8 @@ impl Partial {
         let range = self.bytes_of(piece..piece + 1);
         assert_eq!(u64::try_from(bytes.len()).ok(), Some(range.end - range.start), "a whole piece");
         let write = |bytes: &[u8], at| {
-            self.file.write_all_at(bytes, at).map_err(StoreError::at("write", &self.path))
+            let written = step(Step::Grow).and_then(|()| self.file.write_all_at(bytes, at));
+            written.map_err(StoreError::at("write", &self.path))
         };
         write(bytes, range.start)?;
         if !self.is_bare {
@@ -175,15 +178,16 @@ impl Partial {
             self.discard()?;
             return Err(StoreError::WrongContent { expected, actual });
         }
-        let written = self.file.set_len(self.size).and_then(|()| self.file.sync_all());
-        written.map_err(StoreError::at("write", &self.path))?;
+        let cut = step(Step::Other).and_then(|()| self.file.set_len(self.size));
+        let synced = cut.and_then(|()| step(Step::Grow)).and_then(|()| self.file.sync_all());
+        synced.map_err(StoreError::at("write", &self.path))?;
         disk::rename(&self.path, &store.blobs().path(&actual))?;
         Ok(actual)
     }
 
     /// Removes the file.
     pub fn discard(&self) -> Result<(), StoreError> {
-        fs::remove_file(&self.path).map_err(StoreError::at("remove", &self.path))
+        disk::remove_file(&self.path)
     }
 
     fn mark(&self, piece: u64) {
@@ -235,6 +239,13 @@ impl Partial {
     }
 }
 
+impl Drop for Partial {
+    /// Closing would not do: a process that is just being forked has the file too, until it is another program.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -248,9 +259,9 @@ fn checksum(bytes: &[u8]) -> u64 {
 fn open_locked(path: &Path) -> Result<File, StoreError> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))
-            .map(File::from)
-            .map_err(|errno| StoreError::io("open", path, errno.into()))?;
+        let opened = step(if path.exists() { Step::Other } else { Step::Grow })
+            .and_then(|()| Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?));
+        let file = opened.map(File::from).map_err(StoreError::at("open", path))?;
         // On file systems without locks it is left to the hash to find out.
         let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         if locked == Err(rustix::io::Errno::WOULDBLOCK) {

@@ -213,6 +213,22 @@ impl Store {
         Ok(pruned)
     }
 
+    /// Removes those of these blobs that no model has, if that can be known.
+    pub(crate) fn remove_unneeded(
+        &self,
+        blobs: impl IntoIterator<Item = Digest>,
+    ) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        let (needed, problems) = self.needed();
+        if problems.is_empty() {
+            for digest in blobs.into_iter().filter(|digest| !needed.contains(digest)) {
+                self.blobs().remove(&digest)?;
+            }
+            disk::sync_dir(self.blobs().dir())?;
+        }
+        Ok(())
+    }
+
     /// Every blob that a model names; all there are only if there are no problems.
     fn needed(&self) -> (HashSet<Digest>, Vec<Problem>) {
         let (manifests, problems) = self.catalog().manifests();

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::digest::Digest;
-use crate::disk;
 use crate::error::StoreError;
 use crate::manifest::Layer;
 use crate::name::ModelName;
@@ -27,6 +24,8 @@ pub struct Verified {
 pub struct Fault {
     /// `None` where what should be a manifest cannot be read.
     pub model: Option<ModelName>,
+    /// `None` if it is the manifest.
+    pub blob: Option<Layer>,
     pub path: PathBuf,
     pub message: String,
     pub hint: Option<String>,
@@ -34,7 +33,8 @@ pub struct Fault {
 
 impl Fault {
     fn new(model: Option<&ModelName>, path: PathBuf, error: &StoreError) -> Self {
-        Self { model: model.cloned(), path, message: error.to_string(), hint: error.hint() }
+        let (message, hint) = (error.to_string(), error.hint());
+        Self { model: model.cloned(), blob: None, path, message, hint }
     }
 }
 
@@ -84,7 +84,7 @@ impl Store {
             }
             // One that grows meanwhile is read to its end, but counts as what it was.
             let mut told = |n_read: u64| progress(done + n_read.min(*size), total);
-            match self.verify_blob(digest, &mut told) {
+            match self.blobs().verify(digest, *size, &mut told) {
                 Err(cancelled @ StoreError::Cancelled { .. }) => return Err(cancelled),
                 result => *error = result.err(),
             }
@@ -95,37 +95,14 @@ impl Store {
             for ((digest, size), error) in &blobs {
                 let is_part = |blob: &Layer| (blob.digest, blob.size) == (*digest, *size);
                 if let Some(error) = error
-                    && manifest.blobs().any(is_part)
+                    && let Some(blob) = manifest.blobs().find(|blob| is_part(blob))
                 {
-                    faults.push(Fault::new(Some(name), self.blobs().path(digest), error));
+                    let fault = Fault::new(Some(name), self.blobs().path(digest), error);
+                    faults.push(Fault { blob: Some(blob.clone()), ..fault });
                 }
             }
         }
         Ok(Verified { n_models: manifests.len(), n_blobs: blobs.len(), bytes: done, faults })
-    }
-
-    fn verify_blob(
-        &self,
-        digest: &Digest,
-        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        let path = self.blobs().find(digest)?.0;
-        let file = disk::open_file(&path)?;
-        let mut hasher = Sha256::new();
-        let mut n_read = 0;
-        disk::read_chunks(&file, &path, |chunk| {
-            hasher.update(chunk);
-            n_read += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            match progress(n_read) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(()) => Err(StoreError::Cancelled { name: digest.to_string() }),
-            }
-        })?;
-        let actual = Digest::from_hasher(hasher);
-        if actual == *digest {
-            return Ok(());
-        }
-        Err(StoreError::BadBlob { path, reason: format!("its content has digest `{actual}`") })
     }
 }
 

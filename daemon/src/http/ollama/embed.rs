@@ -17,6 +17,7 @@ struct Request {
     model: String,
     input: Option<Value>,
     dimensions: Option<usize>,
+    truncate: Option<bool>,
     keep_alive: Option<Value>,
 }
 
@@ -56,6 +57,7 @@ pub(super) async fn embed(core: Core, body: Body) -> Answer {
         model: model.clone(),
         input: EmbedInput::Many(texts),
         normalize: true,
+        truncate: request.truncate.unwrap_or(true),
         keep_alive,
     };
     let mut reply = core.run::<Embed>(params).await.map_err(|error| named(&model, error))?;
@@ -87,6 +89,7 @@ pub(super) async fn embeddings(core: Core, body: Body) -> Answer {
         model: model.clone(),
         input: EmbedInput::One(request.prompt),
         normalize: false,
+        truncate: true,
         keep_alive,
     };
     let reply = core.run::<Embed>(params).await.map_err(|error| named(&model, error))?;

@@ -1,6 +1,7 @@
 //! Ollama's own API: every route of `/api` that concerns local models.
 
 mod chat;
+mod create;
 mod embed;
 mod generate;
 mod load;
@@ -36,7 +37,9 @@ pub(super) fn router() -> Router {
         .route("/api/show", post(models::show))
         .route("/api/copy", post(models::copy))
         .route("/api/delete", delete(models::delete))
+        .route("/api/create", post(create::create))
         .route("/api/pull", post(transfer::pull))
+        .route("/api/push", post(transfer::push))
         .route("/api/blobs/{digest}", crate::http::blobs::route())
         .route("/api/status", get(cloud_status))
         .route("/api/me", any(no_account))

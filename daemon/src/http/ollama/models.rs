@@ -130,6 +130,7 @@ fn described(shown: ModelDetails) -> Value {
     info.insert("general.parameter_count".into(), shown.parameters.into());
     json!({
         "license": shown.licenses.join("\n"),
+        "modelfile": shown.modelfile,
         "parameters": parameters.join("\n"),
         "template": shown.template.or(shown.chat_template).unwrap_or_default(),
         "system": shown.system.unwrap_or_default(),

@@ -1,11 +1,14 @@
-//! Models from and to elsewhere: `/api/pull`.
+//! Models from and to elsewhere: `/api/pull`, `/api/push`.
 
 use super::{Answer, NDJSON, error_body, model_of, named, read};
 use crate::http::body::{self, Asked, Progress};
 use crate::http::{Core, json_response, or_default};
+use crate::rpc::Work;
 use axum::body::Body;
 use axum::http::StatusCode;
-use hearth_protocol::{ModelPull, PullEvent, PullParams, PullState, RpcError};
+use hearth_protocol::{
+    ModelPull, ModelPush, PullParams, PushParams, RpcError, TransferEvent, TransferState,
+};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::HashMap;
@@ -17,10 +20,12 @@ struct Request {
     /// What the field was called once.
     #[serde(default, deserialize_with = "or_default")]
     name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    insecure: bool,
     stream: Option<bool>,
 }
 
-impl Progress for PullEvent {
+impl<R: Send + 'static> Progress for TransferEvent<R> {
     fn says_something(&self) -> bool {
         !matches!(self, Self::Accepted { .. })
     }
@@ -31,27 +36,66 @@ impl Progress for PullEvent {
 }
 
 pub(super) async fn pull(core: Core, body: Body) -> Answer {
+    let said = Said {
+        first: "pulling manifest",
+        blob: "pulling",
+        last: &["verifying sha256 digest", "writing manifest", "success"],
+    };
+    let params = |model: String, insecure: bool| {
+        // Whoever names a scheme has decided.
+        let scheme = if insecure && !model.contains("://") { "http://" } else { "" };
+        PullParams { source: format!("{scheme}{model}"), name: None, request: None }
+    };
+    transfer::<ModelPull, _>(core, body, params, said).await
+}
+
+pub(super) async fn push(core: Core, body: Body) -> Answer {
+    let said = Said {
+        first: "retrieving manifest",
+        blob: "pushing",
+        last: &["pushing manifest", "success"],
+    };
+    let params = |model, insecure| PushParams { model, target: None, insecure, request: None };
+    transfer::<ModelPush, _>(core, body, params, said).await
+}
+
+/// The words that clients of Ollama know.
+struct Said {
+    first: &'static str,
+    blob: &'static str,
+    last: &'static [&'static str],
+}
+
+async fn transfer<M, R>(
+    core: Core,
+    body: Body,
+    params: impl FnOnce(String, bool) -> M::Params,
+    said: Said,
+) -> Answer
+where
+    M: Work<Event = TransferEvent<R>, Reply = R>,
+    R: Send + 'static,
+{
     let Asked { value: request, held } = read::<Request>(&core, body).await?;
     let model = if request.model.is_empty() { request.name } else { request.model };
     model_of(&model)?;
-    let params = PullParams { source: model.clone(), name: None, request: None };
+    let params = params(model.clone(), request.insecure);
     if !request.stream.unwrap_or(true) {
-        core.run::<ModelPull>(params).await.map_err(|error| named(&model, error))?;
+        core.run::<M>(params).await.map_err(|error| named(&model, error))?;
         return Ok(json_response(StatusCode::OK, &json!({ "status": "success" })));
     }
-    let answering = body::begin(core.start::<ModelPull>(params), held)
-        .await
-        .map_err(|error| named(&model, error))?;
+    let answering =
+        body::begin(core.start::<M>(params), held).await.map_err(|error| named(&model, error))?;
     let mut began = false;
     let mut told = HashMap::new();
     Ok(answering.stream(NDJSON, move |event, out| {
         if !began {
             began = true;
-            super::write_line(&json!({ "status": "pulling manifest" }), out);
+            super::write_line(&json!({ "status": said.first }), out);
         }
         match event {
-            PullEvent::Progress { blobs } => {
-                for blob in blobs.into_iter().filter(|blob| blob.state != PullState::Waiting) {
+            TransferEvent::Progress { blobs } => {
+                for blob in blobs.into_iter().filter(|blob| blob.state != TransferState::Waiting) {
                     let Some(digest) = blob.digest else { continue };
                     // Whoever draws a bar wants each change of it, and nothing else.
                     if told.insert(digest.clone(), blob.done_bytes) == Some(blob.done_bytes) {
@@ -59,7 +103,7 @@ pub(super) async fn pull(core: Core, body: Body) -> Answer {
                     }
                     let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
                     let line = json!({
-                        "status": format!("pulling {}", hex.get(..12).unwrap_or(hex)),
+                        "status": format!("{} {}", said.blob, hex.get(..12).unwrap_or(hex)),
                         "digest": digest,
                         "total": blob.size_bytes,
                         "completed": blob.done_bytes,
@@ -67,13 +111,13 @@ pub(super) async fn pull(core: Core, body: Body) -> Answer {
                     super::write_line(&line, out);
                 }
             }
-            PullEvent::Done { .. } => {
-                for status in ["verifying sha256 digest", "writing manifest", "success"] {
+            TransferEvent::Done { .. } => {
+                for status in said.last {
                     super::write_line(&json!({ "status": status }), out);
                 }
             }
-            PullEvent::Error { error } => super::write_line(&error_body(&error), out),
-            PullEvent::Accepted { .. } => {}
+            TransferEvent::Error { error } => super::write_line(&error_body(&error), out),
+            TransferEvent::Accepted { .. } => {}
         }
     }))
 }

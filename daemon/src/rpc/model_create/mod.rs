@@ -8,8 +8,8 @@ mod modelfile;
 mod parameters;
 
 use super::model_import::import_mode;
-use super::model_pull::pull_error;
 use super::reported::{Reporter, reported};
+use super::transferred::transfer_error;
 use super::work::{Events, Request, Work};
 use super::{Daemon, blocking, store_error};
 use crate::chat_template::ChatTemplate;
@@ -129,7 +129,7 @@ async fn bring(
         RpcError::new(kind, message).with_hint(hint)
     };
     let Source::Registry(repository) =
-        Source::parse(from).map_err(|error| unpulled(pull_error(&error)))?
+        Source::parse(from).map_err(|error| unpulled(transfer_error(&error)))?
     else {
         return Err(store_error(&absent));
     };
@@ -148,7 +148,7 @@ async fn bring(
         }
     };
     let (pulled, ()) = tokio::join!(pull, tell);
-    let pulled = pulled.map_err(|error| unpulled(pull_error(&error)))?;
+    let pulled = pulled.map_err(|error| unpulled(transfer_error(&error)))?;
     tracing::info!(model = %pulled.name, bytes = pulled.size, "Model pulled");
     Ok(())
 }

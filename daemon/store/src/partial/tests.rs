@@ -73,7 +73,7 @@ fn pieces_in_any_order_over_several_runs_become_the_blob() {
 fn a_piece_that_is_not_what_was_written_is_missing_again() {
     let fixture = Fixture::new();
     fixture.put(&fixture.open(), &[0, 1, 2, 3]);
-    let path = fixture.open().path;
+    let path = fixture.open().path.clone();
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"!", PIECE_BYTES + 5).unwrap();
     let partial = fixture.open();

@@ -13,11 +13,13 @@ use std::process::Command;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::*;
+use crate::adopt::Piece;
 use crate::create::Recipe;
 use crate::import::{ImportMode, import};
 use crate::new_blob::NewBlob;
+use crate::partial::{Partial, PartialKey};
 use crate::step::{Fault, run};
-use hearth_gguf::testing::Writer;
+use hearth_gguf::testing::{Writer, split};
 
 const CHILD: &str = "HEARTH_TEST_CRASH";
 
@@ -33,13 +35,16 @@ enum Change {
     Delete,
     DeleteShared,
     Prune,
+    Pull,
+    PullOn,
+    PullParts,
 }
 
 use Change::{
     Alias, Create, CreateUploaded, Delete, DeleteShared, ImportCopy, ImportFirst, ImportLink,
-    Prune, Replace,
+    Prune, Pull, PullOn, PullParts, Replace,
 };
-const CHANGES: [Change; 10] = [
+const CHANGES: [Change; 13] = [
     ImportFirst,
     ImportCopy,
     ImportLink,
@@ -50,6 +55,9 @@ const CHANGES: [Change; 10] = [
     Delete,
     DeleteShared,
     Prune,
+    Pull,
+    PullOn,
+    PullParts,
 ];
 
 fn name(text: &str) -> ModelName {
@@ -68,6 +76,53 @@ fn create(store: &Store, recipe: Recipe) -> Result<(), StoreError> {
     store.create(&name("target"), &Recipe { params, system, licenses, ..recipe }).map(drop)
 }
 
+/// A file of several pieces, as they come from elsewhere.
+fn content() -> Vec<u8> {
+    Writer::model().text("general.description", &"long".repeat(700_000)).bytes()
+}
+
+/// What a pull does to a store: each file by its pieces, unless it is there, and then the name.
+fn pull(dir: &Path, files: &[Vec<u8>]) -> Result<(), StoreError> {
+    let store = Store::open(dir.join("models"));
+    let has = |piece: &Piece| {
+        let go_on = &mut |_| ControlFlow::Continue(());
+        store.blobs().verify(&piece.digest, piece.size, go_on).is_ok()
+    };
+    let piece = |file: &Vec<u8>| {
+        let size = u64::try_from(file.len()).unwrap();
+        Piece { digest: Digest::of(file), size, is_license: false }
+    };
+    let mut pieces: Vec<Piece> = files.iter().map(piece).collect();
+    let digests: Vec<Digest> = pieces.iter().map(|piece| piece.digest).collect();
+    if let Some(joined) = store.joined(&digests).filter(has) {
+        pieces = vec![joined];
+    } else {
+        for (file, piece) in std::iter::zip(files, &pieces) {
+            if !has(piece) {
+                fetch(&store, file, u64::MAX)?.publish(&store, Some(piece.digest))?;
+            }
+        }
+    }
+    let (_, manifest) = store.adopt(&name("target"), &pieces)?;
+    store.set_origin(&manifest.id(), "https://registry.example/m")
+}
+
+/// Stores so many of the pieces that are missing.
+fn fetch(store: &Store, file: &[u8], mut n_pieces: u64) -> Result<Partial, StoreError> {
+    let key = PartialKey::Content(Digest::of(file));
+    let partial = Partial::open(store, key, u64::try_from(file.len()).unwrap())?;
+    partial.recover(&mut |_| ControlFlow::Continue(()))?;
+    for piece in 0..partial.n_pieces() {
+        if n_pieces > 0 && !partial.missing(piece..piece + 1).is_empty() {
+            let bytes = partial.bytes_of(piece..piece + 1);
+            let at = |n: u64| usize::try_from(n).unwrap();
+            partial.put(piece, &file[at(bytes.start)..at(bytes.end)])?;
+            n_pieces -= 1;
+        }
+    }
+    Ok(partial)
+}
+
 impl Change {
     /// The store before the change.
     fn prepare(self, dir: &Path) {
@@ -81,6 +136,9 @@ impl Change {
         bring(dir, "a", "base", ImportMode::Copy).unwrap();
         bring(dir, "b", "target", ImportMode::Copy).unwrap();
         let store = Store::open(dir.join("models"));
+        if self == PullOn {
+            fetch(&store, &content(), 2).unwrap();
+        }
         if self == DeleteShared {
             store.copy(&name("target"), &name("twin")).unwrap();
         }
@@ -111,6 +169,8 @@ impl Change {
             Alias => store.copy(&name("base"), &name("target")).map(drop),
             Delete | DeleteShared => store.delete(&name("target")).map(drop),
             Prune => store.prune(false).map(drop),
+            Pull | PullOn => pull(dir, &[content()]),
+            PullParts => pull(dir, &split(&Writer::model().bytes(), 2)),
         }
     }
 }
