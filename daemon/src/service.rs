@@ -1,13 +1,13 @@
 //! The daemon from start to stop.
 
 use crate::cli::RunArgs;
-use crate::config::Config;
+use crate::config::{Config, OLLAMAS_MODELS};
 use crate::daemonize::{Forked, Parent, daemonize};
 use crate::rpc::{self, Daemon, Requests};
 use crate::supervisor::Supervisor;
 use crate::{listen, logging};
 use anyhow::Context;
-use hearth_store::Store;
+use hearth_store::{Store, Stores};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,7 +54,8 @@ async fn serve(
     started: Instant,
 ) -> anyhow::Result<()> {
     let store = Arc::new(Store::open(config.models.clone()));
-    let puller = rpc::puller(Arc::clone(&store), &config.pull)?;
+    let stores = Arc::new(Stores::new(Arc::clone(&store), more_models(&config)));
+    let puller = rpc::puller(Arc::clone(&stores), &config.pull)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let bound = match listen::bind(&config.socket, config.socket_mode) {
@@ -71,6 +72,7 @@ async fn serve(
     let daemon = Arc::new(Daemon {
         supervisor: Arc::clone(&supervisor),
         store,
+        stores,
         puller,
         requests: Requests::default(),
         started,
@@ -110,6 +112,14 @@ async fn serve(
     }
     listening.await?;
     Ok(())
+}
+
+/// Nobody need have an Ollama, nor let us read its models. What the configuration names besides is to be there.
+fn more_models(config: &Config) -> Vec<PathBuf> {
+    let is_there = |dir: &&PathBuf| {
+        dir.as_os_str() != OLLAMAS_MODELS || std::fs::read_dir(dir.join("manifests")).is_ok()
+    };
+    config.more_models.iter().filter(is_there).cloned().collect()
 }
 
 fn tell_ready(config: &Config, parent: Option<Parent>) {

@@ -23,6 +23,7 @@ mod sampling;
 mod service;
 mod space;
 mod stopping;
+mod stores;
 mod stuck;
 mod templates;
 mod terminal;

@@ -62,7 +62,7 @@ fn a_loaded_model_is_not_removed_under_the_name_it_is_loaded_by() {
     assert_eq!(delete("uno").unwrap().freed_bytes, 0);
 
     // Its name belongs to another model now, which is not loaded.
-    let params = CopyParams { from: "two".into(), to: "one".into() };
+    let params = CopyParams { from: "two".into(), to: "one".into(), request: None };
     daemon.client().call::<ModelCopy>(&params).unwrap();
     assert_eq!(delete("one").unwrap().name, "one:latest");
     assert_eq!(daemon.loaded().len(), 1);

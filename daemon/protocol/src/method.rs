@@ -132,8 +132,8 @@ table! {
     Generate = "generate" [Anyone] (GenerateParams) -> GenerateReply, streams Event<GenerateReply>;
     /// Measures how fast a model is, and finds faster settings for it.
     ModelBench = "model.bench" [Admin] (BenchParams) -> BenchReply, streams ProgressEvent<BenchReply>;
-    /// Gives a model one more name.
-    ModelCopy = "model.copy" [Admin] (CopyParams) -> Copied;
+    /// Gives a model one more name. If it is in a folder that is only read, this copies its files.
+    ModelCopy = "model.copy" [Admin] (CopyParams) -> Copied, streams ProgressEvent<Copied>;
     /// Removes a model from the store, with what only it has. One that is loaded is not removed.
     ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
     /// Brings a GGUF file into the store under a name.

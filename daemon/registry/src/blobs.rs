@@ -7,7 +7,7 @@ use crate::error::PullError;
 use crate::fetch::{Wanted, fetch};
 use crate::http::Net;
 use crate::pull::BlobState;
-use hearth_store::{Digest, PartialKey, Store};
+use hearth_store::{Digest, PartialKey, Stores};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::watch;
@@ -46,7 +46,7 @@ impl Blobs {
     pub(crate) fn download(
         &self,
         net: &Arc<Net>,
-        store: &Arc<Store>,
+        stores: &Arc<Stores>,
         wanted: Wanted,
     ) -> Arc<Download> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +61,7 @@ impl Blobs {
         }
         let turn = slot.map(|slot| Arc::clone(&slot.turn)).unwrap_or_default();
         let key = wanted.key;
-        let download = Arc::new(Download::begin(net, store, wanted, Arc::clone(&turn)));
+        let download = Arc::new(Download::begin(net, stores, wanted, Arc::clone(&turn)));
         running.insert(key, Slot { download: Arc::downgrade(&download), turn });
         download
     }
@@ -70,16 +70,16 @@ impl Blobs {
 impl Download {
     fn begin(
         net: &Arc<Net>,
-        store: &Arc<Store>,
+        stores: &Arc<Stores>,
         wanted: Wanted,
         turn: Arc<tokio::sync::Mutex<()>>,
     ) -> Self {
-        let (net, store) = (Arc::clone(net), Arc::clone(store));
+        let (net, stores) = (Arc::clone(net), Arc::clone(stores));
         let (sender, news) =
             watch::channel(Progress { state: BlobState::Waiting, n_bytes: 0, end: None });
         let task = tokio::spawn(async move {
             let turn = turn.lock_owned().await;
-            let end = fetch(net, store, wanted, News(sender.clone()), turn).await;
+            let end = fetch(net, stores, wanted, News(sender.clone()), turn).await;
             sender.send_modify(|progress| progress.end = Some(end.map_err(Arc::new)));
         });
         Self { news, task: task.abort_handle() }

@@ -7,7 +7,7 @@ use crate::fetch::{Place, Wanted, blocking};
 use crate::http::{Ask, Endpoint, Net};
 use crate::manifest::{self, Ingredient, Recipe};
 use crate::source::Repository;
-use hearth_store::{Digest, ModelName, PartialKey, Piece, Store};
+use hearth_store::{Digest, ModelName, PartialKey, Piece, Stores};
 use reqwest::header::{CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use reqwest::{Response, StatusCode, Url};
 use std::collections::{BTreeMap, VecDeque};
@@ -25,11 +25,11 @@ const TICK_MS: u64 = 100;
 /// What a rate is measured over.
 const RATE_TICKS: usize = 20;
 
-/// Pulls models into one store.
+/// Pulls models into the store that is written to.
 #[derive(Debug)]
 pub struct Puller {
     net: Arc<Net>,
-    store: Arc<Store>,
+    stores: Arc<Stores>,
     blobs: Blobs,
 }
 
@@ -69,8 +69,8 @@ pub enum BlobState {
 }
 
 impl Puller {
-    pub fn new(store: Arc<Store>, settings: Settings) -> Self {
-        Self { net: Arc::new(Net::new(settings)), store, blobs: Blobs::default() }
+    pub fn new(stores: Arc<Stores>, settings: Settings) -> Self {
+        Self { net: Arc::new(Net::new(settings)), stores, blobs: Blobs::default() }
     }
 
     /// Pulls what a registry has under a tag now. Dropping the future keeps what was fetched.
@@ -94,7 +94,7 @@ impl Puller {
             Watched::new(Some(digest), kind, size, self.download(wanted))
         });
         watch_all(watched.collect(), progress).await?;
-        let (store, name) = (Arc::clone(&self.store), name.clone());
+        let (store, name) = (Arc::clone(self.stores.own()), name.clone());
         let pulled = blocking(move || {
             let (name, manifest) = match recipe {
                 Recipe::Ollama(manifest) => (store.commit(&name, &manifest)?, manifest),
@@ -140,7 +140,7 @@ impl Puller {
         };
         let watched = Watched::new(None, "model", size, self.download(wanted));
         let digests = watch_all(vec![watched], progress).await?;
-        let (store, name) = (Arc::clone(&self.store), name.clone());
+        let (store, name) = (Arc::clone(self.stores.own()), name.clone());
         let pulled = blocking(move || {
             let pieces: Vec<_> = digests
                 .into_iter()
@@ -153,7 +153,7 @@ impl Puller {
     }
 
     fn download(&self, wanted: Wanted) -> Arc<Download> {
-        self.blobs.download(&self.net, &self.store, wanted)
+        self.blobs.download(&self.net, &self.stores, wanted)
     }
 
     /// The mirrors, and last the registry itself.

@@ -194,8 +194,8 @@ pub(super) async fn lease(
     let name = parse_name(model)?;
     let draft = draft.or_else(|| daemon.config.drafts.get(&name)).cloned();
     let resolve = |name: ModelName| {
-        let store = Arc::clone(&daemon.store);
-        blocking(move || store.resolve(&name))
+        let stores = Arc::clone(&daemon.stores);
+        blocking(move || stores.resolve(&name))
     };
     let resolved = resolve(name).await?;
     let draft = match draft {

@@ -32,7 +32,7 @@ use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
 use hearth_protocol::{ErrorKind, Method, RpcError, Who};
 use hearth_registry::Puller;
-use hearth_store::{Store, StoreError};
+use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
@@ -47,7 +47,10 @@ pub(crate) use requests::Requests;
 pub(crate) struct Daemon {
     pub(crate) config: Arc<Config>,
     pub(crate) supervisor: Arc<Supervisor>,
+    /// The one that is written to.
     pub(crate) store: Arc<Store>,
+    /// All there are, with that one first.
+    pub(crate) stores: Arc<Stores>,
     pub(crate) puller: Puller,
     pub(crate) requests: Requests,
     pub(crate) started: Instant,
@@ -69,7 +72,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::call::<protocol::Embed>(&mut module);
     work::stream::<protocol::Generate>(&mut module);
     work::stream::<protocol::ModelBench>(&mut module);
-    call::<protocol::ModelCopy, _>(&mut module, model_copy::handle);
+    work::stream::<protocol::ModelCopy>(&mut module);
     call::<protocol::ModelDelete, _>(&mut module, model_delete::handle);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
@@ -159,7 +162,8 @@ pub(crate) fn store_error(error: &StoreError) -> RpcError {
         "model_not_found" => ErrorKind::ModelNotFound,
         "bad_name" | "bad_digest" | "not_a_file" | "no_reflink" => ErrorKind::InvalidParams,
         "cancelled" => ErrorKind::Cancelled,
-        "io" | "no_space" | "busy" => ErrorKind::Io,
+        "io" | "no_space" | "busy" | "no_answer" => ErrorKind::Io,
+        "not_ours" => ErrorKind::Unsupported,
         "wrong_content" => ErrorKind::Network,
         _ => ErrorKind::BadModel,
     };
@@ -171,7 +175,7 @@ pub(crate) fn store_error(error: &StoreError) -> RpcError {
 }
 
 /// Runs something that reads or writes files.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, RpcError> {
     match tokio::task::spawn_blocking(work).await {
@@ -197,10 +201,12 @@ mod tests {
         };
         let config = Arc::new(Config::load(&args).unwrap());
         let store = Arc::new(Store::open("/m"));
+        let stores = Arc::new(Stores::new(Arc::clone(&store), []));
         let daemon = Arc::new(Daemon {
             supervisor: Supervisor::start(Arc::clone(&config), "/bin/true".into()),
-            puller: puller(Arc::clone(&store), &config.pull).unwrap(),
+            puller: puller(Arc::clone(&stores), &config.pull).unwrap(),
             store,
+            stores,
             requests: Requests::default(),
             started: Instant::now(),
             measuring: tokio::sync::Mutex::default(),

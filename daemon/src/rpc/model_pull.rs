@@ -9,7 +9,7 @@ use hearth_protocol::{
     ErrorKind, ModelPull, PullBlob, PullEvent, PullParams, PullState, Pulled, RpcError,
 };
 use hearth_registry::{BlobProgress, BlobState, PullError, Puller, Secret, Settings, Source};
-use hearth_store::Store;
+use hearth_store::Stores;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl About<Pulled> for PullEvent {
 }
 
 /// What pulls into this store, as it is configured.
-pub(crate) fn puller(store: Arc<Store>, config: &PullConfig) -> anyhow::Result<Puller> {
+pub(crate) fn puller(stores: Arc<Stores>, config: &PullConfig) -> anyhow::Result<Puller> {
     let mut secrets = HashMap::new();
     if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
         for host in ["hf.co", "huggingface.co"] {
@@ -94,7 +94,7 @@ pub(crate) fn puller(store: Arc<Store>, config: &PullConfig) -> anyhow::Result<P
         mirrors: config.mirrors.clone(),
         secrets,
     };
-    Ok(Puller::new(store, settings))
+    Ok(Puller::new(stores, settings))
 }
 
 fn blob(progress: &BlobProgress) -> PullBlob {

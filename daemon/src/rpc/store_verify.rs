@@ -5,7 +5,7 @@ use super::store_error;
 use super::work::{Events, Request, Work};
 use crate::supervisor::parse_name;
 use hearth_protocol::{ProgressEvent, RpcError, StoreVerify, Verified, VerifyFault, VerifyParams};
-use hearth_store::{Fault, Store};
+use hearth_store::{Fault, Stores};
 
 impl Work for StoreVerify {
     type Event = ProgressEvent<Verified>;
@@ -19,18 +19,18 @@ impl Work for StoreVerify {
         params: VerifyParams,
         events: Events<Self::Event>,
     ) -> Result<Verified, RpcError> {
-        let work = move |reporter: &mut Reporter| verify(&request.daemon.store, &params, reporter);
+        let work = move |reporter: &mut Reporter| verify(&request.daemon.stores, &params, reporter);
         reported(&events, work).await
     }
 }
 
 fn verify(
-    store: &Store,
+    stores: &Stores,
     params: &VerifyParams,
     reporter: &mut Reporter,
 ) -> Result<Verified, RpcError> {
     let names = params.models.iter().map(|name| parse_name(name)).collect::<Result<Vec<_>, _>>()?;
-    let verified = store
+    let verified = stores
         .verify(&names, &mut |done, total| reporter.tell("reading", done, total))
         .map_err(|error| store_error(&error))?;
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);

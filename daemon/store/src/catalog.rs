@@ -37,6 +37,10 @@ impl Catalog {
         Self { dir }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn path(&self, name: &ModelName) -> PathBuf {
         self.dir.join(name.path())
     }

@@ -24,6 +24,7 @@ mod partial;
 mod space;
 mod step;
 mod store;
+mod stores;
 mod verify;
 
 pub use adopt::Piece;
@@ -40,4 +41,5 @@ pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
 pub use partial::{Partial, PartialKey};
 pub use space::{Amount, Deleted, ModelUsage, Pruned, Removed, Usage};
 pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};
+pub use stores::{AllModels, Stores};
 pub use verify::{Fault, Verified};
