@@ -11,6 +11,7 @@ mod context;
 mod ctl;
 mod drafts;
 mod dying;
+mod export;
 mod files;
 mod hostile;
 mod mistakes;

@@ -6,6 +6,7 @@ mod chat;
 mod completions;
 mod cp;
 mod du;
+mod export;
 mod import;
 mod load;
 mod ls;
@@ -52,6 +53,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         }
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),
+        Command::Export { model, to, format } => export::run(context, model, &to, format),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
         Command::Cp { from, to } => cp::run(context, from, to),
         Command::Rm { models } => rm::run(context, models),

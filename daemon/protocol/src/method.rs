@@ -6,7 +6,7 @@
 use crate::{
     BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
     CopyParams, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply, Empty,
-    EndThinkingParams, Event, GenerateParams, GenerateReply, ImportParams, Imported, LoadParams,
+    EndThinkingParams, Event, Exported, GenerateParams, GenerateReply, ImportParams, Imported, LoadParams,
     Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullEvent,
     PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply, Unloaded,
     Verified, VerifyParams,
@@ -136,6 +136,8 @@ table! {
     ModelCopy = "model.copy" [Admin] (CopyParams) -> Copied, streams ProgressEvent<Copied>;
     /// Removes a model from the store, with what only it has. One that is loaded is not removed.
     ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
+    /// What an export of a model is made of.
+    ModelExport = "model.export" [Anyone] (ModelParams) -> Exported;
     /// Brings a GGUF file into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.

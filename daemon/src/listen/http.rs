@@ -1,13 +1,15 @@
-//! HTTP on the socket: `POST /rpc`, and a WebSocket on `/rpc`.
+//! HTTP on the socket: `POST /rpc`, a WebSocket on `/rpc`, and `GET /blobs/DIGEST`.
 //!
 //! A POST holds one request and gets one reply; whatever mistake it makes, the error is the one that raw JSON-RPC gets.
 
 use super::calls::Answerer;
 use super::framing::{Frame, Framer};
 use super::users::Held;
+use super::blobs::{self, BlobBody};
 use super::{Connection, websocket};
+use crate::rpc::Daemon;
 use hearth_protocol::{ErrorKind, RpcError};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
@@ -25,7 +27,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 /// The longest head of an HTTP request. A longer one ends the connection.
 const MAX_HEAD: usize = 32 << 10;
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Either<Full<Bytes>, BlobBody>>;
 type Stream = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
 
 pub(super) async fn serve(
@@ -39,7 +41,8 @@ pub(super) async fn serve(
     let upgraded = Arc::new(Mutex::new(None));
     let service = service_fn(|request| {
         let (answerer, upgraded) = (Arc::clone(&answerer), Arc::clone(&upgraded));
-        async move { route(request, &answerer, &upgraded).await }
+        let daemon = &connection.daemon;
+        async move { route(request, daemon, &answerer, &upgraded).await }
     });
     let http = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -68,6 +71,7 @@ pub(super) async fn serve(
 
 async fn route(
     mut request: Request<Incoming>,
+    daemon: &Daemon,
     answerer: &Answerer,
     upgraded: &Mutex<Option<OnUpgrade>>,
 ) -> Result<Answer, hyper::Error> {
@@ -86,7 +90,7 @@ async fn route(
                 Ok(response) => {
                     let on_upgrade = hyper::upgrade::on(&mut request);
                     *upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(on_upgrade);
-                    return Ok(response.map(|()| Full::default()));
+                    return Ok(response.map(|()| Either::Left(Full::default())));
                 }
                 Err(_) => {
                     (StatusCode::BAD_REQUEST, "this is no request for a WebSocket of version 13")
@@ -96,10 +100,15 @@ async fn route(
         ("/rpc", _) => {
             (StatusCode::METHOD_NOT_ALLOWED, "`/rpc` takes POST, or GET for a WebSocket")
         }
-        _ => (StatusCode::NOT_FOUND, "there is only `/rpc` here"),
+        (path, &Method::GET) if let Some(digest) = path.strip_prefix("/blobs/") => {
+            return Ok(match blobs::open(daemon, digest).await {
+                Ok(body) => Response::new(Either::Right(body)),
+                Err(error) => refusal(StatusCode::NOT_FOUND, &error),
+            });
+        }
+        _ => (StatusCode::NOT_FOUND, "there are only `/rpc` and `/blobs/DIGEST` here"),
     };
-    let error = RpcError::new(ErrorKind::InvalidRequest, why);
-    Ok(answer(status, serde_json::json!({ "error": error }).to_string()))
+    Ok(refusal(status, &RpcError::new(ErrorKind::InvalidRequest, why)))
 }
 
 async fn post(answerer: &Answerer, body: Incoming) -> Result<Answer, hyper::Error> {
@@ -113,7 +122,7 @@ async fn post(answerer: &Answerer, body: Incoming) -> Result<Answer, hyper::Erro
         Some(reply) => answer(status, String::from(Box::<str>::from(reply))),
         // A notification.
         None => {
-            let mut nothing = Answer::default();
+            let mut nothing = Response::new(Either::Left(Full::default()));
             *nothing.status_mut() = StatusCode::NO_CONTENT;
             nothing
         }
@@ -147,8 +156,12 @@ async fn read(limit: usize, mut held: Held, mut body: Incoming) -> Result<Frame,
     Ok(wrong.or_else(|| framer.end()).or(found).unwrap_or(Frame::Cut))
 }
 
+fn refusal(status: StatusCode, error: &RpcError) -> Answer {
+    answer(status, serde_json::json!({ "error": error }).to_string())
+}
+
 fn answer(status: StatusCode, body: String) -> Answer {
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Either::Left(Full::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -4,6 +4,7 @@
 //! `framing` finds the requests and `calls` answers them, from the same method table and for the same caller, whom the
 //! kernel names.
 
+mod blobs;
 mod calls;
 mod framing;
 mod http;

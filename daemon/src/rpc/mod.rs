@@ -11,6 +11,7 @@ mod jobs;
 mod model_bench;
 mod model_copy;
 mod model_delete;
+mod model_export;
 mod model_import;
 mod model_list;
 mod model_load;
@@ -74,6 +75,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::stream::<protocol::ModelBench>(&mut module);
     work::stream::<protocol::ModelCopy>(&mut module);
     call::<protocol::ModelDelete, _>(&mut module, model_delete::handle);
+    call::<protocol::ModelExport, _>(&mut module, model_export::handle);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
     work::stream::<protocol::ModelLoad>(&mut module);

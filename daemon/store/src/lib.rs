@@ -15,6 +15,8 @@ mod digest;
 mod disk;
 mod error;
 mod import;
+#[cfg(test)]
+mod invariants;
 mod lock;
 mod manifest;
 mod modelfile;

@@ -222,6 +222,6 @@ impl Store {
 }
 
 #[cfg(test)]
-mod crashes;
+pub(crate) mod crashes;
 #[cfg(test)]
 mod tests;
