@@ -3,9 +3,9 @@
 //! A POST holds one request and gets one reply; whatever mistake it makes, the error is the one that raw JSON-RPC gets.
 
 use super::calls::Answerer;
+use super::download::{self, BlobBody};
 use super::framing::{Frame, Framer};
 use super::users::Held;
-use super::blobs::{self, BlobBody};
 use super::{Connection, websocket};
 use crate::rpc::Daemon;
 use hearth_protocol::{ErrorKind, RpcError};
@@ -75,6 +75,14 @@ async fn route(
     answerer: &Answerer,
     upgraded: &Mutex<Option<OnUpgrade>>,
 ) -> Result<Answer, hyper::Error> {
+    if request.method() == Method::GET
+        && let Some(digest) = request.uri().path().strip_prefix("/blobs/")
+    {
+        return Ok(match download::open(daemon, digest).await {
+            Ok(body) => Response::new(Either::Right(body)),
+            Err(error) => refusal(StatusCode::NOT_FOUND, &error),
+        });
+    }
     let wants_upgrade = request.headers().contains_key(UPGRADE);
     let is_json = request
         .headers()
@@ -99,12 +107,6 @@ async fn route(
         }
         ("/rpc", _) => {
             (StatusCode::METHOD_NOT_ALLOWED, "`/rpc` takes POST, or GET for a WebSocket")
-        }
-        (path, &Method::GET) if let Some(digest) = path.strip_prefix("/blobs/") => {
-            return Ok(match blobs::open(daemon, digest).await {
-                Ok(body) => Response::new(Either::Right(body)),
-                Err(error) => refusal(StatusCode::NOT_FOUND, &error),
-            });
         }
         _ => (StatusCode::NOT_FOUND, "there are only `/rpc` and `/blobs/DIGEST` here"),
     };

@@ -4,8 +4,8 @@
 //! `framing` finds the requests and `calls` answers them, from the same method table and for the same caller, whom the
 //! kernel names.
 
-mod blobs;
 mod calls;
+mod download;
 mod framing;
 mod http;
 mod raw;
