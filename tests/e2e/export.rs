@@ -54,9 +54,11 @@ fn a_gguf_file_is_the_weights_byte_for_byte() {
 
     let reply = daemon.ctl(["export", "m", "bare", "--format", "gguf", "--json"]).json();
     assert_eq!(reply["size_bytes"], fs::metadata(daemon.dir().join("bare")).unwrap().len());
-    for (args, code) in
-        [(["export", "m", "what"], 2), (["export", "m", "no/x.gguf"], 1), (["export", "n", "x/"], 1)]
-    {
+    for (args, code) in [
+        (["export", "m", "what"], 2),
+        (["export", "m", "no/x.gguf"], 1),
+        (["export", "n", "x/"], 1),
+    ] {
         assert_eq!(daemon.ctl(args).code, Some(code), "{args:?}");
     }
 }
@@ -87,7 +89,10 @@ fn a_layout_has_everything_and_takes_more_models() {
     let file = manifests[1]["digest"].as_str().unwrap().trim_start_matches("sha256:");
     let manifest = fs::read_to_string(blobs.join(file)).unwrap();
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
-    assert_eq!(manifest, exported.manifest.replace(docker, manifests[1]["mediaType"].as_str().unwrap()));
+    assert_eq!(
+        manifest,
+        exported.manifest.replace(docker, manifests[1]["mediaType"].as_str().unwrap())
+    );
     for blob in &exported.blobs {
         let file = blobs.join(blob.digest.trim_start_matches("sha256:"));
         assert_eq!(fs::metadata(file).unwrap().len(), blob.size_bytes);

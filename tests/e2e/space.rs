@@ -2,8 +2,8 @@
 
 use crate::pull::{MIB, noise, source};
 use hearth_protocol::{
-    CopyParams, Empty, ErrorKind, ModelCopy, ModelDelete, ModelParams, ModelPull, ModelShow, ProgressEvent, PullEvent,
-    StoreUsageMethod, StoreVerify, VerifyParams,
+    CopyParams, Empty, ErrorKind, ModelCopy, ModelDelete, ModelParams, ModelPull, ModelShow,
+    ProgressEvent, PullEvent, StoreUsageMethod, StoreVerify, VerifyParams,
 };
 use hearth_tests::{
     CTRL_C, ENTER, Fault, FaultProxy, Registry, Terminal, TestDaemon, ctl_path, eventually,

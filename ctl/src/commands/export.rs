@@ -55,9 +55,9 @@ pub(super) fn run(
     let size = export.n_total;
     match destination {
         Destination::Stdout => Ok(()),
-        _ if context.out.is_json() => context.out.json(
-            &json!({ "name": name, "id": id, "path": to, "size_bytes": size }),
-        ),
+        _ if context.out.is_json() => {
+            context.out.json(&json!({ "name": name, "id": id, "path": to, "size_bytes": size }))
+        }
         _ => context.out.line(&format!("`{name}` is in `{to}`, {}", bytes(size))),
     }
 }
@@ -168,8 +168,7 @@ impl Export<'_> {
             "annotations": { REF_NAME: exported.name },
         });
         let manifests: Vec<Value> = others.into_iter().chain([descriptor]).collect();
-        let content =
-            json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+        let content = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
         text(content.to_string().as_bytes(), &index)
     }
 }

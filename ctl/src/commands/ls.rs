@@ -38,8 +38,7 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
         ]
     };
     let rows: Vec<[String; 8]> = list.models.iter().map(row).collect();
-    let names =
-        ["NAME", "ID", "SIZE", "FAMILY", "PARAMETERS", "QUANTIZATION", "MODIFIED", "STORE"];
+    let names = ["NAME", "ID", "SIZE", "FAMILY", "PARAMETERS", "QUANTIZATION", "MODIFIED", "STORE"];
     if list.stores.len() > 1 {
         context.out.table(names, &rows)?;
     } else {

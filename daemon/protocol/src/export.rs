@@ -49,7 +49,8 @@ impl Blob {
     pub fn open(socket: &Path, digest: &str) -> Result<Self, ClientError> {
         let mut stream = UnixStream::connect(socket)
             .map_err(|source| ClientError::Connect { path: socket.into(), source })?;
-        let head = format!("GET /blobs/{digest} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n");
+        let head =
+            format!("GET /blobs/{digest} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         let mut reader = BufReader::new(stream).take(MAX_HEAD);
         let (mut status, mut length) = (String::new(), None);

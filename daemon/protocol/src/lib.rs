@@ -61,9 +61,9 @@ pub use error::{ErrorData, ErrorKind, RpcError};
 pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelExport, ModelImport, ModelListMethod,
-    ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover, StorePrune,
-    StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
+    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelExport, ModelImport,
+    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover,
+    StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,

@@ -6,10 +6,10 @@
 use crate::{
     BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
     CopyParams, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply, Empty,
-    EndThinkingParams, Event, Exported, GenerateParams, GenerateReply, ImportParams, Imported, LoadParams,
-    Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullEvent,
-    PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply, Unloaded,
-    Verified, VerifyParams,
+    EndThinkingParams, Event, Exported, GenerateParams, GenerateReply, ImportParams, Imported,
+    LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams, Pruned,
+    PullEvent, PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams,
+    TokenizeReply, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;

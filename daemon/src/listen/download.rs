@@ -22,9 +22,9 @@ pub(super) struct BlobBody {
 }
 
 pub(super) async fn open(daemon: &Daemon, digest: &str) -> Result<BlobBody, RpcError> {
-    let digest: Digest = digest.parse().map_err(|error| {
-        RpcError::new(ErrorKind::InvalidParams, format!("{error}"))
-    })?;
+    let digest: Digest = digest
+        .parse()
+        .map_err(|error| RpcError::new(ErrorKind::InvalidParams, format!("{error}")))?;
     let stores = Arc::clone(&daemon.stores);
     let file = blocking(move || stores.open_blob(&digest)).await?;
     let size = file.metadata().map_err(|error| {

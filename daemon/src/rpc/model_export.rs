@@ -22,9 +22,10 @@ pub(super) async fn handle(
     })
     .await?;
     let mut digests = HashSet::new();
-    let blobs = manifest.blobs().filter(|blob| digests.insert(blob.digest)).map(|blob| {
-        ExportedBlob { digest: blob.digest.to_string(), size_bytes: blob.size }
-    });
+    let blobs = manifest
+        .blobs()
+        .filter(|blob| digests.insert(blob.digest))
+        .map(|blob| ExportedBlob { digest: blob.digest.to_string(), size_bytes: blob.size });
     let weights = manifest.layers_of(LayerKind::Model).next_back();
     Ok(Exported {
         name: name.to_string(),

@@ -21,7 +21,14 @@ pub(super) async fn handle(
     let capabilities = capabilities(&shown);
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
-        summary: summary(&model.name, &shown.store, &model.id, shown.size, shown.modified, &model.config),
+        summary: summary(
+            &model.name,
+            &shown.store,
+            &model.id,
+            shown.size,
+            shown.modified,
+            &model.config,
+        ),
         path: model.model_path.display().to_string(),
         architecture: gguf.architecture,
         parameters: gguf.parameter_count,

@@ -152,7 +152,9 @@ fn models(store: &Store) -> Models {
     let file_of = |digest| digests.iter().position(|each| *each == digest).unwrap();
     let entries = store.list().models.into_iter();
     entries
-        .map(|entry| (entry.name.clone(), file_of(store.resolve(&entry.name).unwrap().model_digest)))
+        .map(|entry| {
+            (entry.name.clone(), file_of(store.resolve(&entry.name).unwrap().model_digest))
+        })
         .collect()
 }
 

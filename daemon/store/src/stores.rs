@@ -84,7 +84,8 @@ impl Stores {
         &self,
         look: fn(&Store) -> Result<T, StoreError>,
     ) -> Vec<(PathBuf, Result<T, StoreError>)> {
-        let looks = |other| Other::look(other, move |store| store.exists().and_then(|()| look(store)));
+        let looks =
+            |other| Other::look(other, move |store| store.exists().and_then(|()| look(store)));
         let looks: Vec<_> = self.others.iter().map(looks).collect();
         let own = look(&self.own);
         let answers = looks.into_iter().map(|asked| asked.and_then(Look::answer));
@@ -132,9 +133,8 @@ impl Stores {
 
     /// Opens a blob for reading, wherever it is.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
-        let open = |digest: Digest| {
-            move |store: &Store| disk::open_file(&store.blobs().find(&digest)?.0)
-        };
+        let open =
+            |digest: Digest| move |store: &Store| disk::open_file(&store.blobs().find(&digest)?.0);
         let missing = match open(*digest)(&self.own) {
             Err(error @ StoreError::BlobMissing { .. }) => error,
             result => return result,

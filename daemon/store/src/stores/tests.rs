@@ -47,7 +47,8 @@ impl Fixture {
         fn walk(dir: &Path, files: &mut Vec<(PathBuf, std::time::SystemTime)>) {
             for entry in fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
-                files.push((path.clone(), fs::symlink_metadata(&path).unwrap().modified().unwrap()));
+                files
+                    .push((path.clone(), fs::symlink_metadata(&path).unwrap().modified().unwrap()));
                 if path.is_dir() {
                     walk(&path, files);
                 }
