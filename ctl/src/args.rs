@@ -68,6 +68,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         part: ShowPart,
     },
+    /// Write a model to a GGUF file or to an OCI layout
+    ///
+    /// A GGUF file holds the weights alone. An OCI layout is a folder with everything that makes the model, which other
+    /// tools can push to a registry: `skopeo copy oci:FOLDER docker://HOST/NAME`.
+    Export {
+        /// A model in the store
+        model: String,
+        /// `FILE.gguf`, `-` for a GGUF file on stdout, or `FOLDER/` for an OCI layout, which may have other models already
+        to: String,
+        /// Taken from how the destination ends if absent
+        #[arg(long)]
+        format: Option<ExportFormat>,
+    },
     /// Bring a GGUF file into the store
     Import {
         /// A GGUF file; the daemon must be able to read it
@@ -208,6 +221,12 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    Gguf,
+    Oci,
 }
 
 #[derive(Debug, Subcommand)]

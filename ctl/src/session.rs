@@ -8,12 +8,12 @@ use crate::error::CtlError;
 use crate::interrupt::{Interrupt, Watch};
 use crate::wire::AsSent;
 use hearth_protocol::{
-    Client, ClientError, DaemonStatus, Empty, ErrorKind, Method, Stream, StreamMethod,
+    Blob, Client, ClientError, DaemonStatus, Empty, ErrorKind, Method, Stream, StreamMethod,
     default_socket_paths,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -120,6 +120,27 @@ impl Session {
             };
             self.spend(error)
         })
+    }
+
+    /// Gives a blob's bytes to `on_bytes` as they come.
+    pub(crate) fn fetch(
+        &self,
+        digest: &str,
+        mut on_bytes: impl FnMut(&[u8]) -> Result<(), CtlError>,
+    ) -> Result<(), CtlError> {
+        let mut blob = Blob::open(&self.path, digest).map_err(|error| self.explain(error))?;
+        let canceller = blob.canceller().map_err(|error| self.explain(error.into()))?;
+        let _watch = self.interrupt.watch(canceller, None);
+        let mut chunk = vec![0; 1 << 20];
+        loop {
+            match blob.read(&mut chunk) {
+                Ok(0) if blob.n_left() == 0 => return Ok(()),
+                Ok(0) => return Err(self.explain(ClientError::Closed)),
+                Ok(n_read) => on_bytes(&chunk[..n_read])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.explain(error.into())),
+            }
+        }
     }
 
     /// Whether it was given up here, so that a new connection is no news about the daemon.

@@ -16,6 +16,9 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Where Ollama's own service keeps models on Linux.
+pub(crate) const OLLAMAS_MODELS: &str = "/usr/share/ollama/.ollama/models";
+
 /// What the file says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +26,7 @@ pub(crate) struct FileConfig {
     socket: Option<PathBuf>,
     socket_mode: Option<String>,
     models: Option<PathBuf>,
+    more_models: Option<Vec<PathBuf>>,
     backends: Option<Vec<PathBuf>>,
     backend: Option<String>,
     keep_alive: Option<String>,
@@ -91,6 +95,8 @@ pub struct Config {
     pub(crate) socket: PathBuf,
     pub(crate) socket_mode: u32,
     pub(crate) models: PathBuf,
+    /// Folders with models that are only read.
+    pub(crate) more_models: Vec<PathBuf>,
     /// Where what was learned is kept; `None`: nowhere.
     pub(crate) state: Option<PathBuf>,
     pub(crate) backend_dirs: Vec<PathBuf>,
@@ -222,6 +228,7 @@ impl Config {
             socket: args.socket.clone().or(file.socket).map_or_else(default_socket, Ok)?,
             socket_mode: parse_mode(file.socket_mode.as_deref().unwrap_or("0660"))?,
             models: models_dir(args, file.models)?,
+            more_models: file.more_models.unwrap_or_else(|| vec![OLLAMAS_MODELS.into()]),
             state: state_dir(args),
             backend_dirs: backend_dirs(args, file.backends),
             backend: args.backend.clone().or(file.backend).unwrap_or_else(|| "auto".into()),

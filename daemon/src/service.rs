@@ -1,14 +1,14 @@
 //! The daemon from start to stop.
 
 use crate::cli::RunArgs;
-use crate::config::Config;
+use crate::config::{Config, OLLAMAS_MODELS};
 use crate::daemonize::{Forked, Parent, daemonize};
 use crate::listen::{self, Bound};
 use crate::logging;
 use crate::rpc::{self, Daemon, Requests};
 use crate::supervisor::Supervisor;
 use anyhow::Context;
-use hearth_store::Store;
+use hearth_store::{Store, Stores};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,7 +56,8 @@ async fn serve(
     started: Instant,
 ) -> anyhow::Result<()> {
     let store = Arc::new(Store::open(config.models.clone()));
-    let puller = rpc::puller(Arc::clone(&store), &config.pull)?;
+    let stores = Arc::new(Stores::new(Arc::clone(&store), more_models(&config)));
+    let puller = rpc::puller(Arc::clone(&stores), &config.pull)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (listener, socket, tcp) = match bind(&config).await {
@@ -73,6 +74,7 @@ async fn serve(
     let daemon = Arc::new(Daemon {
         supervisor: Arc::clone(&supervisor),
         store,
+        stores,
         puller,
         requests: Requests::default(),
         started,
@@ -120,6 +122,14 @@ async fn bind(config: &Config) -> anyhow::Result<(UnixListener, Bound, Vec<TcpLi
     let tcp = listen::bind_tcp(&config.http).await?;
     let (listener, socket) = listen::bind(&config.socket, config.socket_mode)?;
     Ok((listener, socket, tcp))
+}
+
+/// Nobody need have an Ollama, nor let us read its models. What the configuration names besides is to be there.
+fn more_models(config: &Config) -> Vec<PathBuf> {
+    let is_there = |dir: &&PathBuf| {
+        dir.as_os_str() != OLLAMAS_MODELS || std::fs::read_dir(dir.join("manifests")).is_ok()
+    };
+    config.more_models.iter().filter(is_there).cloned().collect()
 }
 
 fn tell_ready(daemon: &Daemon, parent: Option<Parent>) {

@@ -92,7 +92,7 @@ fn what_was_pushed_is_the_same_elsewhere_and_is_not_sent_again() {
 
     // A blob that another repository of the registry has is not sent, where the daemon knows it.
     let name = format!("{}/team/m:1", proxy.host());
-    client.call::<ModelCopy>(&CopyParams { from: "mine".into(), to: name }).unwrap();
+    client.call::<ModelCopy>(&CopyParams { from: "mine".into(), to: name, request: None }).unwrap();
     let params = push_params("mine", format!("http://{}/others/m", proxy.host()));
     client.call::<ModelPush>(&params).unwrap();
     assert_eq!(uploads(&proxy).len(), n_sent);

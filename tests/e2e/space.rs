@@ -1,12 +1,16 @@
 //! Names and space in the store: `ctl cp`, `rm`, `du`, `prune`, `verify`, and the methods behind them.
 
+use crate::pull::{MIB, noise, source};
 use hearth_protocol::{
-    CopyParams, Empty, ErrorKind, ModelCopy, ModelDelete, ModelParams, ModelShow, ProgressEvent,
-    StoreUsageMethod, StoreVerify, VerifyParams,
+    CopyParams, Empty, ErrorKind, ModelCopy, ModelDelete, ModelParams, ModelPull, ModelShow,
+    ProgressEvent, StoreUsageMethod, StoreVerify, TransferEvent, VerifyParams,
 };
-use hearth_tests::{CTRL_C, ENTER, Terminal, TestDaemon, ctl_path, reference_model, refused};
+use hearth_tests::{
+    CTRL_C, ENTER, Fault, FaultProxy, Registry, Terminal, TestDaemon, ctl_path, eventually,
+    eventually_is, reference_model, refused,
+};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 fn start() -> TestDaemon {
@@ -24,10 +28,14 @@ fn weights(daemon: &TestDaemon, model: &str) -> PathBuf {
 fn leave(daemon: &TestDaemon, name: &str) -> PathBuf {
     let path = daemon.dir().join("models/blobs").join(name);
     fs::write(&path, "left").unwrap();
-    let two_days = Duration::from_secs(2 * 24 * 3600);
-    let file = File::options().write(true).open(&path).unwrap();
-    file.set_modified(SystemTime::now() - two_days).unwrap();
+    make_old(&path);
     path
+}
+
+fn make_old(path: &Path) {
+    let two_days = Duration::from_secs(2 * 24 * 3600);
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - two_days).unwrap();
 }
 
 #[test]
@@ -62,7 +70,7 @@ fn a_loaded_model_is_not_removed_under_the_name_it_is_loaded_by() {
     assert_eq!(delete("uno").unwrap().freed_bytes, 0);
 
     // Its name belongs to another model now, which is not loaded.
-    let params = CopyParams { from: "two".into(), to: "one".into() };
+    let params = CopyParams { from: "two".into(), to: "one".into(), request: None };
     daemon.client().call::<ModelCopy>(&params).unwrap();
     assert_eq!(delete("one").unwrap().name, "one:latest");
     assert_eq!(daemon.loaded().len(), 1);
@@ -111,6 +119,40 @@ fn prune_says_what_it_removes() {
         (0, &0.into())
     );
     assert!(daemon.ctl(["verify"]).ok().contains("of 2 models read"));
+}
+
+#[test]
+fn prune_spares_a_download_that_waits_for_its_server() {
+    let registry = Registry::start();
+    registry.push("library/m", &[("model", &noise(8 * MIB))]);
+    let proxy = FaultProxy::start(registry.host(), |request, _| {
+        if request.path.contains("/blobs/") { Fault::StallAfter(3 * MIB) } else { Fault::None }
+    });
+    let daemon = TestDaemon::start();
+    let mut client = daemon.client();
+    let mut stream = client.stream::<ModelPull>(&source(&proxy.host())).unwrap();
+    eventually("a part of the download", || match stream.next_event().unwrap().unwrap() {
+        TransferEvent::Progress { blobs } => {
+            blobs.iter().any(|blob| blob.done_bytes >= MIB as u64).then_some(())
+        }
+        _ => None,
+    });
+    let mut partials = fs::read_dir(daemon.dir().join("models/blobs")).unwrap();
+    let partial = partials.find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.to_str().unwrap().ends_with("-pull").then_some(path)
+    });
+    let partial = partial.unwrap();
+    make_old(&partial);
+    daemon.ctl(["prune"]).ok();
+    assert!(partial.exists());
+    // Given up, it is like any other.
+    drop(client);
+    eventually_is("the partial goes", || {
+        make_old(&partial);
+        daemon.ctl(["prune"]).ok();
+        !partial.exists()
+    });
 }
 
 #[test]

@@ -126,9 +126,11 @@ impl Builder {
 
 fn spawn(builder: &Builder) -> Child {
     let log = File::options().create(true).append(true).open(builder.dir().join("log")).unwrap();
-    // Before the rest, which may end in a table.
-    let level = if builder.config.contains("log = ") { "" } else { "log = \"debug\"\n" };
-    let config = format!("{level}{}", builder.config);
+    // Before the rest, which may end in a table. Nothing of the machine's own Ollama is looked at.
+    let defaults = ["log = \"debug\"\n", "more_models = []\n"].into_iter().filter(|line| {
+        line.split_inclusive("= ").next().is_none_or(|key| !builder.config.contains(key))
+    });
+    let config: String = defaults.chain([builder.config.as_str()]).collect();
     builder.command_with(&config).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 

@@ -35,6 +35,7 @@ ensure_tools() {
                 require netcat-openbsd "runs the README's examples" have_netcat
                 require systemd 'is what the tests run the service under' test -x /lib/systemd/systemd
                 require docker-registry 'is what the tests pull models from' have docker-registry
+                require skopeo 'takes exported models to a registry' have skopeo
                 require openssl "signs that registry's tokens" have openssl
                 require dbus 'is how systemctl talks to it' have dbus-daemon
                 ;;

@@ -13,7 +13,10 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
         return context.out.json(&reply);
     }
     let StoreUsage { stores } = session.read(reply)?;
-    for store in &stores {
+    for (idx, store) in stores.iter().enumerate() {
+        if idx > 0 {
+            context.out.line("")?;
+        }
         warn(context, &store.problems);
         show(context, store)?;
     }
@@ -36,7 +39,7 @@ fn show(context: &Context, store: &FolderUsage) -> Result<(), CtlError> {
         context.out.line("")?;
     }
     context.out.facts(&[
-        ("store", store.path.clone()),
+        ("store", format!("{}{}", store.path, if store.read_only { ", only read" } else { "" })),
         ("total", amount(store.total)),
         ("of no model", amount(store.unreferenced)),
         ("unfinished", amount(store.unfinished)),

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::error::CtlError;
 use crate::format::{ago, bytes, short_id};
-use hearth_protocol::{Empty, ModelList, ModelListMethod, ModelProblem};
+use hearth_protocol::{Empty, ModelList, ModelListMethod, ModelProblem, ModelSummary};
 
 /// Entries of the store that cannot be read.
 pub(super) fn warn<'a>(context: &Context, problems: impl IntoIterator<Item = &'a ModelProblem>) {
@@ -25,22 +25,29 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
         context.out.complain("hint", "`ctl import FILE.gguf NAME` brings one in");
         return Ok(());
     }
-    let rows: Vec<[String; 7]> = list
-        .models
-        .iter()
-        .map(|model| {
-            [
-                model.name.clone(),
-                short_id(&model.id).to_owned(),
-                bytes(model.size_bytes),
-                model.family.clone(),
-                model.parameter_size.clone(),
-                model.quantization.clone(),
-                ago(model.modified_s),
-            ]
-        })
-        .collect();
-    context
-        .out
-        .table(["NAME", "ID", "SIZE", "FAMILY", "PARAMETERS", "QUANTIZATION", "MODIFIED"], &rows)
+    let row = |model: &ModelSummary| {
+        [
+            model.name.clone(),
+            short_id(&model.id).to_owned(),
+            bytes(model.size_bytes),
+            model.family.clone(),
+            model.parameter_size.clone(),
+            model.quantization.clone(),
+            ago(model.modified_s),
+            model.store.clone(),
+        ]
+    };
+    let rows: Vec<[String; 8]> = list.models.iter().map(row).collect();
+    let names = ["NAME", "ID", "SIZE", "FAMILY", "PARAMETERS", "QUANTIZATION", "MODIFIED", "STORE"];
+    if list.stores.len() > 1 {
+        context.out.table(names, &rows)?;
+    } else {
+        let [names @ .., _] = names;
+        let rows: Vec<[String; 7]> = rows.into_iter().map(|[row @ .., _]| row).collect();
+        context.out.table(names, &rows)?;
+    }
+    for ModelSummary { name, store, .. } in &list.shadowed {
+        context.out.note(&format!("`{name}` of `{store}` is hidden by the one above"));
+    }
+    Ok(())
 }

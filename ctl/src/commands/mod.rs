@@ -7,6 +7,7 @@ mod completions;
 mod cp;
 mod create;
 mod du;
+mod export;
 mod import;
 mod load;
 mod ls;
@@ -55,6 +56,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         }
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),
+        Command::Export { model, to, format } => export::run(context, model, &to, format),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
         Command::Create { name, file, quantize, mode } => {
             create::run(context, name, &file, quantize, &mode)

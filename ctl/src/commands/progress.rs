@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// These commands are started to be watched, so the bar comes sooner than a chat's waiting line.
-const DELAY: Duration = Duration::from_millis(200);
+pub(super) const DELAY: Duration = Duration::from_millis(200);
 const BAR_CELLS: usize = 30;
 
 /// The reply as it came.
@@ -39,7 +39,7 @@ pub(super) fn watch<M: StreamMethod>(
     result.map(|()| reply)
 }
 
-fn bar(stage: &str, fraction: f32) -> String {
+pub(super) fn bar(stage: &str, fraction: f32) -> String {
     // From 0 to BAR_CELLS, since the fraction is clamped.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     let full = (fraction.clamp(0.0, 1.0) * BAR_CELLS as f32) as usize;

@@ -30,10 +30,13 @@ fn remove(context: &Context, session: &mut Session, model: String) -> Result<(),
     if context.out.is_json() {
         return context.out.json(&reply);
     }
-    let Deleted { name, freed_bytes, problem } = session.read(reply)?;
+    let Deleted { name, freed_bytes, uncovers, problem } = session.read(reply)?;
     if let Some(problem) = &problem {
         warn(context, [problem]);
         context.out.complain("hint", "files that may be needed stay; `ctl prune` looks again");
+    }
+    if let Some(store) = uncovers {
+        context.out.note(&format!("`{name}` is the one in `{store}` from now on"));
     }
     context.out.line(&format!("`{name}` is removed, which frees {}", bytes(freed_bytes)))
 }

@@ -63,6 +63,7 @@ fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {
         ("layers", known(details.block_count, "")),
         ("size", bytes(summary.size_bytes)),
         ("modified", ago(summary.modified_s)),
+        ("store", summary.store.clone()),
         ("file", details.path.clone()),
         ("template", template.unwrap_or_else(|| "none; this model was not made for chats".into())),
         ("capabilities", details.capabilities.join(", ")),

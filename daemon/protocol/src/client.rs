@@ -98,7 +98,7 @@ impl Client {
 
     /// A handle that cancels requests over the same connection, from another thread.
     pub fn canceller(&self) -> io::Result<Canceller> {
-        Ok(Canceller { stream: self.reader.get_ref().try_clone()? })
+        Canceller::of(self.reader.get_ref())
     }
 
     fn send(&mut self, method: &str, params: &impl serde::Serialize) -> Result<u64, ClientError> {
@@ -168,6 +168,10 @@ pub struct Canceller {
 }
 
 impl Canceller {
+    pub(crate) fn of(stream: &UnixStream) -> io::Result<Self> {
+        Ok(Self { stream: stream.try_clone()? })
+    }
+
     /// Asks the daemon to end a request. Its stream still ends with a terminal event.
     pub fn cancel(&self, request: &str) -> io::Result<()> {
         self.send::<CancelMethod>(&CancelParams { request: request.into() })

@@ -1,7 +1,8 @@
 //! Every request, reply, event and error on Hearth's wire, and a small blocking client.
 //!
 //! **Transport.** One Unix socket. The first bytes say what the peer speaks: `{`, `[` or white space is raw JSON-RPC 2.0; a
-//! method name such as `POST` or `GET` is HTTP: `POST /rpc` for single calls, a WebSocket on `/rpc` for everything.
+//! method name such as `POST` or `GET` is HTTP: `POST /rpc` for single calls, a WebSocket on `/rpc` for everything, and
+//! `GET /blobs/DIGEST` for the bytes of a file that `model.export` names.
 //!
 //! **Framing, raw.** JSON values one after another; white space between them is ignored. Each reply and each
 //! notification ends with one newline and contains no other. Batches (a JSON array of calls) are answered as JSON-RPC
@@ -10,7 +11,8 @@
 //!
 //! **Framing, HTTP.** A POST holds one call or one batch, and cannot be answered by a stream; a notification gets status 204
 //! and no body. A WebSocket's messages are read as the raw protocol is, and each reply or notification is one text message.
-//! The same mistake gets the same error however it came.
+//! The same mistake gets the same error however it came. A blob that is not there has status 404 and a JSON object with an
+//! `error` as JSON-RPC has them.
 //!
 //! **Files, HTTP.** `POST /blobs/sha256:…` brings a file that the daemon cannot open by its path; who may is as for
 //! `model.create`, whose parameters then name it. The body is the content, in any number of pieces. 201: it is there now; 200:
@@ -42,6 +44,7 @@ mod create;
 mod daemon;
 mod discover;
 mod error;
+mod export;
 mod method;
 mod model;
 mod modelfile;
@@ -65,11 +68,12 @@ pub use daemon::{
 };
 pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
+pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate, ModelDelete, ModelImport,
-    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelShow, ModelUnload, RpcDiscover,
-    StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
+    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate, ModelDelete, ModelExport,
+    ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelShow, ModelUnload,
+    RpcDiscover, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,

@@ -6,10 +6,11 @@
 use crate::{
     BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
     CopyParams, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams,
-    EmbedReply, Empty, EndThinkingParams, Event, GenerateParams, GenerateReply, ImportParams,
-    Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams,
-    Pruned, PullParams, Pulled, PushParams, Pushed, RunningModels, Status, StoreUsage,
-    TokenizeParams, TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
+    EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams, GenerateReply,
+    ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams,
+    ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed, RunningModels,
+    Status, StoreUsage, TokenizeParams, TokenizeReply, TransferEvent, Unloaded, Verified,
+    VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -132,12 +133,14 @@ table! {
     Generate = "generate" [Anyone] (GenerateParams) -> GenerateReply, streams Event<GenerateReply>;
     /// Measures how fast a model is, and finds faster settings for it.
     ModelBench = "model.bench" [Admin] (BenchParams) -> BenchReply, streams ProgressEvent<BenchReply>;
-    /// Gives a model one more name.
-    ModelCopy = "model.copy" [Admin] (CopyParams) -> Copied;
+    /// Gives a model one more name. If it is in a folder that is only read, this copies its files.
+    ModelCopy = "model.copy" [Admin] (CopyParams) -> Copied, streams ProgressEvent<Copied>;
     /// Makes a model of another one or of files, with a template, options and whatever else a Modelfile says.
     ModelCreate = "model.create" [Admin] (CreateParams) -> Created, streams ProgressEvent<Created>;
     /// Removes a model from the store, with what only it has. One that is loaded is not removed.
     ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
+    /// What an export of a model is made of.
+    ModelExport = "model.export" [Anyone] (ModelParams) -> Exported;
     /// Brings a GGUF file into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.

@@ -22,6 +22,12 @@ pub struct ModelParams {
 pub struct ModelList {
     /// Newest first.
     pub models: Vec<ModelSummary>,
+    /// Those whose name means another, of an earlier folder.
+    #[serde(default)]
+    pub shadowed: Vec<ModelSummary>,
+    /// The folders with models, in the order in which names are looked up. The first is the one that is written to.
+    #[serde(default)]
+    pub stores: Vec<String>,
     /// Entries that cannot be read.
     pub problems: Vec<ModelProblem>,
 }
@@ -31,6 +37,9 @@ pub struct ModelList {
 pub struct ModelSummary {
     /// Short form of the name.
     pub name: String,
+    /// The folder that it is in, one of `stores` of `model.list`.
+    #[serde(default)]
+    pub store: String,
     /// SHA-256 of the manifest, in hex.
     pub id: String,
     /// Bytes of everything the manifest names.
@@ -135,7 +144,7 @@ pub struct Imported {
     pub how: String,
 }
 
-/// What a stream of `model.bench`, `model.create`, `model.import`, `model.load` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
+/// What a stream of `model.bench`, `model.copy`, `model.create`, `model.import`, `model.load` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "{R}Event")]

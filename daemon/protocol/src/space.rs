@@ -12,6 +12,9 @@ pub struct CopyParams {
     pub from: String,
     /// The name it gets too; an existing model of that name is replaced.
     pub to: String,
+    /// The caller's own name for this request, for `cancel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// Result of `model.copy`.
@@ -30,6 +33,9 @@ pub struct Deleted {
     pub name: String,
     /// Bytes of the files that no other model has, which were removed with it.
     pub freed_bytes: u64,
+    /// The folder with the model that the name means now; absent when it means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncovers: Option<String>,
     /// Why files were left that perhaps nobody needs; absent when none were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<ModelProblem>,
@@ -47,6 +53,9 @@ pub struct StoreUsage {
 pub struct FolderUsage {
     /// The folder.
     pub path: String,
+    /// Nothing is ever written to it.
+    #[serde(default)]
+    pub read_only: bool,
     /// Those that take most alone first.
     pub models: Vec<ModelUsage>,
     /// All of it, with what models share counted once.

@@ -7,7 +7,7 @@ use crate::error::PullError;
 use crate::fetch::{Wanted, fetch};
 use crate::http::Net;
 use crate::pull::BlobState;
-use hearth_store::{Digest, PartialKey, Store};
+use hearth_store::{Digest, PartialKey, Stores};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::watch;
@@ -46,7 +46,7 @@ impl Blobs {
     pub(crate) fn download(
         &self,
         net: &Arc<Net>,
-        store: &Arc<Store>,
+        stores: &Arc<Stores>,
         wanted: Wanted,
     ) -> Arc<Transfer> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,10 +61,10 @@ impl Blobs {
         }
         let turn = slot.map(|slot| Arc::clone(&slot.turn)).unwrap_or_default();
         let key = wanted.key;
-        let (net, store, its_turn) = (Arc::clone(net), Arc::clone(store), Arc::clone(&turn));
+        let (net, stores, its_turn) = (Arc::clone(net), Arc::clone(stores), Arc::clone(&turn));
         let download = Arc::new(Transfer::begin(async move |news| {
             let turn = its_turn.lock_owned().await;
-            fetch(net, store, wanted, news, turn).await
+            fetch(net, stores, wanted, news, turn).await
         }));
         running.insert(key, Slot { transfer: Arc::downgrade(&download), turn });
         download

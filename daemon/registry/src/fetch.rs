@@ -9,7 +9,7 @@ use crate::error::PullError;
 use crate::http::{Ask, Endpoint, Net};
 use crate::patience::MAX_ATTEMPTS;
 use crate::pull::BlobState;
-use hearth_store::{Digest, Partial, PartialKey, Store, StoreError};
+use hearth_store::{Digest, Partial, PartialKey, StoreError, Stores};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap};
 use reqwest::{Response, StatusCode, Url};
 use std::ops::{ControlFlow, Range};
@@ -55,14 +55,14 @@ struct Fetch {
 /// Brings a blob into the store, unless it is there and right. Its turn is what keeps two of these from one partial.
 pub(crate) async fn fetch(
     net: Arc<Net>,
-    store: Arc<Store>,
+    stores: Arc<Stores>,
     wanted: Wanted,
     news: News,
     turn: OwnedMutexGuard<()>,
 ) -> Result<Digest, PullError> {
     let opened = {
-        let (net, store) = (Arc::clone(&net), Arc::clone(&store));
-        blocking(move || open(net, &store, wanted, news, turn)).await?
+        let (net, stores) = (Arc::clone(&net), Arc::clone(&stores));
+        blocking(move || open(net, &stores, wanted, news, turn)).await?
     };
     let fetch = match opened {
         Opened::Present(digest) => return Ok(digest),
@@ -83,7 +83,7 @@ pub(crate) async fn fetch(
             PartialKey::Content(digest) => Some(digest),
             PartialKey::Origin(_) => None,
         };
-        let digest = fetch.partial.publish(&store, expected)?;
+        let digest = fetch.partial.publish(stores.own(), expected)?;
         fetch.news.tell(BlobState::Done, fetch.wanted.size);
         Ok(digest)
     })
@@ -97,7 +97,7 @@ enum Opened {
 
 fn open(
     net: Arc<Net>,
-    store: &Store,
+    stores: &Stores,
     wanted: Wanted,
     news: News,
     turn: OwnedMutexGuard<()>,
@@ -106,6 +106,7 @@ fn open(
         news.tell(BlobState::Checking, n_bytes);
         if news.is_wanted() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
+    let store = stores.own();
     if let PartialKey::Content(digest) = wanted.key {
         match store.blobs().verify(&digest, wanted.size, &mut checking) {
             Ok(()) => {
@@ -116,6 +117,11 @@ fn open(
             Err(error @ StoreError::Cancelled { .. }) => return Err(error.into()),
             // Whatever is wrong with it is repaired.
             Err(_) => {}
+        }
+        if stores.take(&digest, wanted.size, &mut checking)? {
+            store.blobs().touch(&digest);
+            news.tell(BlobState::Done, wanted.size);
+            return Ok(Opened::Present(digest));
         }
     }
     let partial = Partial::open(store, wanted.key, wanted.size)?;

@@ -9,7 +9,7 @@ use crate::manifest::{self, Ingredient, Recipe};
 use crate::patience::Patience;
 use crate::shards::{self, Shard};
 use crate::source::Repository;
-use hearth_store::{Digest, Manifest, ModelName, PartialKey, Piece, Store};
+use hearth_store::{Digest, Manifest, ModelName, PartialKey, Piece, Store, Stores};
 use reqwest::header::{CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use reqwest::{Response, StatusCode, Url};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,7 +29,7 @@ const RATE_TICKS: usize = 20;
 #[derive(Debug)]
 pub struct Puller {
     pub(crate) net: Arc<Net>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) stores: Arc<Stores>,
     blobs: Blobs,
 }
 
@@ -70,8 +70,8 @@ pub enum BlobState {
 }
 
 impl Puller {
-    pub fn new(store: Arc<Store>, settings: Settings) -> Self {
-        Self { net: Arc::new(Net::new(settings)), store, blobs: Blobs::default() }
+    pub fn new(stores: Arc<Stores>, settings: Settings) -> Self {
+        Self { net: Arc::new(Net::new(settings)), stores, blobs: Blobs::default() }
     }
 
     /// Pulls what a registry has under a tag now. Dropping the future keeps what was fetched.
@@ -91,7 +91,8 @@ impl Puller {
         };
         let blobs = ingredients.into_iter().map(|one| (one.digest, one.size, one.kind));
         self.blobs_of(repository, blobs, progress).await?;
-        let (store, name, origin) = (Arc::clone(&self.store), name.clone(), repository.origin());
+        let (store, name, origin) =
+            (Arc::clone(self.stores.own()), name.clone(), repository.origin());
         let pulled = blocking(move || match recipe {
             Recipe::Ollama(manifest) => {
                 let name = store.commit(&name, &manifest)?;
@@ -113,7 +114,7 @@ impl Puller {
         progress: &watch::Sender<Vec<BlobProgress>>,
     ) -> Result<Pulled, Arc<PullError>> {
         let pieces = self.files(url, progress).await?;
-        let (store, name, origin) = (Arc::clone(&self.store), name.clone(), url.to_string());
+        let (store, name, origin) = (Arc::clone(self.stores.own()), name.clone(), url.to_string());
         Ok(blocking(move || adopt(&store, &name, &pieces, &origin)).await?)
     }
 
@@ -204,7 +205,7 @@ impl Puller {
         progress: &watch::Sender<Vec<BlobProgress>>,
     ) -> Result<Pulled, Arc<PullError>> {
         let digests: Vec<Digest> = shards.iter().map(|shard| shard.digest).collect();
-        let joined = self.store.joined(&digests);
+        let joined = self.stores.own().joined(&digests);
         let pieces = match joined {
             Some(file) if self.is_whole(&file, progress).await => vec![file],
             _ => {
@@ -227,13 +228,14 @@ impl Puller {
                 shards.iter().map(piece).collect()
             }
         };
-        let (store, name, origin) = (Arc::clone(&self.store), name.clone(), repository.origin());
+        let (store, name, origin) =
+            (Arc::clone(self.stores.own()), name.clone(), repository.origin());
         Ok(blocking(move || adopt(&store, &name, &pieces, &origin)).await?)
     }
 
     /// Reads a file that was made of parts, and says how far it is.
     async fn is_whole(&self, file: &Piece, progress: &watch::Sender<Vec<BlobProgress>>) -> bool {
-        let (store, Piece { digest, size, .. }) = (Arc::clone(&self.store), *file);
+        let (store, Piece { digest, size, .. }) = (Arc::clone(self.stores.own()), *file);
         let reading = Transfer::begin(async move |news| {
             blocking(move || {
                 let mut tell = |n_bytes| {
@@ -255,7 +257,7 @@ impl Puller {
     }
 
     fn download(&self, wanted: Wanted) -> Arc<Transfer> {
-        self.blobs.download(&self.net, &self.store, wanted)
+        self.blobs.download(&self.net, &self.stores, wanted)
     }
 
     /// The mirrors, and last the registry itself.

@@ -38,7 +38,8 @@ impl Puller {
         repository: &Repository,
         progress: &watch::Sender<Vec<BlobProgress>>,
     ) -> Result<Pushed, Arc<PullError>> {
-        let (store, model, target) = (Arc::clone(&self.store), name.clone(), repository.clone());
+        let (store, model, target) =
+            (Arc::clone(self.stores.own()), name.clone(), repository.clone());
         let (manifest, blobs) = blocking(move || {
             let manifest = store.manifest(&model)?;
             let others: Vec<_> = store

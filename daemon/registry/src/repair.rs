@@ -17,7 +17,7 @@ impl Puller {
         blob: &Layer,
         progress: &watch::Sender<Vec<BlobProgress>>,
     ) -> Result<(), Arc<PullError>> {
-        let was_joined = self.store.is_joined(&blob.digest);
+        let was_joined = self.stores.own().is_joined(&blob.digest);
         match source {
             Source::Registry(repository) if was_joined => {
                 self.registry(repository, name, progress).await.map(drop)

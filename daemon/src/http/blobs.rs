@@ -3,7 +3,7 @@
 //! A body goes to disk as it comes, a few pieces of it in memory at a time, and has a name only if its hash is the one that
 //! was announced.
 
-use super::{Core, refusal, status_of};
+use super::{Core, download, refusal, status_of};
 use crate::rpc::store_error;
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 const PIECES: usize = 16;
 
 pub(super) fn route() -> MethodRouter {
-    post(upload).head(look)
+    post(upload).head(look).get(download::blob)
 }
 
 async fn look(core: Core, Path(digest): Path<String>) -> Response {

@@ -9,6 +9,7 @@
 mod blobs;
 mod body;
 mod core;
+mod download;
 mod ollama;
 
 use axum::Router;

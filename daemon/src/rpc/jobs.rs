@@ -195,8 +195,8 @@ pub(super) async fn lease(
     let configured = || daemon.config.of_model.get(&name)?.draft.as_ref();
     let draft = draft.or_else(configured).cloned();
     let resolve = |name: ModelName| {
-        let store = Arc::clone(&daemon.store);
-        blocking(move || store.resolve(&name))
+        let stores = Arc::clone(&daemon.stores);
+        blocking(move || stores.resolve(&name))
     };
     let resolved = resolve(name).await?;
     let draft = match draft {

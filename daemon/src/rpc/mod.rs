@@ -12,6 +12,7 @@ mod model_bench;
 mod model_copy;
 mod model_create;
 mod model_delete;
+mod model_export;
 mod model_import;
 mod model_list;
 mod model_load;
@@ -35,7 +36,7 @@ use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
 use hearth_protocol::{ErrorKind, Method, RpcError, Who};
 use hearth_registry::Puller;
-use hearth_store::{Store, StoreError};
+use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
@@ -43,7 +44,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) use model_copy::handle as model_copy;
 pub(crate) use model_delete::handle as model_delete;
 pub(crate) use model_list::handle as model_list;
 pub(crate) use model_ps::handle as model_ps;
@@ -57,7 +57,10 @@ pub(crate) use work::{Running, Work, run};
 pub(crate) struct Daemon {
     pub(crate) config: Arc<Config>,
     pub(crate) supervisor: Arc<Supervisor>,
+    /// The one that is written to.
     pub(crate) store: Arc<Store>,
+    /// All there are, with that one first.
+    pub(crate) stores: Arc<Stores>,
     pub(crate) puller: Puller,
     pub(crate) requests: Requests,
     pub(crate) started: Instant,
@@ -81,9 +84,10 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::call::<protocol::Embed>(&mut module);
     work::stream::<protocol::Generate>(&mut module);
     work::stream::<protocol::ModelBench>(&mut module);
-    call::<protocol::ModelCopy, _>(&mut module, model_copy::handle);
+    work::stream::<protocol::ModelCopy>(&mut module);
     work::stream::<protocol::ModelCreate>(&mut module);
     call::<protocol::ModelDelete, _>(&mut module, model_delete::handle);
+    call::<protocol::ModelExport, _>(&mut module, model_export::handle);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
     work::stream::<protocol::ModelLoad>(&mut module);
@@ -177,7 +181,8 @@ pub(crate) fn store_error(error: &StoreError) -> RpcError {
             ErrorKind::InvalidParams
         }
         "cancelled" => ErrorKind::Cancelled,
-        "io" | "no_space" | "busy" => ErrorKind::Io,
+        "io" | "no_space" | "busy" | "no_answer" => ErrorKind::Io,
+        "not_ours" => ErrorKind::Unsupported,
         "wrong_content" => ErrorKind::Network,
         _ => ErrorKind::BadModel,
     };
@@ -189,7 +194,7 @@ pub(crate) fn store_error(error: &StoreError) -> RpcError {
 }
 
 /// Runs something that reads or writes files.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, RpcError> {
     match tokio::task::spawn_blocking(work).await {
@@ -215,10 +220,12 @@ mod tests {
         };
         let config = Arc::new(Config::load(&args).unwrap());
         let store = Arc::new(Store::open("/m"));
+        let stores = Arc::new(Stores::new(Arc::clone(&store), []));
         let daemon = Arc::new(Daemon {
             supervisor: Supervisor::start(Arc::clone(&config), "/bin/true".into()),
-            puller: puller(Arc::clone(&store), &config.pull).unwrap(),
+            puller: puller(Arc::clone(&stores), &config.pull).unwrap(),
             store,
+            stores,
             requests: Requests::default(),
             started: Instant::now(),
             measuring: tokio::sync::Mutex::default(),

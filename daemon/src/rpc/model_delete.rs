@@ -27,12 +27,17 @@ pub(crate) async fn handle(
         let error = RpcError::new(ErrorKind::InUse, format!("`{}` is loaded", worker.name));
         return Err(error.with_hint(format!("`ctl stop {}` unloads it", worker.name)));
     }
-    let store = Arc::clone(&daemon.store);
-    let deleted = blocking(move || store.delete(&name)).await?;
+    let stores = Arc::clone(&daemon.stores);
+    let (deleted, uncovers) = blocking(move || {
+        let deleted = stores.delete(&name)?;
+        Ok((deleted, stores.find(&name).ok()))
+    })
+    .await?;
     tracing::info!(model = %deleted.name, freed = deleted.freed, "Model deleted");
     Ok(Deleted {
         name: deleted.name.to_string(),
         freed_bytes: deleted.freed,
+        uncovers: uncovers.map(|(_, dir)| dir.display().to_string()),
         problem: deleted.problem.as_ref().map(problem),
     })
 }

@@ -3,7 +3,8 @@
 use super::{Daemon, Handled, blocking};
 use crate::listen::Caller;
 use hearth_protocol::{Empty, ModelList, ModelListMethod, ModelProblem, ModelSummary};
-use hearth_store::{Digest, ModelConfig, ModelName, Problem};
+use hearth_store::{Digest, ModelConfig, ModelEntry, ModelName, Problem};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,14 +13,16 @@ pub(crate) async fn handle(
     _: Caller,
     Empty {}: Empty,
 ) -> Handled<ModelListMethod> {
-    let store = Arc::clone(&daemon.store);
-    let list = blocking(move || Ok(store.list())).await?;
-    let models = list
-        .models
-        .iter()
-        .map(|entry| summary(&entry.name, &entry.id, entry.size, entry.modified, &entry.config));
+    let stores = Arc::clone(&daemon.stores);
+    let list = blocking(move || Ok(stores.list())).await?;
+    let summary = |entry: &ModelEntry| {
+        let ModelEntry { name, store, id, size, modified, config } = entry;
+        summary(name, store, id, *size, *modified, config)
+    };
     Ok(ModelList {
-        models: models.collect(),
+        models: list.models.iter().map(summary).collect(),
+        shadowed: list.shadowed.iter().map(summary).collect(),
+        stores: daemon.stores.dirs().map(|dir| dir.display().to_string()).collect(),
         problems: list.problems.iter().map(problem).collect(),
     })
 }
@@ -30,6 +33,7 @@ pub(super) fn problem(problem: &Problem) -> ModelProblem {
 
 pub(super) fn summary(
     name: &ModelName,
+    store: &Path,
     id: &Digest,
     size_bytes: u64,
     modified: SystemTime,
@@ -37,6 +41,7 @@ pub(super) fn summary(
 ) -> ModelSummary {
     ModelSummary {
         name: name.to_string(),
+        store: store.display().to_string(),
         id: id.hex(),
         size_bytes,
         modified_s: modified

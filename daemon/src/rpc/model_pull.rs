@@ -7,7 +7,7 @@ use crate::supervisor::parse_name;
 use anyhow::Context as _;
 use hearth_protocol::{ModelPull, PullParams, Pulled, RpcError, TransferEvent};
 use hearth_registry::{Puller, Secret, Settings, Source};
-use hearth_store::Store;
+use hearth_store::Stores;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Work for ModelPull {
 }
 
 /// What pulls into this store, as it is configured.
-pub(crate) fn puller(store: Arc<Store>, config: &PullConfig) -> anyhow::Result<Puller> {
+pub(crate) fn puller(stores: Arc<Stores>, config: &PullConfig) -> anyhow::Result<Puller> {
     let mut secrets = HashMap::new();
     if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
         for host in ["hf.co", "huggingface.co"] {
@@ -69,5 +69,5 @@ pub(crate) fn puller(store: Arc<Store>, config: &PullConfig) -> anyhow::Result<P
         secrets,
         key: config.key.clone(),
     };
-    Ok(Puller::new(store, settings))
+    Ok(Puller::new(stores, settings))
 }

@@ -17,12 +17,19 @@ pub(crate) async fn handle(
     params: ModelParams,
 ) -> Handled<ModelShow> {
     let name = parse_name(&params.model)?;
-    let store = Arc::clone(&daemon.store);
-    let shown = blocking(move || store.show(&name)).await?;
+    let stores = Arc::clone(&daemon.stores);
+    let shown = blocking(move || stores.show(&name)).await?;
     let (capabilities, modelfile) = (capabilities(&shown), modelfile(&shown));
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
-        summary: summary(&model.name, &model.id, shown.size, shown.modified, &model.config),
+        summary: summary(
+            &model.name,
+            &shown.store,
+            &model.id,
+            shown.size,
+            shown.modified,
+            &model.config,
+        ),
         path: model.model_path.display().to_string(),
         architecture: gguf.architecture,
         parameters: gguf.parameter_count,

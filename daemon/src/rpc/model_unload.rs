@@ -12,7 +12,7 @@ pub(super) async fn handle(
     params: ModelParams,
 ) -> Handled<ModelUnload> {
     let name = parse_name(&params.model)?;
-    let store = Arc::clone(&daemon.store);
-    let manifest = blocking(move || store.manifest(&name)).await?;
+    let stores = Arc::clone(&daemon.stores);
+    let manifest = blocking(move || stores.manifest(&name)).await?;
     Ok(Unloaded { unloaded: daemon.supervisor.unload(&manifest.id().hex()).await })
 }

@@ -4,6 +4,8 @@ use super::model_list::problem;
 use super::{Daemon, Handled, blocking};
 use crate::listen::Caller;
 use hearth_protocol::{Amount, Empty, FolderUsage, ModelUsage, StoreUsage, StoreUsageMethod};
+use hearth_store::{Problem, Store, StoreError, Usage};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) async fn handle(
@@ -11,8 +13,8 @@ pub(super) async fn handle(
     _: Caller,
     Empty {}: Empty,
 ) -> Handled<StoreUsageMethod> {
-    let store = Arc::clone(&daemon.store);
-    let usage = blocking(move || store.usage()).await?;
+    let stores = Arc::clone(&daemon.stores);
+    let usages = blocking(move || Ok(stores.each(Store::usage))).await?;
     let model_usage = |model: hearth_store::ModelUsage| ModelUsage {
         name: model.name.to_string(),
         size_bytes: model.size,
@@ -20,16 +22,22 @@ pub(super) async fn handle(
         shared_bytes: model.shared,
         linked_bytes: model.linked,
     };
-    Ok(StoreUsage {
-        stores: vec![FolderUsage {
-            path: daemon.store.dir().display().to_string(),
+    let folder_usage = |(dir, usage): (PathBuf, Result<Usage, StoreError>)| {
+        let usage = usage.unwrap_or_else(|error| {
+            let problems = vec![Problem { path: dir.clone(), error }];
+            Usage { problems, ..Usage::default() }
+        });
+        FolderUsage {
+            path: dir.display().to_string(),
+            read_only: dir != daemon.store.dir(),
             models: usage.models.into_iter().map(model_usage).collect(),
             total: amount(usage.total),
             unreferenced: amount(usage.unreferenced),
             unfinished: amount(usage.unfinished),
             problems: usage.problems.iter().map(problem).collect(),
-        }],
-    })
+        }
+    };
+    Ok(StoreUsage { stores: usages.into_iter().map(folder_usage).collect() })
 }
 
 pub(super) fn amount(amount: hearth_store::Amount) -> Amount {

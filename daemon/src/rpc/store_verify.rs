@@ -6,7 +6,7 @@ use super::{Daemon, store_error};
 use crate::supervisor::parse_name;
 use hearth_protocol::{ProgressEvent, RpcError, StoreVerify, Verified, VerifyFault, VerifyParams};
 use hearth_registry::Source;
-use hearth_store::{Fault, Layer, ModelName, Store};
+use hearth_store::{Fault, Layer, ModelName};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -63,10 +63,10 @@ async fn read(
     names: Vec<ModelName>,
     events: &Events<ProgressEvent<Verified>>,
 ) -> Result<hearth_store::Verified, RpcError> {
-    let store: Arc<Store> = Arc::clone(&daemon.store);
+    let stores = Arc::clone(&daemon.stores);
     let work = move |reporter: &mut Reporter| {
         let mut tell = |done, total| reporter.tell("reading", done, total);
-        store.verify(&names, &mut tell).map_err(|error| store_error(&error))
+        stores.verify(&names, &mut tell).map_err(|error| store_error(&error))
     };
     reported(events, work).await
 }

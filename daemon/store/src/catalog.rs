@@ -37,6 +37,10 @@ impl Catalog {
         Self { dir }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn path(&self, name: &ModelName) -> PathBuf {
         self.dir.join(name.path())
     }
@@ -77,14 +81,13 @@ impl Catalog {
     /// Reads the manifest of a name spelled as on disk, and when it was written.
     pub(crate) fn read(&self, name: &ModelName) -> Result<(Manifest, SystemTime), StoreError> {
         let path = self.path(name);
-        let modified = match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
-            Ok(modified) => modified,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let (bytes, metadata) = match disk::read_with_metadata(&path, MAX_MANIFEST_BYTES) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::ModelNotFound { name: name.to_string(), nearest: None });
             }
-            Err(error) => return Err(StoreError::io("read", &path, error)),
+            read => read?,
         };
-        let bytes = disk::read_file(&path, MAX_MANIFEST_BYTES)?;
+        let modified = metadata.modified().map_err(StoreError::at("read", &path))?;
         let manifest =
             Manifest::parse(bytes).map_err(|reason| StoreError::BadManifest { path, reason })?;
         Ok((manifest, modified))
@@ -150,7 +153,10 @@ impl Catalog {
             }
             parts.push(part.into_owned());
             // Follows symlinks; the fixed depth keeps a loop of them finite.
-            let is_dir = path.is_dir();
+            let is_dir = match entry.file_type() {
+                Ok(file_type) if !file_type.is_symlink() => file_type.is_dir(),
+                _ => path.is_dir(),
+            };
             match (is_dir, parts.len() == N_LEVELS) {
                 (true, false) => self.walk(parts, names, problems),
                 (false, true) => match name_of(parts) {

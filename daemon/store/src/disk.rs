@@ -143,12 +143,17 @@ pub(crate) fn create_dirs(dir: &Path) -> Result<(), StoreError> {
 
 /// Opens a regular file without waiting for a writer, as opening a named pipe would.
 pub(crate) fn open_file(path: &Path) -> Result<File, StoreError> {
+    open_with_metadata(path).map(|(file, _)| file)
+}
+
+fn open_with_metadata(path: &Path) -> Result<(File, Metadata), StoreError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = rustix::fs::open(path, flags, Mode::empty())
         .map(File::from)
         .map_err(|errno| StoreError::io("open", path, errno.into()))?;
-    if file.metadata().map_err(StoreError::at("read", path))?.is_file() {
-        Ok(file)
+    let metadata = file.metadata().map_err(StoreError::at("read", path))?;
+    if metadata.is_file() {
+        Ok((file, metadata))
     } else {
         Err(StoreError::NotAFile { path: path.to_owned() })
     }
@@ -156,13 +161,23 @@ pub(crate) fn open_file(path: &Path) -> Result<File, StoreError> {
 
 /// The content of a file, or an error if it has more than `max_bytes`.
 pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::new();
-    open_file(path)?
-        .take(max_bytes.saturating_add(1))
+    read_with_metadata(path, max_bytes).map(|(bytes, _)| bytes)
+}
+
+/// The same, with what the file was like when it was opened.
+pub(crate) fn read_with_metadata(
+    path: &Path,
+    max_bytes: u64,
+) -> Result<(Vec<u8>, Metadata), StoreError> {
+    let (file, metadata) = open_with_metadata(path)?;
+    // One byte more than there are, so that one read sees the end.
+    let expected = metadata.len().min(max_bytes).saturating_add(1);
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
+    file.take(max_bytes.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(StoreError::at("read", path))?;
     if u64::try_from(bytes.len()).is_ok_and(|n_bytes| n_bytes <= max_bytes) {
-        return Ok(bytes);
+        return Ok((bytes, metadata));
     }
     let reason = format!("it has more than the {max_bytes} bytes that are read of such a file");
     Err(StoreError::BadBlob { path: path.to_owned(), reason })

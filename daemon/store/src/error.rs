@@ -24,6 +24,15 @@ pub enum StoreError {
     #[error("there is no model `{name}`")]
     ModelNotFound { name: String, nearest: Option<String> },
 
+    #[error("there is no model `{name}` in the stores that can be read now")]
+    NotInReach { name: String, why: String },
+
+    #[error("`{name}` is in `{}`, which is only read", dir.display())]
+    NotOurs { name: String, dir: PathBuf },
+
+    #[error("the store `{}` does not answer", dir.display())]
+    NoAnswer { dir: PathBuf },
+
     #[error("manifest `{}` cannot be used: {reason}", path.display())]
     BadManifest { path: PathBuf, reason: String },
 
@@ -93,7 +102,9 @@ impl StoreError {
         match self {
             Self::BadName { .. } => "bad_name",
             Self::BadDigest { .. } => "bad_digest",
-            Self::ModelNotFound { .. } => "model_not_found",
+            Self::ModelNotFound { .. } | Self::NotInReach { .. } => "model_not_found",
+            Self::NotOurs { .. } => "not_ours",
+            Self::NoAnswer { .. } => "no_answer",
             Self::BadManifest { .. } => "bad_manifest",
             Self::BadBlob { .. } => "bad_blob",
             Self::BlobMissing { .. } | Self::LinkBroken { .. } => "blob_missing",
@@ -125,6 +136,14 @@ impl StoreError {
             }
             Self::ModelNotFound { nearest: None, .. } => {
                 Some("`ctl ls` shows the models that are here".to_owned())
+            }
+            Self::NotInReach { why, .. } => Some(why.clone()),
+            Self::NotOurs { .. } => Some(
+                "whatever made that store can remove it, and `more_models` in the configuration names the store"
+                    .to_owned(),
+            ),
+            Self::NoAnswer { .. } => {
+                Some("its disk may be gone; the store is read again when that answers".to_owned())
             }
             Self::BadManifest { .. }
             | Self::BadBlob { .. }
@@ -161,6 +180,18 @@ impl StoreError {
             | Self::TooLong { .. }
             | Self::NotAFile { .. }
             | Self::Cancelled { .. } => None,
+        }
+    }
+
+    /// What to say of a model that is missing here, after a look into the next store.
+    pub(crate) fn and_next(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::ModelNotFound { nearest: None, .. }, next @ Self::ModelNotFound { .. }) => next,
+            (missing @ Self::ModelNotFound { .. }, Self::ModelNotFound { .. }) => missing,
+            (Self::ModelNotFound { name, .. }, next) => {
+                Self::NotInReach { name, why: next.to_string() }
+            }
+            (other, _) => other,
         }
     }
 

@@ -130,6 +130,23 @@ pub fn place(
     Ok(Blob { digest, size: source.len })
 }
 
+impl Store {
+    /// Brings a blob in from elsewhere, if its content is what its name says. `progress` gets the
+    /// bytes read so far, and can end it.
+    pub fn take(
+        &self,
+        digest: &Digest,
+        from: &Path,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let source = Source::open(from)?;
+        let mut progress = |now: ImportProgress| progress(now.bytes_done);
+        let (name, bytes_total) = (digest.to_string(), source.len);
+        let mut reporter = Reporter { name, bytes_total, progress: &mut progress };
+        place_file(self.blobs(), &source, ImportMode::Auto, Some(digest), &mut reporter).map(drop)
+    }
+}
+
 impl Source {
     fn open(path: &Path) -> Result<Self, StoreError> {
         let path = fs::canonicalize(path).map_err(StoreError::at("open", path))?;
@@ -190,7 +207,7 @@ fn place_source(
     blobs.remove_stale_temps();
     match how {
         ImportMode::Link => place_link(blobs, source, reporter),
-        _ => place_file(blobs, source, how, reporter),
+        _ => place_file(blobs, source, how, None, reporter),
     }
 }
 
@@ -198,6 +215,7 @@ fn place_file(
     blobs: &BlobDir,
     source: &Source,
     how: ImportMode,
+    expected: Option<&Digest>,
     reporter: &mut Reporter<'_>,
 ) -> Result<(Digest, Placed), StoreError> {
     let temp = blobs.create_temp()?;
@@ -219,6 +237,9 @@ fn place_file(
         hash(&source.file, &source.path, source, reporter, ImportStage::Copying, Some(&temp))?
     };
     source.check_unchanged()?;
+    if let Some(&expected) = expected.filter(|expected| **expected != digest) {
+        return Err(StoreError::WrongContent { expected, actual: digest });
+    }
 
     // A link is replaced: what was asked for is a file that is the store's own.
     if blobs.present(&digest) == (Present::File { size: source.len }) {

@@ -16,6 +16,8 @@ mod digest;
 mod disk;
 mod error;
 mod import;
+#[cfg(test)]
+mod invariants;
 mod lock;
 mod manifest;
 mod name;
@@ -26,6 +28,7 @@ mod partial;
 mod space;
 mod step;
 mod store;
+mod stores;
 mod verify;
 
 pub use adopt::Piece;
@@ -43,4 +46,5 @@ pub use new_blob::NewBlob;
 pub use partial::{Partial, PartialKey};
 pub use space::{Amount, Deleted, ModelUsage, Pruned, Removed, Usage};
 pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};
+pub use stores::{AllModels, Stores};
 pub use verify::{Fault, Verified};

@@ -29,7 +29,7 @@ pub struct Amount {
 }
 
 /// What a store's folder holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Usage {
     /// Those that take most alone first.
     pub models: Vec<ModelUsage>,
@@ -238,6 +238,6 @@ impl Store {
 }
 
 #[cfg(test)]
-mod crashes;
+pub(crate) mod crashes;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! since what it returns is about to be loaded.
 
 use std::cmp::Reverse;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -42,6 +43,8 @@ pub struct ModelList {
 #[derive(Debug, Clone)]
 pub struct ModelEntry {
     pub name: ModelName,
+    /// The folder of the store that it is in.
+    pub store: PathBuf,
     /// The digest of the manifest.
     pub id: Digest,
     /// All layers and the config, as the manifest gives them.
@@ -80,11 +83,20 @@ pub struct PresetMessage {
 #[derive(Debug, Clone)]
 pub struct ShownModel {
     pub model: ResolvedModel,
+    /// The folder of the store that it is in.
+    pub store: PathBuf,
     pub size: u64,
     pub modified: SystemTime,
     pub licenses: Vec<String>,
     pub gguf: GgufSummary,
     pub projector_gguf: Option<GgufSummary>,
+}
+
+impl ModelEntry {
+    /// Newest first.
+    pub(crate) fn sort(entries: &mut [Self]) {
+        entries.sort_by(|a, b| (Reverse(a.modified), &a.name).cmp(&(Reverse(b.modified), &b.name)));
+    }
 }
 
 impl Store {
@@ -115,7 +127,7 @@ impl Store {
                 Err(error) => problems.push(Problem { path: self.catalog.path(&name), error }),
             }
         }
-        models.sort_by(|a, b| (Reverse(a.modified), &a.name).cmp(&(Reverse(b.modified), &b.name)));
+        ModelEntry::sort(&mut models);
         ModelList { models, problems }
     }
 
@@ -137,7 +149,8 @@ impl Store {
             .collect::<Result<_, _>>()?;
         let gguf = gguf_summary(&model.model_path)?;
         let projector_gguf = model.projector.as_deref().map(gguf_summary).transpose()?;
-        Ok(ShownModel { model, size: manifest.size(), modified, licenses, gguf, projector_gguf })
+        let (store, size) = (self.dir.clone(), manifest.size());
+        Ok(ShownModel { model, store, size, modified, licenses, gguf, projector_gguf })
     }
 
     /// The manifest of a model, byte for byte.
@@ -171,6 +184,12 @@ impl Store {
         Ok((self.commit(to, &manifest)?, manifest.id()))
     }
 
+    /// Fails if there is nothing to read, as where a disk is not mounted.
+    pub(crate) fn exists(&self) -> Result<(), StoreError> {
+        let dir = self.catalog.dir();
+        fs::read_dir(dir).map(drop).map_err(StoreError::at("read", dir))
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
     }
@@ -182,8 +201,8 @@ impl Store {
     fn entry(&self, name: &ModelName) -> Result<ModelEntry, StoreError> {
         let (manifest, modified) = self.catalog.read(name)?;
         let config = self.config(&manifest)?;
-        let (id, size) = (manifest.id(), manifest.size());
-        Ok(ModelEntry { name: name.clone(), id, size, modified, config })
+        let (name, store) = (name.clone(), self.dir.clone());
+        Ok(ModelEntry { name, store, id: manifest.id(), size: manifest.size(), modified, config })
     }
 
     pub(crate) fn config(&self, manifest: &Manifest) -> Result<ModelConfig, StoreError> {

@@ -10,7 +10,7 @@ use crate::manifest::Layer;
 use crate::name::ModelName;
 use crate::store::Store;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Verified {
     pub n_models: usize,
     pub n_blobs: usize,

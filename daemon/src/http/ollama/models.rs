@@ -152,10 +152,8 @@ fn lines(name: &str, value: &str) -> Vec<String> {
 
 pub(super) async fn copy(core: Core, body: Body) -> Answer {
     let Asked { value: Copy { source, destination }, held: _held } = read(&core, body).await?;
-    let params = CopyParams { from: source.clone(), to: destination };
-    core.call::<ModelCopy, _>(rpc::model_copy, params)
-        .await
-        .map_err(|error| named(&source, error))?;
+    let params = CopyParams { from: source.clone(), to: destination, request: None };
+    core.run::<ModelCopy>(params).await.map_err(|error| named(&source, error))?;
     Ok(Response::default())
 }
 

@@ -34,8 +34,8 @@ impl Work for ModelBench {
     ) -> Result<BenchReply, RpcError> {
         let daemon = Arc::clone(&request.daemon);
         let name = parse_name(&params.model)?;
-        let store = Arc::clone(&daemon.store);
-        let model = blocking(move || store.resolve(&name)).await?;
+        let stores = Arc::clone(&daemon.stores);
+        let model = blocking(move || stores.resolve(&name)).await?;
         if params.tune && daemon.config.state.is_none() {
             return Err(RpcError::new(
                 ErrorKind::Io,
