@@ -14,5 +14,5 @@ mod types;
 
 pub use types::{
     BatchEntry, ContextConfig, ContextInfo, DeviceInfo, DeviceKind, KvType, LogLevel, ModelInfo,
-    OpenParams, Piece, PluginError, Pooling, Result, Status,
+    OpenParams, Piece, PluginError, Pooling, QuantizeParams, Result, Status,
 };

@@ -104,6 +104,9 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, Chat = "hearth_chat_t": struct_size render parse);
     compare_struct!(all, GrammarExt = "hearth_grammar_ext_t": struct_size create destroy mask accept accept_text);
     compare_struct!(all, Lora = "hearth_lora_t": struct_size open close attach);
+    compare_struct!(all, QuantizeParams = "hearth_quantize_params_t":
+        struct_size n_threads input output type_name imatrix requantize progress progress_data);
+    compare_struct!(all, Quantize = "hearth_quantize_t": struct_size type_name quantize);
 
     all.size("hearth_token_t", "sizeof(hearth_token_t)", size_of::<raw::Token>());
     all.size("hearth_seq_t", "sizeof(hearth_seq_t)", size_of::<raw::Seq>());
@@ -115,10 +118,11 @@ fn the_mirror_has_the_headers_layout() {
 
     let source = format!(
         "#include \"hearth_plugin.h\"\n#include <stdio.h>\nint main(void) {{\n{}  puts(HEARTH_EXT_CHAT \" \" \
-         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA);\n}}\n",
+         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_QUANTIZE);\n}}\n",
         all.c_source
     );
-    let names = [raw::EXT_CHAT, raw::EXT_GRAMMAR, raw::EXT_LORA].map(|id| id.to_str().unwrap());
+    let names = [raw::EXT_CHAT, raw::EXT_GRAMMAR, raw::EXT_LORA, raw::EXT_QUANTIZE]
+        .map(|id| id.to_str().unwrap());
     writeln!(all.expected, "{}", names.join(" ")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("layout");
@@ -137,6 +141,7 @@ fn every_constant_of_the_header_is_compared() {
         "HEARTH_EXT_CHAT",
         "HEARTH_EXT_GRAMMAR",
         "HEARTH_EXT_LORA",
+        "HEARTH_EXT_QUANTIZE",
     ];
     let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     for word in words.filter(|word| word.starts_with("HEARTH_")) {

@@ -18,6 +18,7 @@ mod gguf;
 mod grammar;
 mod memory;
 mod model;
+mod quantize;
 mod settings;
 mod text;
 pub mod vocab;
