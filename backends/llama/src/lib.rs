@@ -23,11 +23,12 @@ mod lora;
 mod memory;
 mod model;
 mod modules;
+mod quantize;
 mod shim;
 mod threads;
 mod vocab;
 
-use hearth_abi::author::{Backend, HostLog, chat_table, grammar_table, lora_table};
+use hearth_abi::author::{Backend, HostLog, chat_table, grammar_table, lora_table, quantize_table};
 use hearth_abi::{DeviceInfo, OpenParams, Result, raw};
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -65,6 +66,7 @@ impl<E: Engine> Backend for LlamaBackend<E> {
     const CHAT: Option<raw::Chat> = Some(chat_table::<LlamaModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<LlamaModel>());
     const LORA: Option<raw::Lora> = Some(lora_table::<LlamaModel>());
+    const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());
 
     fn init(host: HostLog) -> Result<()> {
         log::start(host);
