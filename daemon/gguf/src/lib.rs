@@ -10,7 +10,9 @@
 
 mod cursor;
 mod error;
+mod groups;
 mod header;
+mod kv;
 mod summary;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -22,6 +24,8 @@ mod write;
 use std::io::{Read, Seek};
 
 pub use error::{GgufError, quote};
+pub use groups::TensorGroup;
+pub use kv::KvShape;
 pub use summary::{GgufSummary, size_label};
 pub use types::{TensorType, file_type_name};
 pub use write::{Value, Writer};
