@@ -21,6 +21,7 @@ mod modelfile;
 mod name;
 mod nearest;
 mod partial;
+mod reweigh;
 mod space;
 mod step;
 mod store;
@@ -32,12 +33,15 @@ pub use catalog::Problem;
 pub use config::ModelConfig;
 pub use digest::Digest;
 pub use error::StoreError;
-pub use hearth_gguf::{GgufError, GgufSummary, GgufValue, quote};
+pub use hearth_gguf::{GgufError, GgufSummary, GgufValue, KvShape, TensorGroup, quote};
 pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import};
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
 pub use partial::{Partial, PartialKey};
+pub use reweigh::Staged;
 pub use space::{Amount, Deleted, ModelUsage, Pruned, Removed, Usage};
-pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};
+pub use store::{
+    ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store, gguf_summary,
+};
 pub use verify::{Fault, Verified};

@@ -29,11 +29,14 @@ enum Change {
     Delete,
     DeleteShared,
     Prune,
+    Reweigh,
 }
 
-use Change::{Alias, Delete, DeleteShared, ImportCopy, ImportFirst, ImportLink, Prune, Replace};
-const CHANGES: [Change; 8] =
-    [ImportFirst, ImportCopy, ImportLink, Replace, Alias, Delete, DeleteShared, Prune];
+use Change::{
+    Alias, Delete, DeleteShared, ImportCopy, ImportFirst, ImportLink, Prune, Replace, Reweigh,
+};
+const CHANGES: [Change; 9] =
+    [ImportFirst, ImportCopy, ImportLink, Replace, Alias, Delete, DeleteShared, Prune, Reweigh];
 
 fn name(text: &str) -> ModelName {
     text.parse().unwrap()
@@ -79,6 +82,13 @@ impl Change {
             Alias => store.copy(&name("base"), &name("target")).map(drop),
             Delete | DeleteShared => store.delete(&name("target")).map(drop),
             Prune => store.prune(false).map(drop),
+            Reweigh => {
+                let staged = store.stage()?;
+                fs::copy(dir.join("c"), staged.path()).unwrap();
+                let base = store.manifest(&name("base"))?;
+                let go_on = &mut |_, _| ControlFlow::Continue(());
+                store.reweigh(&base, staged, &name("target"), go_on).map(drop)
+            }
         }
     }
 }
