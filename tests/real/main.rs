@@ -5,6 +5,8 @@ mod context;
 mod embedding;
 mod kernels;
 mod lora;
+mod quantize;
+mod show;
 mod tools;
 
 use hearth_protocol::{
@@ -23,7 +25,12 @@ use std::process::Command;
 const MODEL: &str = "smollm2:135m";
 
 fn start_with(variable: &str, name: &str) -> TestDaemon {
-    let daemon = TestDaemon::builder_with(env_path("HEARTH_TEST_BACKENDS")).start();
+    start_with_config(variable, name, "")
+}
+
+fn start_with_config(variable: &str, name: &str, config: &str) -> TestDaemon {
+    let builder = TestDaemon::builder_with(env_path("HEARTH_TEST_BACKENDS"));
+    let daemon = builder.config(config).start();
     let file = env_path(variable);
     daemon.ctl(["import", &file.display().to_string(), name, "--link"]).ok();
     daemon

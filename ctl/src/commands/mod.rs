@@ -13,6 +13,7 @@ mod progress;
 mod prune;
 mod ps;
 mod pull;
+mod quantize;
 mod rm;
 mod rpc;
 mod run;
@@ -53,6 +54,9 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
+        Command::Quantize { model, type_name, name, imatrix, requantize } => {
+            quantize::run(context, model, type_name, name, imatrix.as_deref(), requantize)
+        }
         Command::Cp { from, to } => cp::run(context, from, to),
         Command::Rm { models } => rm::run(context, models),
         Command::Du => du::run(context),

@@ -40,6 +40,8 @@ mod method;
 mod model;
 mod options;
 mod pull;
+mod quantize;
+mod show;
 mod space;
 mod tokens;
 
@@ -58,7 +60,7 @@ pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
     Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelDelete, ModelImport, ModelListMethod,
-    ModelLoad, ModelPs, ModelPull, ModelShow, ModelUnload, RpcDiscover, StorePrune,
+    ModelLoad, ModelPs, ModelPull, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, StorePrune,
     StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
@@ -67,6 +69,8 @@ pub use model::{
 };
 pub use options::{Logprob, Options, TokenLogprob};
 pub use pull::{PullBlob, PullEvent, PullParams, PullState, Pulled};
+pub use quantize::{QuantizeParams, Quantized};
+pub use show::{MemoryEstimate, WeightGroup};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
     StoreUsage, Verified, VerifyFault, VerifyParams,

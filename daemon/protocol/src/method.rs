@@ -8,8 +8,8 @@ use crate::{
     CopyParams, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply, Empty,
     EndThinkingParams, Event, GenerateParams, GenerateReply, ImportParams, Imported, LoadParams,
     Loaded, ModelDetails, ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullEvent,
-    PullParams, Pulled, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply, Unloaded,
-    Verified, VerifyParams,
+    PullParams, Pulled, QuantizeParams, Quantized, RunningModels, Status, StoreUsage,
+    TokenizeParams, TokenizeReply, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -146,6 +146,8 @@ table! {
     ModelPs = "model.ps" [Anyone] (Empty) -> RunningModels;
     /// Fetches a model from a registry or a URL into the store.
     ModelPull = "model.pull" [Admin] (PullParams) -> Pulled, streams PullEvent;
+    /// Makes a new model of one in the store, with smaller weights.
+    ModelQuantize = "model.quantize" [Admin] (QuantizeParams) -> Quantized, streams ProgressEvent<Quantized>;
     /// Facts about one model in the store.
     ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
     /// Takes a model out of memory; its running requests get an error.

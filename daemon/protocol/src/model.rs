@@ -1,6 +1,6 @@
 //! Models on disk and in memory: `model.list`, `show`, `import`, `load`, `unload`, `ps`.
 
-use crate::RpcError;
+use crate::{MemoryEstimate, RpcError, WeightGroup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,12 @@ pub struct ModelDetails {
     pub system: Option<String>,
     /// Licence texts.
     pub licenses: Vec<String>,
+    /// The weights by what they are for and how they are stored; the largest part of a class first.
+    #[serde(default)]
+    pub weights: Vec<WeightGroup>,
+    /// At several sizes of the context, up to the longest that the model was trained on. Empty when that cannot be told.
+    #[serde(default)]
+    pub memory: Vec<MemoryEstimate>,
     /// Scalar metadata of the file, in file order.
     pub metadata: Vec<(String, String)>,
 }
@@ -132,7 +138,7 @@ pub struct Imported {
     pub how: String,
 }
 
-/// What a stream of `model.bench`, `model.import`, `model.load` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
+/// What a stream of `model.bench`, `model.import`, `model.load`, `model.quantize` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "{R}Event")]

@@ -16,6 +16,7 @@ mod model_list;
 mod model_load;
 mod model_ps;
 mod model_pull;
+mod model_quantize;
 mod model_show;
 mod model_unload;
 mod reported;
@@ -76,6 +77,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::stream::<protocol::ModelLoad>(&mut module);
     call::<protocol::ModelPs, _>(&mut module, model_ps::handle);
     work::stream::<protocol::ModelPull>(&mut module);
+    work::stream::<protocol::ModelQuantize>(&mut module);
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);

@@ -1,13 +1,15 @@
 //! `model.show`
 
+mod memory;
+
 use super::model_list::summary;
 use super::{Daemon, Handled, blocking};
 use crate::chat_template::{Abilities, ChatTemplate};
 use crate::listen::Caller;
 use crate::supervisor::parse_name;
 use crate::worker::preset::Preset;
-use hearth_protocol::{ModelDetails, ModelParams, ModelShow};
-use hearth_store::{GgufValue, ShownModel};
+use hearth_protocol::{ModelDetails, ModelParams, ModelShow, WeightGroup};
+use hearth_store::{GgufValue, ShownModel, TensorGroup};
 use std::sync::Arc;
 
 pub(super) async fn handle(
@@ -19,6 +21,7 @@ pub(super) async fn handle(
     let store = Arc::clone(&daemon.store);
     let shown = blocking(move || store.show(&name)).await?;
     let capabilities = capabilities(&shown);
+    let memory = memory::estimates(&shown.gguf, &daemon.config.engine);
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
         summary: summary(&model.name, &model.id, shown.size, shown.modified, &model.config),
@@ -38,6 +41,8 @@ pub(super) async fn handle(
             .collect(),
         system: model.system,
         licenses: shown.licenses,
+        memory,
+        weights: gguf.groups.into_iter().map(weights).collect(),
         metadata: gguf.metadata.into_iter().map(|(key, value)| (key, text(value))).collect(),
     })
 }
@@ -72,6 +77,16 @@ fn capabilities(shown: &ShownModel) -> Vec<String> {
         }
     }
     capabilities
+}
+
+fn weights(group: TensorGroup) -> WeightGroup {
+    WeightGroup {
+        class: group.class.into(),
+        type_name: group.tensor_type.name.into(),
+        tensors: group.n_tensors,
+        parameters: group.n_elements,
+        size_bytes: group.n_bytes,
+    }
 }
 
 fn text(value: GgufValue) -> String {
