@@ -42,6 +42,7 @@ fn compile_shim(source: &Path) {
         "src/shim/engine.cpp",
         "src/shim/kernels.cpp",
         "src/shim/mtp.cpp",
+        "src/shim/quantize.cpp",
         "src/shim/tools.cpp",
     ]);
     // `.` comes first, so that `common/chat.h` cannot be mistaken for the shim's own `chat.h`.

@@ -106,6 +106,25 @@ pub(crate) enum Command {
         #[command(flatten)]
         mode: ImportModeArgs,
     },
+    /// Make a new model with smaller weights of one in F16, BF16 or F32
+    ///
+    /// `ctl quantize smollm2:f16 q4_k_m` makes `smollm2:q4_k_m`. A type that there is not lists those there are.
+    #[command(verbatim_doc_comment)]
+    Quantize {
+        /// A model in the store
+        model: String,
+        /// Such as Q4_K_M, Q8_0 or IQ2_XS
+        #[arg(value_name = "TYPE")]
+        type_name: String,
+        /// That of MODEL with the type in its tag if absent; a model of that name is replaced
+        name: Option<String>,
+        /// An importance matrix for the model, which the smallest types need; the daemon must be able to read it
+        #[arg(long, value_name = "FILE")]
+        imatrix: Option<PathBuf>,
+        /// Take weights that are quantized already, which loses more
+        #[arg(long)]
+        requantize: bool,
+    },
     /// Give a model one more name
     Cp {
         /// A model in the store

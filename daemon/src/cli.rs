@@ -55,6 +55,9 @@ pub enum Command {
     /// List a plugin's devices as JSON (used by the daemon itself)
     #[command(hide = true)]
     Probe { file: PathBuf },
+    /// Make one model's weights smaller (used by the daemon itself)
+    #[command(hide = true)]
+    Quantize,
     /// Run one model (used by the daemon itself)
     #[command(hide = true)]
     Worker,

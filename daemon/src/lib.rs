@@ -13,6 +13,7 @@ mod listen;
 mod logging;
 pub mod plugin_check;
 pub mod probe;
+pub mod quantize;
 mod rpc;
 pub mod service;
 mod supervisor;

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
             hearthd::plugin_check::run(file, model.as_deref(), *here)
         }
         Some(Command::Probe { file }) => hearthd::probe::run(file),
+        Some(Command::Quantize) => hearthd::quantize::process::run(),
         Some(Command::Worker) => hearthd::worker::run(),
     };
     match result {

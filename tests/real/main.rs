@@ -7,6 +7,8 @@ mod grammar;
 mod kernels;
 mod lora;
 mod mtp;
+mod quantize;
+mod show;
 mod tools;
 
 use hearth_protocol::{
@@ -25,7 +27,12 @@ use std::process::Command;
 const MODEL: &str = "smollm2:135m";
 
 fn start_with(variable: &str, name: &str) -> TestDaemon {
-    let daemon = TestDaemon::builder_with(env_path("HEARTH_TEST_BACKENDS")).start();
+    start_with_config(variable, name, "")
+}
+
+fn start_with_config(variable: &str, name: &str, config: &str) -> TestDaemon {
+    let builder = TestDaemon::builder_with(env_path("HEARTH_TEST_BACKENDS"));
+    let daemon = builder.config(config).start();
     let file = env_path(variable);
     daemon.ctl(["import", &file.display().to_string(), name, "--link"]).ok();
     daemon

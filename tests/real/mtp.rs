@@ -180,9 +180,9 @@ fn the_same_text_is_guessed_to_go_on_the_same_however_it_came() {
     let mut context = guessing(&model);
     feed(&mut context, 1, 0, &text[20..]);
     feed(&mut context, 0, 0, &text[..15]);
-    for at in 15..25 {
-        draft(&mut context, 0, text[at]);
-        feed(&mut context, 0, at, &[text[at], 9, 9, 9]);
+    for (at, token) in text.iter().copied().enumerate().take(25).skip(15) {
+        draft(&mut context, 0, token);
+        feed(&mut context, 0, at, &[token, 9, 9, 9]);
         context.seq_remove(0, i32::try_from(at + 1).unwrap(), None).unwrap();
     }
     feed(&mut context, 0, 25, &text[25..]);

@@ -513,6 +513,43 @@ typedef struct hearth_mtp {
                            size_t n, size_t n_guesses, hearth_token_t *guesses, hearth_error_t *error);
 } hearth_mtp_t;
 
+/* ---- hearth.quantize/1: smaller weights -------------------------------------------------------------- */
+
+#define HEARTH_EXT_QUANTIZE "hearth.quantize/1"
+
+typedef struct hearth_quantize_params {
+  uint32_t struct_size;
+  uint32_t n_threads;    /* 0: the plugin chooses */
+  const char *input;     /* path of the model's file */
+  const char *output;    /* path of the file to write; what it holds is replaced */
+  const char *type_name; /* one of those below, letter for letter */
+  const char *imatrix;   /* path of an importance matrix for this model; may be null */
+  bool requantize;       /* also weights that are quantized already, which loses more than quantizing their source */
+
+  /* Called now and then, with 0.0 to 1.0 of the input's weights, never going down. Answering false asks the plugin to
+   * stop soon and answer CANCELLED. May be null.
+   * [host-callback] */
+  bool (*progress)(void *progress_data, float fraction);
+  void *progress_data;
+} hearth_quantize_params_t;
+
+typedef struct hearth_quantize {
+  uint32_t struct_size;
+
+  /* Name of type `index`, e.g. "Q4_K_M"; null for the first index that no type has, and for all behind it. No two types
+   * have one name, and the first can do without an importance matrix. The string belongs to the plugin and lives until deinit.
+   * [any-thread] */
+  const char *(*type_name)(uint32_t index);
+
+  /* Writes `output`, a model that model_open can open. `params` is only read during the call. An unknown type, a matrix that
+   * cannot be used, and a type that needs one where there is none answer INVALID_ARGUMENT; quantized weights without
+   * `requantize` answer UNSUPPORTED; an input that cannot be read NOT_FOUND, and one that is no model BAD_MODEL. On any
+   * status but OK a part of `output` may have been written, which is the host's to remove. A plugin that aborts on a damaged
+   * input keeps the contract: hosts do this in a process of its own.
+   * [main-thread & initialised] */
+  hearth_status_t (*quantize)(const hearth_quantize_params_t *params, hearth_error_t *error);
+} hearth_quantize_t;
+
 /* The one symbol a plugin exports. */
 extern HEARTH_EXPORT const hearth_plugin_t hearth_plugin_entry;
 

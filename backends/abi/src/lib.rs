@@ -14,5 +14,5 @@ mod types;
 
 pub use types::{
     BatchEntry, ContextConfig, ContextInfo, DeviceInfo, DeviceKind, FlashAttention, KvType,
-    LogLevel, ModelInfo, OpenParams, Piece, PluginError, Pooling, Result, Status,
+    LogLevel, ModelInfo, OpenParams, Piece, PluginError, Pooling, QuantizeParams, Result, Status,
 };

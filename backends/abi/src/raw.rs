@@ -3,7 +3,11 @@
 //! The header is the contract and holds the documentation: effects, threads, ownership, failure. Here are only the
 //! layouts. `tests/header.rs` compiles the header with a C compiler and compares every size and offset.
 
+mod quantize;
+
 use std::ffi::{c_char, c_void};
+
+pub use quantize::{EXT_QUANTIZE, Quantize, QuantizeParams};
 
 /// Major version in the upper half, minor in the lower.
 pub const ABI_VERSION: u32 = (1 << 16) | 1;

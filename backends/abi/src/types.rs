@@ -301,3 +301,15 @@ impl LogLevel {
         }
     }
 }
+
+/// What to make smaller, and how. The header documents every member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct QuantizeParams {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    pub type_name: String,
+    pub imatrix: Option<PathBuf>,
+    pub n_threads: u32,
+    pub requantize: bool,
+}

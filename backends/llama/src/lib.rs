@@ -23,11 +23,14 @@ mod lora;
 mod memory;
 mod model;
 mod modules;
+mod quantize;
 mod shim;
 mod threads;
 mod vocab;
 
-use hearth_abi::author::{Backend, HostLog, chat_table, grammar_table, lora_table, mtp_table};
+use hearth_abi::author::{
+    Backend, HostLog, chat_table, grammar_table, lora_table, mtp_table, quantize_table,
+};
 use hearth_abi::{DeviceInfo, OpenParams, Result, raw};
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -66,6 +69,7 @@ impl<E: Engine> Backend for LlamaBackend<E> {
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<LlamaModel>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<LlamaContext>());
     const LORA: Option<raw::Lora> = Some(lora_table::<LlamaModel>());
+    const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());
 
     fn init(host: HostLog) -> Result<()> {
         log::start(host);

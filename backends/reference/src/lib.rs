@@ -19,6 +19,7 @@ mod grammar;
 mod memory;
 mod model;
 mod mtp;
+mod quantize;
 mod settings;
 mod text;
 pub mod vocab;

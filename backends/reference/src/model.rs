@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use crate::{text, vocab};
 use hearth_abi::author::{
     Backend, GrammarModel, HostLog, LoraModel, Model, chat_table, grammar_table, lora_table,
-    mtp_table,
+    mtp_table, quantize_table,
 };
 use hearth_abi::raw::{self, Token};
 use hearth_abi::{
@@ -46,6 +46,7 @@ impl Backend for Reference {
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<ReferenceModel>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<ReferenceContext>());
     const LORA: Option<raw::Lora> = Some(lora_table::<ReferenceModel>());
+    const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());
 
     fn init(log: HostLog) -> Result<()> {
         OWN_LOG.set(Some(log));
@@ -81,7 +82,7 @@ impl Backend for Reference {
         if settings.crash_open {
             std::process::abort();
         }
-        wait_open(&settings, progress)?;
+        pass(settings.open_ms, progress)?;
         if settings.fail_open {
             return Err(error(Status::Failed, "the model asks for opening to fail"));
         }
@@ -100,21 +101,22 @@ impl Backend for Reference {
     }
 }
 
-fn settings_of(pairs: &[(String, Value)]) -> Result<Settings> {
+pub(crate) fn settings_of(pairs: &[(String, Value)]) -> Result<Settings> {
     let pairs: Vec<(&str, Value)> =
         pairs.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
     Settings::from_pairs(&pairs)
 }
 
-fn wait_open(settings: &Settings, progress: &mut dyn FnMut(f32) -> bool) -> Result<()> {
-    let whole = Duration::from_millis(settings.open_ms);
+/// Takes so long, and answers an error if it is cancelled.
+pub(crate) fn pass(ms: u64, progress: &mut dyn FnMut(f32) -> bool) -> Result<()> {
+    let whole = Duration::from_millis(ms);
     let begun = Instant::now();
     loop {
         let passed = begun.elapsed();
         let fraction =
             if passed >= whole { 1.0 } else { passed.as_secs_f32() / whole.as_secs_f32() };
         if !progress(fraction) {
-            return Err(error(Status::Cancelled, "opening was cancelled"));
+            return Err(error(Status::Cancelled, "the work was cancelled"));
         }
         if passed >= whole {
             return Ok(());

@@ -55,6 +55,10 @@ pub struct Settings {
     pub fail_open: bool,
     /// Opening aborts the process.
     pub crash_open: bool,
+    /// Time that quantizing takes, with progress every 5 ms.
+    pub quantize_ms: u64,
+    /// Quantizing aborts the process when the output is half written.
+    pub crash_quantize: bool,
     /// After so many decodes the next answers FAILED.
     pub fail_decode_after: Option<u64>,
     /// After so many decodes one answers OUT_OF_MEMORY, and the next goes on.
@@ -100,6 +104,8 @@ impl Default for Settings {
             open_ms: 0,
             fail_open: false,
             crash_open: false,
+            quantize_ms: 0,
+            crash_quantize: false,
             fail_decode_after: None,
             no_memory_at: None,
             crash_after: None,
@@ -167,6 +173,8 @@ impl Settings {
                 "open_ms" => settings.open_ms = number()?,
                 "fail_open" => settings.fail_open = flag()?,
                 "crash_open" => settings.crash_open = flag()?,
+                "quantize_ms" => settings.quantize_ms = number()?,
+                "crash_quantize" => settings.crash_quantize = flag()?,
                 "fail_decode_after" => settings.fail_decode_after = Some(number()?),
                 "no_memory_at" => settings.no_memory_at = Some(number()?),
                 "crash_after" => settings.crash_after = Some(number()?),

@@ -110,6 +110,8 @@ fn the_minimal_plugin_passes() {
         "chat-parse",
         "grammar",
         "adapters",
+        "quantize",
+        "quantize-cancel",
     ];
     assert_eq!(not_applicable(&outcomes), missing);
 }

@@ -14,19 +14,8 @@ pub(super) fn run(
     name: Option<String>,
     mode: &ImportModeArgs,
 ) -> Result<(), CtlError> {
-    let absolute = std::path::absolute(file).map_err(|error| {
-        CtlError::usage(
-            format!("`{}` cannot be made an absolute path: {error}", file.display()),
-            "give the path of a GGUF file",
-        )
-    })?;
-    let Some(path) = absolute.to_str() else {
-        return Err(CtlError::usage(
-            format!("the path `{}` is not UTF-8, and the wire carries only that", file.display()),
-            "rename the file, or import it through a link with a plain name",
-        ));
-    };
-    let name = match name.or_else(|| name_from_file(&absolute)) {
+    let path = absolute(file)?;
+    let name = match name.or_else(|| name_from_file(Path::new(&path))) {
         Some(name) => name,
         None => {
             return Err(CtlError::usage(
@@ -50,6 +39,22 @@ pub(super) fn run(
         other => format!("done by `{other}`"),
     };
     context.out.line(&format!("`{}` imported: {how}", imported.name))
+}
+
+/// A path that the daemon, which has another working directory, can open.
+pub(super) fn absolute(file: &Path) -> Result<String, CtlError> {
+    let absolute = std::path::absolute(file).map_err(|error| {
+        CtlError::usage(
+            format!("`{}` cannot be made an absolute path: {error}", file.display()),
+            "give the path of a file",
+        )
+    })?;
+    absolute.into_os_string().into_string().map_err(|_| {
+        CtlError::usage(
+            format!("the path `{}` is not UTF-8, and the wire carries only that", file.display()),
+            "rename the file, or name it through a link with a plain name",
+        )
+    })
 }
 
 /// The file's name in lower case without `.gguf`; whatever no model's name may hold becomes `-`.

@@ -16,6 +16,7 @@ mod prune;
 mod ps;
 mod pull;
 mod push;
+mod quantize;
 mod rm;
 mod rpc;
 mod run;
@@ -60,6 +61,9 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Import { file, name, mode } => import::run(context, &file, name, &mode),
         Command::Create { name, file, quantize, mode } => {
             create::run(context, name, &file, quantize, &mode)
+        }
+        Command::Quantize { model, type_name, name, imatrix, requantize } => {
+            quantize::run(context, model, type_name, name, imatrix.as_deref(), requantize)
         }
         Command::Cp { from, to } => cp::run(context, from, to),
         Command::Rm { models } => rm::run(context, models),

@@ -5,7 +5,7 @@ use crate::args::ShowPart;
 use crate::error::CtlError;
 use crate::format::{ago, bytes, count};
 use crate::output::printable;
-use hearth_protocol::{ModelDetails, ModelParams, ModelShow};
+use hearth_protocol::{MemoryEstimate, ModelDetails, ModelParams, ModelShow, WeightGroup};
 
 pub(super) fn run(context: &Context, model: String, part: &ShowPart) -> Result<(), CtlError> {
     let mut session = context.connect()?;
@@ -47,21 +47,19 @@ fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {
         format!("{n} characters, {whose}, `--template` shows it")
     });
     let options = details.options.iter().map(|(name, value)| format!("{name} {value}"));
-    let licenses: Vec<&str> = details
-        .licenses
-        .iter()
-        .filter_map(|text| text.lines().find(|line| !line.trim().is_empty()))
-        .collect();
+    let licenses: Vec<&str> =
+        details.licenses.iter().flat_map(|text| first_lines(text, LICENSE_LINES)).collect();
     let mut facts = vec![
         ("name", summary.name.clone()),
         ("id", summary.id.clone()),
         ("architecture", details.architecture.clone()),
         ("parameters", known(details.parameters, "")),
-        ("quantization", summary.quantization.clone()),
+        ("quantization", quantization(details)),
         ("context", known(details.context_length, " tokens")),
         ("embedding", known(details.embedding_length, " numbers")),
         ("layers", known(details.block_count, "")),
         ("size", bytes(summary.size_bytes)),
+        ("memory", memory(&details.memory)),
         ("modified", ago(summary.modified_s)),
         ("store", summary.store.clone()),
         ("file", details.path.clone()),
@@ -73,6 +71,42 @@ fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {
     ];
     facts.retain(|(_, value)| !value.is_empty());
     facts
+}
+
+/// How many lines of each licence are shown.
+const LICENSE_LINES: usize = 2;
+
+fn first_lines(text: &str, n: usize) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim().is_empty()).take(n)
+}
+
+/// The file's own word, and the types of each kind of weights where there are several.
+fn quantization(details: &ModelDetails) -> String {
+    let mut lines = vec![details.summary.quantization.clone()];
+    let mut types: Vec<(&str, Vec<&str>)> = Vec::new();
+    for WeightGroup { class, type_name, .. } in &details.weights {
+        match types.last_mut().filter(|(last, _)| last == class) {
+            Some((_, names)) => names.push(type_name),
+            None => types.push((class, vec![type_name])),
+        }
+    }
+    let width = types.iter().map(|(class, _)| class.len()).max().unwrap_or(0);
+    lines
+        .extend(types.iter().map(|(class, names)| format!("{class:width$}  {}", names.join(", "))));
+    lines.join("\n")
+}
+
+fn memory(estimates: &[MemoryEstimate]) -> String {
+    let tokens = |estimate: &MemoryEstimate| count(estimate.context);
+    let width = estimates.iter().map(|estimate| tokens(estimate).len()).max().unwrap_or(0);
+    let line = |estimate: &MemoryEstimate| {
+        let (total, kv) = (bytes(estimate.total_bytes), bytes(estimate.kv_bytes));
+        format!(
+            "about {total} with {:>width$} tokens of context, which take {kv}",
+            tokens(estimate)
+        )
+    };
+    estimates.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Byte for byte in a pipe; harmless on a terminal.

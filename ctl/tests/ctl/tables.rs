@@ -123,6 +123,7 @@ template      14 characters, in the file, `--template` shows it
 system        You are
               helpful.
 licence       Apache License
+              Version 2.0
 ",
         "",
     );

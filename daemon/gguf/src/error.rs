@@ -46,8 +46,7 @@ impl GgufError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotGguf { .. } => Some(
-                "models in other formats are converted with llama.cpp's convert_hf_to_gguf.py"
-                    .to_owned(),
+                "a model in a folder of safetensors files is converted by `ctl create`".to_owned(),
             ),
             Self::CutShort { .. } => {
                 Some("the download or copy did not finish; fetch the file again".to_owned())

@@ -11,8 +11,10 @@
 
 mod cursor;
 mod error;
+mod groups;
 mod header;
 mod join;
+mod kv;
 mod summary;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -25,7 +27,9 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 
 pub use error::{GgufError, quote};
+pub use groups::TensorGroup;
 pub use join::join;
+pub use kv::KvShape;
 pub use summary::{GgufSummary, size_label};
 pub use types::{TensorType, file_type_name};
 pub use write::{Value, Writer};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::types::file_type_name;
-use super::{Gguf, GgufError, GgufValue};
+use super::{Gguf, GgufError, GgufValue, KvShape, TensorGroup};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct GgufSummary {
@@ -24,9 +24,19 @@ pub struct GgufSummary {
     pub chat_template: Option<String>,
     pub has_tokenizer: bool,
     pub n_tensors: usize,
+    pub groups: Vec<TensorGroup>,
+    pub kv: Option<KvShape>,
     pub file_len: u64,
     /// Every key in file order, for `show`.
     pub metadata: Vec<(String, GgufValue)>,
+}
+
+impl GgufSummary {
+    /// The type with most bytes of those that lost something, if there is one.
+    pub fn quantized_type(&self) -> Option<&'static str> {
+        let lossy = self.groups.iter().filter(|group| group.tensor_type.block_elements > 1);
+        lossy.max_by_key(|group| group.n_bytes).map(|group| group.tensor_type.name)
+    }
 }
 
 impl Gguf {
@@ -52,6 +62,8 @@ impl Gguf {
             chat_template: self.text("tokenizer.chat_template").map(str::to_owned),
             has_tokenizer: self.has_tokenizer(),
             n_tensors: self.tensors.len(),
+            groups: self.groups(),
+            kv: self.kv_shape(architecture),
             file_len: self.file_len,
             metadata: self.metadata.clone(),
         })

@@ -49,6 +49,8 @@ mod method;
 mod model;
 mod modelfile;
 mod options;
+mod quantize;
+mod show;
 mod space;
 mod tokens;
 mod transfer;
@@ -72,8 +74,9 @@ pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
     BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
     Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate, ModelDelete, ModelExport,
-    ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelShow, ModelUnload,
-    RpcDiscover, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
+    ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelQuantize,
+    ModelShow, ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod,
+    Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
@@ -82,6 +85,8 @@ pub use model::{
 };
 pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use options::{Logprob, Options, TokenLogprob};
+pub use quantize::{QuantizeParams, Quantized};
+pub use show::{MemoryEstimate, WeightGroup};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
     StoreUsage, Verified, VerifyFault, VerifyParams,

@@ -8,9 +8,9 @@ use crate::{
     CopyParams, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams,
     EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams, GenerateReply,
     ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams,
-    ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed, RunningModels,
-    Status, StoreUsage, TokenizeParams, TokenizeReply, TransferEvent, Unloaded, Verified,
-    VerifyParams,
+    ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed, QuantizeParams,
+    Quantized, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply, TransferEvent,
+    Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -153,6 +153,8 @@ table! {
     ModelPull = "model.pull" [Admin] (PullParams) -> Pulled, streams TransferEvent<Pulled>;
     /// Sends a model to a registry.
     ModelPush = "model.push" [Admin] (PushParams) -> Pushed, streams TransferEvent<Pushed>;
+    /// Makes a new model of one in the store, with smaller weights.
+    ModelQuantize = "model.quantize" [Admin] (QuantizeParams) -> Quantized, streams ProgressEvent<Quantized>;
     /// Facts about one model in the store.
     ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
     /// Takes a model out of memory; its running requests get an error.

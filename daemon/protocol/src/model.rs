@@ -1,6 +1,6 @@
 //! Models on disk and in memory: `model.list`, `show`, `import`, `load`, `unload`, `ps`.
 
-use crate::{FlashAttention, KvType, RpcError};
+use crate::{FlashAttention, KvType, MemoryEstimate, RpcError, WeightGroup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,12 @@ pub struct ModelDetails {
     /// A Modelfile that makes the same model, as long as its files are where they are.
     #[serde(default)]
     pub modelfile: String,
+    /// The weights by what they are for and how they are stored; the largest part of a class first.
+    #[serde(default)]
+    pub weights: Vec<WeightGroup>,
+    /// At several sizes of the context, up to the longest that the model was trained on. Empty when that cannot be told.
+    #[serde(default)]
+    pub memory: Vec<MemoryEstimate>,
     /// Scalar metadata of the file, in file order.
     pub metadata: Vec<(String, String)>,
 }
@@ -144,7 +150,7 @@ pub struct Imported {
     pub how: String,
 }
 
-/// What a stream of `model.bench`, `model.copy`, `model.create`, `model.import`, `model.load` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
+/// What a stream of `model.bench`, `model.copy`, `model.create`, `model.import`, `model.load`, `model.quantize` or `store.verify` says. `accepted`, any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "{R}Event")]

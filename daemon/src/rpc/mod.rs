@@ -19,6 +19,7 @@ mod model_load;
 mod model_ps;
 mod model_pull;
 mod model_push;
+mod model_quantize;
 mod model_show;
 mod model_unload;
 mod reported;
@@ -94,6 +95,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     call::<protocol::ModelPs, _>(&mut module, model_ps::handle);
     work::stream::<protocol::ModelPull>(&mut module);
     work::stream::<protocol::ModelPush>(&mut module);
+    work::stream::<protocol::ModelQuantize>(&mut module);
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);

@@ -14,7 +14,7 @@ use crate::worker::preset::Preset;
 use hearth_protocol::{Backend, BackendState, ErrorKind, RpcError};
 use hearth_store::{ModelName, ResolvedModel};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use tuned::Tuned;
 
 pub(crate) use probe::Backends;
 pub(crate) use tuned::{Trial, machine, n_processors};
-pub(crate) use worker::{Lease, Ticket, Worker, WorkerState};
+pub(crate) use worker::{Lease, Ticket, Worker, WorkerState, ending};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -69,6 +69,18 @@ impl Supervisor {
         }
     }
 
+    /// The backend that models are run with.
+    pub(crate) async fn backend(&self) -> Result<Backend, RpcError> {
+        let backends = self.backends().await;
+        let chosen = backends.chosen().cloned();
+        chosen.ok_or_else(|| no_backend(&backends, &self.config.backend))
+    }
+
+    /// What a process of ours is started from.
+    pub(crate) fn executable(&self) -> &Path {
+        &self.executable
+    }
+
     /// The worker of a model, started if there is none, and then with this draft. It may still be loading.
     pub(crate) async fn worker(
         self: &Arc<Self>,
@@ -76,10 +88,7 @@ impl Supervisor {
         draft: Result<Option<ResolvedModel>, RpcError>,
         keep_alive: Option<Option<Duration>>,
     ) -> Result<Lease, RpcError> {
-        let backends = self.backends().await;
-        let Some(backend) = backends.chosen() else {
-            return Err(no_backend(&backends, &self.config.backend));
-        };
+        let backend = &self.backend().await?;
         let id = model.id.hex().to_string();
         let evicted = {
             let mut workers = self.workers();

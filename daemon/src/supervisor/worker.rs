@@ -336,15 +336,7 @@ impl Worker {
     }
 
     fn died(&self, status: io::Result<ExitStatus>) -> RpcError {
-        let how = match status {
-            Ok(status) => match (status.signal(), status.code()) {
-                (Some(9), _) => "it was killed (signal 9), by the kernel for want of memory or by an administrator".into(),
-                (Some(signal), _) => format!("signal {signal}{}", signal_name(signal)),
-                (None, Some(code)) => format!("it ended with code {code}"),
-                (None, None) => "it ended".into(),
-            },
-            Err(error) => format!("its end is unknown: {error}"),
-        };
+        let how = ending(status);
         if self.is_loading() {
             RpcError::new(ErrorKind::LoadFailed, format!("the worker died while it loaded `{}`: {how}", self.name))
                 .with_hint("the log says what it printed last: `journalctl -u hearth`, or hearthd's standard error")
@@ -425,6 +417,22 @@ impl Drop for Ticket {
         if !self.outbox.has_ended() {
             self.lease.worker.send(&ToWorker::Cancel { id: self.id });
         }
+    }
+}
+
+/// How a process of ours ended, for a person.
+pub(crate) fn ending(status: io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => match (status.signal(), status.code()) {
+            (Some(9), _) => {
+                "it was killed (signal 9), by the kernel for want of memory or by an administrator"
+                    .into()
+            }
+            (Some(signal), _) => format!("signal {signal}{}", signal_name(signal)),
+            (None, Some(code)) => format!("it ended with code {code}"),
+            (None, None) => "it ended".into(),
+        },
+        Err(error) => format!("its end is unknown: {error}"),
     }
 }
 

@@ -105,6 +105,14 @@ impl ModelConfig {
         })
     }
 
+    /// A config for other weights of the same model: what it says besides is kept, also what is not known here.
+    pub(crate) fn with_quantization(bytes: &[u8], quantization: &str) -> Result<Vec<u8>, String> {
+        let mut object: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|error| format!("it is not a JSON object: {error}"))?;
+        object.insert("file_type".to_owned(), quantization.into());
+        Ok(json_line(&object))
+    }
+
     pub(crate) fn to_json(&self) -> Vec<u8> {
         json_line(&ConfigJson {
             model_format: &self.format,

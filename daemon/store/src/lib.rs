@@ -25,6 +25,7 @@ mod nearest;
 mod new_blob;
 mod origin;
 mod partial;
+mod reweigh;
 mod space;
 mod step;
 mod store;
@@ -38,13 +39,16 @@ pub use config::ModelConfig;
 pub use create::Recipe;
 pub use digest::Digest;
 pub use error::StoreError;
-pub use hearth_gguf::{GgufError, GgufSummary, GgufValue, quote};
+pub use hearth_gguf::{GgufError, GgufSummary, GgufValue, KvShape, TensorGroup, quote};
 pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import, place};
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
 pub use new_blob::NewBlob;
 pub use partial::{Partial, PartialKey};
+pub use reweigh::Staged;
 pub use space::{Amount, Deleted, ModelUsage, Pruned, Removed, Usage};
-pub use store::{ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store};
+pub use store::{
+    ModelEntry, ModelList, PresetMessage, ResolvedModel, ShownModel, Store, gguf_summary,
+};
 pub use stores::{AllModels, Stores};
 pub use verify::{Fault, Verified};

@@ -327,4 +327,35 @@ mod tests {
         assert_eq!(kind("application/vnd.ollama.image.embed"), LayerKind::Other);
         assert_eq!(kind(CONFIG_MEDIA_TYPE), LayerKind::Other);
     }
+
+    proptest::proptest! {
+        /// Manifests come from servers and other programs' folders.
+        #[test]
+        fn any_byte_may_be_wrong(
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()),
+                1..6,
+            ),
+            cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+        ) {
+            let layer = Layer::new("application/vnd.ollama.image.model", digest(1), 7);
+            let mut bytes = Manifest::new(layer.clone(), vec![layer]).bytes().to_vec();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let _ = crate::config::ModelConfig::parse(&bytes);
+            let _ = crate::config::ModelConfig::with_quantization(&bytes, "Q8_0");
+            if let Ok(manifest) = Manifest::parse(bytes.clone()) {
+                proptest::prop_assert_eq!(manifest.id(), Digest::of(&bytes));
+                let _ = manifest.size();
+                let again = Manifest::new(manifest.config().clone(), manifest.layers().to_vec());
+                let again = Manifest::parse(again.bytes().to_vec()).unwrap();
+                proptest::prop_assert_eq!(again.layers(), manifest.layers());
+            }
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::lock::StoreLock;
 use crate::manifest::{Layer, LayerKind, Manifest};
 use crate::name::ModelName;
 
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Templates, licences and messages; the last may hold images.
 pub(crate) const MAX_TEXT_BYTES: u64 = 16 << 20;
 
@@ -299,7 +299,8 @@ impl Store {
     }
 }
 
-fn gguf_summary(path: &Path) -> Result<GgufSummary, StoreError> {
+/// What a GGUF file's header says.
+pub fn gguf_summary(path: &Path) -> Result<GgufSummary, StoreError> {
     Gguf::read(&mut disk::open_file(path)?)
         .and_then(|gguf| gguf.summary())
         .map_err(|source| StoreError::BadGguf { path: path.to_owned(), source })

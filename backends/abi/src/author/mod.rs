@@ -6,6 +6,7 @@
 
 mod contexts;
 mod extensions;
+mod quantize;
 mod shims;
 
 use crate::raw::{self, Pos, Seq, Token};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use extensions::{chat_table, grammar_table, lora_table, mtp_table};
+pub use quantize::{QuantizeBackend, quantize_table};
 pub use shims::plugin_table;
 
 /// One plugin: constants and the calls that need no model.
@@ -39,6 +41,8 @@ pub trait Backend: Sized + 'static {
     const LORA: Option<raw::Lora> = None;
     /// `hearth.mtp/1`, made by [`mtp_table`].
     const MTP: Option<raw::Mtp> = None;
+    /// `hearth.quantize/1`, made by [`quantize_table`].
+    const QUANTIZE: Option<raw::Quantize> = None;
 
     /// Prepares the process. Fast: no model, no device memory.
     fn init(log: HostLog) -> Result<()>;

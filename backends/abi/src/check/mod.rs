@@ -12,6 +12,7 @@ mod entry;
 mod files;
 mod memory;
 mod powers;
+mod quantize;
 mod sequences;
 mod vocabulary;
 
@@ -275,6 +276,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "adapters",
         "a file that is no adapter is refused, and attaching none works",
         powers::adapters,
+    ),
+    fair(
+        "quantize",
+        "every type has a name, what is refused has its status, and what is written is a model",
+        quantize::quantize,
+    ),
+    fair(
+        "quantize-cancel",
+        "progress answering false makes quantize answer CANCELLED",
+        quantize::cancel,
     ),
     fair("log-lines", "log lines have no newline and are not empty", entry::log_lines),
 ];

@@ -11,6 +11,7 @@ mod context;
 mod extensions;
 mod loader;
 mod model;
+mod quantize;
 
 pub use context::{Aborter, Batch, Context};
 pub use extensions::{Adapter, Grammar};

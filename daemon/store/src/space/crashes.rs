@@ -38,13 +38,14 @@ enum Change {
     Pull,
     PullOn,
     PullParts,
+    Reweigh,
 }
 
 use Change::{
     Alias, Create, CreateUploaded, Delete, DeleteShared, ImportCopy, ImportFirst, ImportLink,
-    Prune, Pull, PullOn, PullParts, Replace,
+    Prune, Pull, PullOn, PullParts, Replace, Reweigh,
 };
-const CHANGES: [Change; 13] = [
+const CHANGES: [Change; 14] = [
     ImportFirst,
     ImportCopy,
     ImportLink,
@@ -58,6 +59,7 @@ const CHANGES: [Change; 13] = [
     Pull,
     PullOn,
     PullParts,
+    Reweigh,
 ];
 
 fn name(text: &str) -> ModelName {
@@ -171,6 +173,13 @@ impl Change {
             Prune => store.prune(false).map(drop),
             Pull | PullOn => pull(dir, &[content()]),
             PullParts => pull(dir, &split(&Writer::model().bytes(), 2)),
+            Reweigh => {
+                let staged = store.stage()?;
+                fs::copy(dir.join("c"), staged.path()).unwrap();
+                let base = store.manifest(&name("base"))?;
+                let go_on = &mut |_, _| ControlFlow::Continue(());
+                store.reweigh(&base, staged, &name("target"), go_on).map(drop)
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `model.show`
 
+mod memory;
+
 use super::model_create::modelfile;
 use super::model_list::summary;
 use super::{Daemon, Handled, blocking};
@@ -7,8 +9,8 @@ use crate::chat_template::{Abilities, ChatTemplate};
 use crate::listen::Caller;
 use crate::supervisor::parse_name;
 use crate::worker::preset::Preset;
-use hearth_protocol::{ModelDetails, ModelParams, ModelShow};
-use hearth_store::{GgufValue, ShownModel};
+use hearth_protocol::{ModelDetails, ModelParams, ModelShow, WeightGroup};
+use hearth_store::{GgufValue, ShownModel, TensorGroup};
 use std::sync::Arc;
 
 pub(crate) async fn handle(
@@ -20,6 +22,7 @@ pub(crate) async fn handle(
     let stores = Arc::clone(&daemon.stores);
     let shown = blocking(move || stores.show(&name)).await?;
     let (capabilities, modelfile) = (capabilities(&shown), modelfile(&shown));
+    let memory = memory::estimates(&shown.gguf, &daemon.config.engine);
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
         summary: summary(
@@ -47,6 +50,8 @@ pub(crate) async fn handle(
         system: model.system,
         licenses: shown.licenses,
         modelfile,
+        memory,
+        weights: gguf.groups.into_iter().map(weights).collect(),
         metadata: gguf.metadata.into_iter().map(|(key, value)| (key, text(value))).collect(),
     })
 }
@@ -81,6 +86,16 @@ fn capabilities(shown: &ShownModel) -> Vec<String> {
         }
     }
     capabilities
+}
+
+fn weights(group: TensorGroup) -> WeightGroup {
+    WeightGroup {
+        class: group.class.into(),
+        type_name: group.tensor_type.name.into(),
+        tensors: group.n_tensors,
+        parameters: group.n_elements,
+        size_bytes: group.n_bytes,
+    }
 }
 
 fn text(value: GgufValue) -> String {

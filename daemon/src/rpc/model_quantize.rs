@@ -1,0 +1,120 @@
+//! `model.quantize`
+
+use super::reported::{Reporter, reported};
+use super::work::{Events, Request, Work};
+use super::{blocking, store_error};
+use crate::quantize::{Quantization, quantize};
+use crate::supervisor::parse_name;
+use hearth_protocol::{
+    ErrorKind, ModelQuantize, ProgressEvent, QuantizeParams, Quantized, RpcError,
+};
+use hearth_store::{DEFAULT_TAG, ModelName};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+impl Work for ModelQuantize {
+    type Event = ProgressEvent<Quantized>;
+
+    fn name(params: &mut QuantizeParams) -> Option<String> {
+        params.request.take()
+    }
+
+    async fn run(
+        request: Request,
+        params: QuantizeParams,
+        events: Events<Self::Event>,
+    ) -> Result<Quantized, RpcError> {
+        let name = parse_name(&params.model)?;
+        let to = params.to.as_deref().map(parse_name).transpose()?;
+        let imatrix = params.imatrix.map(absolute).transpose()?;
+        let store = Arc::clone(&request.daemon.store);
+        let (model, manifest, staged) = blocking(move || {
+            let model = store.resolve(&name)?;
+            let manifest = store.manifest(&name)?;
+            Ok((model, manifest, store.stage()?))
+        })
+        .await?;
+        let quantization = Quantization {
+            source: model.model_path,
+            type_name: params.type_name,
+            destination: staged.path().into(),
+            imatrix,
+            requantize: params.requantize,
+        };
+        let (news, mut told) = watch::channel(0.0);
+        let supervisor = &request.daemon.supervisor;
+        // The sender goes with the closure, which ends the telling.
+        let work = quantize(supervisor, &quantization, move |fraction| {
+            news.send_replace(fraction);
+        });
+        let tell = async {
+            while told.changed().await.is_ok() {
+                let fraction = *told.borrow_and_update();
+                let stage = "quantizing".into();
+                events.tell(ProgressEvent::Progress { stage, fraction }).await;
+            }
+        };
+        let (made, ()) = tokio::join!(work, tell);
+        let type_name = made?;
+
+        let from_size_bytes = manifest.size();
+        let to = to.map_or_else(|| named_after(&model.name, &type_name), Ok)?;
+        let work = move |reporter: &mut Reporter| {
+            let store = &request.daemon.store;
+            let mut progress = |done, total| reporter.tell("hashing", done, total);
+            let (name, manifest) = store
+                .reweigh(&manifest, staged, &to, &mut progress)
+                .map_err(|error| store_error(&error))?;
+            tracing::info!(model = %name, from = %model.name, "Model quantized");
+            Ok(Quantized {
+                name: name.to_string(),
+                id: manifest.id().hex(),
+                quantization: type_name,
+                size_bytes: manifest.size(),
+                from_size_bytes,
+            })
+        };
+        reported(&events, work).await
+    }
+}
+
+fn absolute(path: String) -> Result<PathBuf, RpcError> {
+    let path = PathBuf::from(path);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let message = format!("`{}` is not an absolute path", path.display());
+    Err(RpcError::new(ErrorKind::InvalidParams, message)
+        .with_hint("the daemon does not know the caller's working directory"))
+}
+
+/// As Ollama's library names them: the type ends the tag, and takes the place of the one that stood there.
+fn named_after(name: &ModelName, type_name: &str) -> Result<ModelName, RpcError> {
+    let type_name = type_name.to_ascii_lowercase();
+    let tag = name.tag().to_ascii_lowercase();
+    let (rest, last) = tag.rsplit_once('-').unwrap_or(("", &tag));
+    let rest =
+        if ["f32", "f16", "fp16", "bf16", DEFAULT_TAG].contains(&last) { rest } else { &tag };
+    let tag = if rest.is_empty() { type_name } else { format!("{rest}-{type_name}") };
+    ModelName::from_parts(name.host(), name.namespace(), name.model(), &tag)
+        .map_err(|error| store_error(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_ends_the_tag() {
+        for (name, made) in [
+            ("a", "a:q4_k_m"),
+            ("a:135m", "a:135m-q4_k_m"),
+            ("a:135m-instruct-FP16", "a:135m-instruct-q4_k_m"),
+            ("me/a:bf16", "me/a:q4_k_m"),
+        ] {
+            let found = named_after(&name.parse().unwrap(), "Q4_K_M").unwrap();
+            assert_eq!(found.to_string(), made);
+        }
+    }
+}
