@@ -332,7 +332,7 @@ fn mistakes_say_what_is_wrong_and_leave_nothing() {
     }
     let path = daemon.dir().join("base.gguf");
     let quantized = json!({ "model": "x", "files": [{ "path": path }], "quantize": "Q4_K_M" });
-    refused(ask(quantized), ErrorKind::Unsupported);
+    refused(ask(quantized), ErrorKind::InvalidParams);
     assert_eq!(n_models(&daemon), 0);
 }
 

@@ -1,7 +1,8 @@
 //! `model.quantize` and `ctl quantize`, with a plugin whose one type copies the file.
 
 use hearth_protocol::{
-    ErrorKind, ModelQuantize, ProgressEvent, QuantizeParams, Quantized, RpcError,
+    CreateParams, ErrorKind, ModelCreate, ModelParams, ModelQuantize, ModelShow, ProgressEvent,
+    QuantizeParams, Quantized, RpcError,
 };
 use hearth_reference::Value;
 use hearth_tests::{TestDaemon, eventually_is, refused, signal_process};
@@ -136,4 +137,31 @@ fn the_process_ends_with_its_daemon() {
     daemon.await_end();
     let stat = format!("/proc/{pid}/comm");
     eventually_is("the process's end", || !fs::exists(&stat).unwrap_or(false));
+}
+
+#[test]
+fn a_model_is_quantized_while_it_is_created() {
+    let daemon = start(&[]);
+    let params = CreateParams {
+        model: "made".into(),
+        from: Some("base".into()),
+        system: Some("Be brief.".into()),
+        quantize: Some("copy".into()),
+        ..CreateParams::default()
+    };
+    let mut client = daemon.client();
+    let mut stream = client.stream::<ModelCreate>(&params).unwrap();
+    let mut stages = Vec::new();
+    while let Some(event) = stream.next_event().unwrap() {
+        match event {
+            ProgressEvent::Progress { stage, .. } => stages.push(stage),
+            ProgressEvent::Error { error } => panic!("{error}"),
+            _ => {}
+        }
+    }
+    assert!(stages.iter().any(|stage| stage == "hashing"), "{stages:?}");
+    let params = ModelParams { model: "made".into() };
+    let shown = daemon.client().call::<ModelShow>(&params).unwrap();
+    assert_eq!(shown.system.as_deref(), Some("Be brief."));
+    assert_eq!(unfinished(&daemon), Vec::<PathBuf>::new());
 }

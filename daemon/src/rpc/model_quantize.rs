@@ -2,7 +2,7 @@
 
 use super::reported::{Reporter, reported};
 use super::work::{Events, Request, Work};
-use super::{blocking, store_error};
+use super::{Daemon, blocking, store_error};
 use crate::quantize::{Quantization, quantize};
 use crate::supervisor::parse_name;
 use hearth_protocol::{
@@ -28,11 +28,11 @@ impl Work for ModelQuantize {
         let name = parse_name(&params.model)?;
         let to = params.to.as_deref().map(parse_name).transpose()?;
         let imatrix = params.imatrix.map(absolute).transpose()?;
-        let store = Arc::clone(&request.daemon.store);
+        let stores = Arc::clone(&request.daemon.stores);
         let (model, manifest, staged) = blocking(move || {
-            let model = store.resolve(&name)?;
-            let manifest = store.manifest(&name)?;
-            Ok((model, manifest, store.stage()?))
+            let model = stores.resolve(&name)?;
+            let manifest = stores.manifest(&name)?;
+            Ok((model, manifest, stores.own().stage()?))
         })
         .await?;
         let quantization = Quantization {
@@ -42,21 +42,7 @@ impl Work for ModelQuantize {
             imatrix,
             requantize: params.requantize,
         };
-        let (news, mut told) = watch::channel(0.0);
-        let supervisor = &request.daemon.supervisor;
-        // The sender goes with the closure, which ends the telling.
-        let work = quantize(supervisor, &quantization, move |fraction| {
-            news.send_replace(fraction);
-        });
-        let tell = async {
-            while told.changed().await.is_ok() {
-                let fraction = *told.borrow_and_update();
-                let stage = "quantizing".into();
-                events.tell(ProgressEvent::Progress { stage, fraction }).await;
-            }
-        };
-        let (made, ()) = tokio::join!(work, tell);
-        let type_name = made?;
+        let type_name = quantized(&request.daemon, &events, &quantization).await?;
 
         let from_size_bytes = manifest.size();
         let to = to.map_or_else(|| named_after(&model.name, &type_name), Ok)?;
@@ -77,6 +63,28 @@ impl Work for ModelQuantize {
         };
         reported(&events, work).await
     }
+}
+
+/// Writes smaller weights, and says how far it is.
+pub(super) async fn quantized<R: serde::Serialize>(
+    daemon: &Daemon,
+    events: &Events<ProgressEvent<R>>,
+    quantization: &Quantization,
+) -> Result<String, RpcError> {
+    let (news, mut told) = watch::channel(0.0);
+    // The sender goes with the closure, which ends the telling.
+    let work = quantize(&daemon.supervisor, quantization, move |fraction| {
+        news.send_replace(fraction);
+    });
+    let tell = async {
+        while told.changed().await.is_ok() {
+            let fraction = *told.borrow_and_update();
+            let stage = "quantizing".into();
+            events.tell(ProgressEvent::Progress { stage, fraction }).await;
+        }
+    };
+    let (made, ()) = tokio::join!(work, tell);
+    made
 }
 
 fn absolute(path: String) -> Result<PathBuf, RpcError> {

@@ -20,7 +20,9 @@ use crate::store::{MAX_TEXT_BYTES, PresetMessage, Store};
 #[derive(Debug, Clone, Default)]
 pub struct Recipe {
     /// All of whose layers the model gets too, but for those that are named here.
-    pub base: Option<ModelName>,
+    pub base: Option<Manifest>,
+    /// In place of whatever weights it would have: the same, stored in another way.
+    pub weights: Option<Blob>,
     /// Weights, projectors and adapters, told apart by what they hold.
     pub files: Vec<Blob>,
     pub draft: Option<Blob>,
@@ -57,8 +59,7 @@ impl Store {
         name: &ModelName,
         recipe: &Recipe,
     ) -> Result<(ModelName, Manifest), StoreError> {
-        let base = recipe.base.as_ref().map(|base| self.manifest(base)).transpose()?;
-        let manifest = self.cook(name, recipe, base.as_ref())?;
+        let manifest = self.cook(name, recipe)?;
         Ok((self.commit(name, &manifest)?, manifest))
     }
 
@@ -69,18 +70,13 @@ impl Store {
                 return self.blobs().check(&file.digest, file.size);
             }
         }
-        match &recipe.base {
-            Some(base) => Ok(self.resolve(base)?.model_path),
-            None => Err(StoreError::NoWeights),
-        }
+        let of_base = recipe.base.iter().flat_map(|base| base.layers_of(LayerKind::Model)).next();
+        let layer = of_base.ok_or(StoreError::NoWeights)?;
+        self.blobs().check(&layer.digest, layer.size)
     }
 
-    fn cook(
-        &self,
-        name: &ModelName,
-        recipe: &Recipe,
-        base: Option<&Manifest>,
-    ) -> Result<Manifest, StoreError> {
+    fn cook(&self, name: &ModelName, recipe: &Recipe) -> Result<Manifest, StoreError> {
+        let base = recipe.base.as_ref();
         let mut layers = base.map(|base| base.layers().to_vec()).unwrap_or_default();
         let mut config = match base {
             Some(base) => self.config(base)?,
@@ -99,6 +95,11 @@ impl Store {
                 _ => {}
             }
             add(&mut layers, layer);
+        }
+        if let Some(weights) = recipe.weights {
+            let (_, summary) = examine(self.blobs(), &weights.digest, weights.size)?;
+            config.quantization = summary.quantization;
+            replace(&mut layers, LayerKind::Model, Some(layer(LayerKind::Model, weights)));
         }
         if let Some(draft) = recipe.draft {
             replace(&mut layers, LayerKind::Draft, Some(layer(LayerKind::Draft, draft)));

@@ -4,9 +4,10 @@ use std::io::Seek;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use hearth_gguf::GgufSummary;
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::Present;
+use crate::blob::{Blob, Present};
 use crate::config::ModelConfig;
 use crate::digest::Digest;
 use crate::disk::{self, Temp};
@@ -56,15 +57,12 @@ impl Store {
         Ok(Staged { temp: self.blobs().create_temp()? })
     }
 
-    /// Names a model that is `model` with these weights, replacing the one that has the name `to`. `progress` gets the bytes
-    /// read and those there are.
-    pub fn reweigh(
+    /// Gives written weights their name. `progress` gets the bytes read and those there are.
+    pub fn settle(
         &self,
-        model: &Manifest,
         weights: Staged,
-        to: &ModelName,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<(ModelName, Manifest), StoreError> {
+    ) -> Result<(Blob, GgufSummary), StoreError> {
         let path = weights.path().to_owned();
         let (kind, summary) = check_gguf(&path, weights.temp.file())?;
         if kind != LayerKind::Model {
@@ -78,6 +76,19 @@ impl Store {
             weights.temp.sync()?;
             weights.temp.publish(&self.blobs().path(&digest))?;
         }
+        Ok((Blob { digest, size }, summary))
+    }
+
+    /// Names a model that is `model` with these weights, replacing the one that has the name `to`. `progress` gets the bytes
+    /// read and those there are.
+    pub fn reweigh(
+        &self,
+        model: &Manifest,
+        weights: Staged,
+        to: &ModelName,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<(ModelName, Manifest), StoreError> {
+        let (Blob { digest, size }, summary) = self.settle(weights, progress)?;
         let bytes = self.blobs().read(&model.config().digest, MAX_CONFIG_BYTES)?;
         let config =
             ModelConfig::with_quantization(&bytes, &summary.quantization).map_err(|reason| {

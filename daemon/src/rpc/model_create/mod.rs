@@ -8,18 +8,20 @@ mod modelfile;
 mod parameters;
 
 use super::model_import::import_mode;
+use super::model_quantize::quantized;
 use super::reported::{Reporter, reported};
 use super::transferred::transfer_error;
 use super::work::{Events, Request, Work};
 use super::{Daemon, blocking, store_error};
 use crate::chat_template::ChatTemplate;
+use crate::quantize::Quantization;
 use crate::supervisor::parse_name;
 use files::Files;
 use hearth_protocol::{
     CreateParams, Created, ErrorKind, ModelCreate, ProgressEvent, Role, RpcError,
 };
 use hearth_registry::{BlobProgress, Source};
-use hearth_store::{ModelName, PresetMessage, Recipe, StoreError};
+use hearth_store::{Blob, Manifest, ModelName, PresetMessage, Recipe, Store, StoreError};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -37,26 +39,27 @@ impl Work for ModelCreate {
         params: CreateParams,
         events: Events<Self::Event>,
     ) -> Result<Created, RpcError> {
-        let (name, recipe) = (parse_name(&params.model)?, recipe(&params)?);
+        let (name, mut recipe) = (parse_name(&params.model)?, recipe(&params)?);
+        let daemon = &request.daemon;
         if let Some(from) = &params.from {
-            bring(&request.daemon, from, &events).await?;
+            recipe.base = Some(bring(daemon, from, &events).await?);
         }
-        let work = move |reporter: &mut Reporter| {
-            create(&request.daemon, &name, &params, recipe, reporter)
-        };
-        reported(&events, work).await
+        let type_name = params.quantize.clone();
+        let (store, of) = (Arc::clone(&daemon.store), name.clone());
+        let gather = move |reporter: &mut Reporter| gather(&store, &of, &params, recipe, reporter);
+        let mut recipe = reported(&events, gather).await?;
+        if let Some(type_name) = type_name {
+            recipe.weights = Some(quantize(daemon, &recipe, type_name, &events).await?);
+        }
+        let store = Arc::clone(&daemon.store);
+        let (name, manifest) = blocking(move || store.create(&name, &recipe)).await?;
+        tracing::info!(model = %name, bytes = manifest.size(), "Model created");
+        Ok(Created { name: name.to_string(), id: manifest.id().hex(), size_bytes: manifest.size() })
     }
 }
 
 /// What the parameters say, without their files.
 fn recipe(params: &CreateParams) -> Result<Recipe, RpcError> {
-    if let Some(quantize) = &params.quantize {
-        return Err(RpcError::new(
-            ErrorKind::Unsupported,
-            format!("a model cannot be quantized to `{quantize}` while it is created"),
-        )
-        .with_hint("create it from a file that is quantized, or without `quantize`"));
-    }
     if params.from.is_none() && params.files.is_empty() {
         return Err(invalid(
             "neither `from` nor `files` says what the model is made of",
@@ -88,7 +91,8 @@ fn recipe(params: &CreateParams) -> Result<Recipe, RpcError> {
         Ok(PresetMessage { role: role.into(), content: message.content.clone() })
     };
     Ok(Recipe {
-        base: params.from.as_deref().map(parse_name).transpose()?,
+        base: None,
+        weights: None,
         files: Vec::new(),
         draft: None,
         template: params.template.clone(),
@@ -105,22 +109,29 @@ fn recipe(params: &CreateParams) -> Result<Recipe, RpcError> {
     })
 }
 
-/// Pulls a model that is not in the store.
+/// The base's manifest, whose blobs are in the own store then: another store's are copied, and what is in none is pulled.
 async fn bring(
     daemon: &Daemon,
     from: &str,
     events: &Events<ProgressEvent<Created>>,
-) -> Result<(), RpcError> {
-    let (store, name) = (Arc::clone(&daemon.store), parse_name(from)?);
+) -> Result<Manifest, RpcError> {
+    let (stores, name) = (Arc::clone(&daemon.stores), parse_name(from)?);
     let wanted = name.clone();
-    let absent = match blocking(move || match store.manifest(&wanted) {
-        Err(error @ StoreError::ModelNotFound { .. }) => Ok(Some(error)),
-        found => found.map(|_| None),
-    })
-    .await?
-    {
-        None => return Ok(()),
-        Some(absent) => absent,
+    let found = blocking(move || match stores.manifest(&wanted) {
+        Err(error @ StoreError::ModelNotFound { .. }) => Ok(Err(error)),
+        found => found.map(Ok),
+    });
+    let absent = match found.await? {
+        Ok(manifest) => {
+            let stores = Arc::clone(&daemon.stores);
+            let work = move |reporter: &mut Reporter| {
+                let mut told = |done, total| reporter.tell("copying", done, total);
+                stores.bring(&manifest, &mut told).map_err(|error| store_error(&error))?;
+                Ok(manifest)
+            };
+            return reported(events, work).await;
+        }
+        Err(absent) => absent,
     };
     let unpulled = |error: RpcError| {
         let kind = error.kind().unwrap_or(ErrorKind::Network);
@@ -150,7 +161,8 @@ async fn bring(
     let (pulled, ()) = tokio::join!(pull, tell);
     let pulled = pulled.map_err(|error| unpulled(transfer_error(&error)))?;
     tracing::info!(model = %pulled.name, bytes = pulled.size, "Model pulled");
-    Ok(())
+    let store = Arc::clone(&daemon.store);
+    blocking(move || store.manifest(&pulled.name)).await
 }
 
 fn fraction(blobs: &[BlobProgress]) -> f32 {
@@ -161,22 +173,45 @@ fn fraction(blobs: &[BlobProgress]) -> f32 {
     }
 }
 
-fn create(
-    daemon: &Daemon,
+/// Makes blobs of the files.
+fn gather(
+    store: &Store,
     name: &ModelName,
     params: &CreateParams,
     mut recipe: Recipe,
     reporter: &mut Reporter,
-) -> Result<Created, RpcError> {
-    let store = &*daemon.store;
+) -> Result<Recipe, RpcError> {
     let mut files = Files { store, name, mode: import_mode(params.mode), reporter };
     recipe.files = files.weights(&params.files)?;
     let adapters = files.adapters(&params.adapters, || store.weights(&recipe))?;
     recipe.files.extend(adapters);
     recipe.draft = params.draft.as_ref().map(|draft| files.draft(draft)).transpose()?;
-    let (name, manifest) = store.create(name, &recipe).map_err(|error| store_error(&error))?;
-    tracing::info!(model = %name, bytes = manifest.size(), "Model created");
-    Ok(Created { name: name.to_string(), id: manifest.id().hex(), size_bytes: manifest.size() })
+    Ok(recipe)
+}
+
+/// The weights of what is to be made, in another type.
+async fn quantize(
+    daemon: &Daemon,
+    recipe: &Recipe,
+    type_name: String,
+    events: &Events<ProgressEvent<Created>>,
+) -> Result<Blob, RpcError> {
+    let (store, recipe) = (Arc::clone(&daemon.store), recipe.clone());
+    let of = Arc::clone(&store);
+    let (source, staged) = blocking(move || Ok((of.weights(&recipe)?, of.stage()?))).await?;
+    let quantization = Quantization {
+        source,
+        type_name,
+        destination: staged.path().into(),
+        imatrix: None,
+        requantize: false,
+    };
+    quantized(daemon, events, &quantization).await?;
+    let work = move |reporter: &mut Reporter| {
+        let mut progress = |done, total| reporter.tell("hashing", done, total);
+        store.settle(staged, &mut progress).map_err(|error| store_error(&error))
+    };
+    reported(events, work).await.map(|(blob, _)| blob)
 }
 
 fn invalid(message: impl Into<String>, hint: impl Into<String>) -> RpcError {

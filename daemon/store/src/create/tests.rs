@@ -43,6 +43,7 @@ fn rich(store: &Store) -> Recipe {
         Writer::new().text("general.architecture", "llama").text("general.type", "adapter").bytes();
     Recipe {
         base: None,
+        weights: None,
         files: [adapter, Writer::model().bytes(), projector].map(|file| put(store, &file)).to_vec(),
         draft: Some(put(store, &Writer::model().text("general.name", "draft").bytes())),
         template: Some("{{ .Prompt }}<|end|>".into()),
@@ -92,7 +93,7 @@ fn a_base_gives_what_the_recipe_does_not_name() {
     let store = Store::open(dir.path());
     let base = made(&store, "rich", &rich(&store));
     let recipe = Recipe {
-        base: Some(name("rich")),
+        base: Some(base.clone()),
         template: Some(String::new()),
         system: Some("Be long.".into()),
         params: object(json!({ "temperature": 1, "seed": 7 })),
@@ -130,7 +131,7 @@ fn what_changes_nothing_keeps_the_manifest_to_the_byte() {
     let text = format!("{foreign:#}");
     fs::write(library.join("foreign/latest"), &text).unwrap();
 
-    let base = Some(name("foreign"));
+    let base = Some(store.manifest(&name("foreign")).unwrap());
     let same = Recipe { files: Vec::new(), base: base.clone(), ..rich(&store) };
     for recipe in [Recipe { base, ..Recipe::default() }, same] {
         assert_eq!(made(&store, "new", &recipe).bytes(), text.as_bytes());
@@ -152,7 +153,28 @@ fn what_is_no_model_gets_no_name() {
     let long = "x".repeat(usize::try_from(MAX_TEXT_BYTES).unwrap() + 1);
     let recipe = Recipe { files: vec![weights], system: Some(long), ..Recipe::default() };
     assert_eq!(store.create(&name("none"), &recipe).unwrap_err().kind(), "too_long");
-    let recipe = Recipe { base: Some(name("none")), ..Recipe::default() };
-    assert_eq!(store.create(&name("new"), &recipe).unwrap_err().kind(), "model_not_found");
     assert!(store.list().models.is_empty());
+}
+
+#[test]
+fn weights_in_another_type_take_the_place_of_what_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path());
+    let base = made(&store, "rich", &rich(&store));
+    let smaller = Writer::new()
+        .text("general.architecture", "llama")
+        .u32("general.file_type", 7)
+        .tensor("token_embd.weight", &[8], 0, 32);
+    let smaller = put(&store, &smaller.bytes());
+    for recipe in [Recipe { base: Some(base), ..Recipe::default() }, rich(&store)] {
+        let manifest = made(&store, "small", &Recipe { weights: Some(smaller), ..recipe });
+        let weights: Vec<_> = manifest.layers_of(LayerKind::Model).collect();
+        assert_eq!((weights.len(), weights[0].digest), (1, smaller.digest));
+        let model = store.show(&name("small")).unwrap().model;
+        assert_eq!(
+            (model.config.quantization.as_str(), model.config.family.as_str()),
+            ("Q8_0", "llama")
+        );
+        assert!(model.system.is_some());
+    }
 }

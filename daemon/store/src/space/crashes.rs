@@ -158,7 +158,10 @@ impl Change {
         match self {
             ImportFirst | ImportCopy => bring(dir, "c", "new", ImportMode::Copy),
             ImportLink => bring(dir, "c", "new", ImportMode::Link),
-            Create => create(&store, Recipe { base: Some(name("base")), ..Recipe::default() }),
+            Create => {
+                let base = Some(store.manifest(&name("base"))?);
+                create(&store, Recipe { base, ..Recipe::default() })
+            }
             CreateUploaded => {
                 let mut blob = NewBlob::create(&store)?;
                 for piece in fs::read(dir.join("c")).unwrap().chunks(100) {
