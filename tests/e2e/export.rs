@@ -159,8 +159,11 @@ fn blobs_are_served_by_their_digests_and_nothing_else() {
         other => panic!("{other}"),
     };
     assert_eq!(refused(&digest(b"none")), Some(ErrorKind::BadModel));
-    for bad in ["", "../manifests", "sha256:../../hearth.toml", "sha256-zz"] {
+    for bad in ["sha256-zz", "..", "sha256:12"] {
         assert_eq!(refused(bad), Some(ErrorKind::InvalidParams), "{bad}");
+    }
+    for bad in ["", "../manifests", "sha256:../../hearth.toml"] {
+        assert_eq!(refused(bad), Some(ErrorKind::InvalidRequest), "{bad}");
     }
 }
 

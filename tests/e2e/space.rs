@@ -197,7 +197,7 @@ fn verify_finds_what_is_wrong_and_says_in_which_model() {
     let ran = daemon.ctl(["verify"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stdout.contains("`one:latest`: ") && !ran.stdout.contains("`two:"), "{ran:?}");
-    assert_eq!(ran.stderr, "error: 1 fault\n");
+    assert!(ran.stderr.starts_with("error: 1 fault\n"), "{ran:?}");
     let ran = daemon.ctl(["verify", "one", "--json"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let reply: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();

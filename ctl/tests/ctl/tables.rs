@@ -438,8 +438,8 @@ fn verify_fails_where_something_is_wrong() {
     daemon.ctl(&["verify", "a"]).is(
         1,
         "`a:latest`: it is gone\n  find it\n12 B in 2 files of 1 model read\n",
-        "error: 1 fault\n",
+        "error: 1 fault\nhint: `ctl verify --repair` fetches again what was pulled\n",
     );
-    assert_eq!(daemon.calls()[0].1, json!({ "models": ["a"] }));
-    daemon.ctl(&["verify", "--json"]).is(1, &format!("{reply}\n"), "error: 1 fault\n");
+    assert_eq!(daemon.calls()[0].1, json!({ "models": ["a"], "repair": false }));
+    daemon.ctl(&["verify", "--json", "--repair"]).is(1, &format!("{reply}\n"), "error: 1 fault\n");
 }

@@ -17,6 +17,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, Uri, header::CONTENT_TYPE};
 use axum::response::Response;
 use hearth_protocol::{ErrorKind, RpcError};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 pub(crate) use core::Core;
@@ -26,22 +27,26 @@ pub(crate) fn router() -> Router {
     Router::new()
         .merge(ollama::router())
         .route("/blobs/{digest}", blobs::route())
-        .fallback(|uri: Uri| async move {
-            let error = RpcError::new(ErrorKind::InvalidRequest, "there is nothing at this path");
-            refusal(uri.path(), StatusCode::NOT_FOUND, &error)
+        .fallback(|uri: Uri, body: Body| {
+            refuse(uri, body, StatusCode::NOT_FOUND, "there is nothing at this path")
         })
-        .method_not_allowed_fallback(|uri: Uri| async move {
-            let error = RpcError::new(ErrorKind::InvalidRequest, "not with this HTTP method");
-            refusal(uri.path(), StatusCode::METHOD_NOT_ALLOWED, &error)
+        .method_not_allowed_fallback(|uri: Uri, body: Body| {
+            refuse(uri, body, StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
         })
+}
+
+/// A body is read to its end, or the client might not get to read the answer.
+async fn refuse(uri: Uri, mut body: Body, status: StatusCode, why: &str) -> Response {
+    while let Some(Ok(_)) = body.frame().await {}
+    refusal(uri.path(), status, &RpcError::new(ErrorKind::InvalidRequest, why))
 }
 
 /// An error as the clients of a path read it.
 pub(crate) fn refusal(path: &str, status: StatusCode, error: &RpcError) -> Response {
-    let body = if path == "/rpc" || path.starts_with("/blobs/") {
-        json!({ "error": error })
-    } else {
+    let body = if path == "/" || path.starts_with("/api/") {
         ollama::error_body(error)
+    } else {
+        json!({ "error": error })
     };
     json_response(status, &body)
 }

@@ -99,10 +99,10 @@ macro_rules! writer {
                 #[cfg(target_os = "linux")]
                 let _ = self.ready(Interest::PRIORITY).await;
                 // A registration of its own: what is cleared here, a write must not miss.
-                if let Ok(own) = self.as_ref().as_fd().try_clone_to_owned() {
-                    closed(own).await;
+                match self.as_ref().as_fd().try_clone_to_owned() {
+                    Ok(own) => closed(own).await,
+                    Err(_) => std::future::pending().await,
                 }
-                std::future::pending().await
             }
         }
     };
