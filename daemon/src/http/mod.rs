@@ -10,6 +10,7 @@ mod blobs;
 mod body;
 mod core;
 mod ollama;
+mod openai;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +25,7 @@ pub(crate) use core::Core;
 pub(crate) fn router() -> Router {
     Router::new()
         .merge(ollama::router())
+        .merge(openai::router())
         .route("/blobs/{digest}", blobs::route())
         .fallback(|uri: Uri| async move {
             let error = RpcError::new(ErrorKind::InvalidRequest, "there is nothing at this path");
@@ -39,6 +41,8 @@ pub(crate) fn router() -> Router {
 pub(crate) fn refusal(path: &str, status: StatusCode, error: &RpcError) -> Response {
     let body = if path == "/rpc" || path.starts_with("/blobs/") {
         json!({ "error": error })
+    } else if openai::has(path) {
+        openai::error_body(status, error)
     } else {
         ollama::error_body(error)
     };
