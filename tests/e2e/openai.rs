@@ -346,7 +346,8 @@ fn completions_of_several_prompts_are_numbered_in_order() {
     let mut chunks = events(&daemon, path, &ask(more));
     assert_eq!(chunks.pop().unwrap()["usage"]["completion_tokens"], 32);
     for choice in chunks.iter().map(|chunk| &chunk["choices"][0]) {
-        streamed[choice["index"].as_u64().unwrap() as usize] += choice["text"].as_str().unwrap();
+        let index = usize::try_from(choice["index"].as_u64().unwrap()).unwrap();
+        streamed[index] += choice["text"].as_str().unwrap();
     }
     assert_eq!(
         chunks.iter().filter(|chunk| chunk["choices"][0]["finish_reason"] == "length").count(),

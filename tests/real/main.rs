@@ -1,13 +1,13 @@
 //! llama.cpp and real models, through the whole chain. What a model says is not compared with anything but itself and
 //! the form that was asked for.
 
-mod clients;
 mod context;
 mod embedding;
 mod grammar;
 mod kernels;
 mod lora;
 mod mtp;
+mod openai;
 mod tools;
 
 use hearth_protocol::{

@@ -1,4 +1,4 @@
-//! Clients that nobody here wrote, each driven by a script in `tests/clients` against real models.
+//! OpenAI's own client for Python, driven by a script in `tests/clients` against real models.
 
 use super::MODEL;
 use hearth_tests::{TestDaemon, env_path, repository, run};
