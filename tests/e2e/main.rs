@@ -18,6 +18,7 @@ mod formats;
 mod hostile;
 mod memory;
 mod mistakes;
+mod openai;
 mod overload;
 mod privacy;
 mod pull;

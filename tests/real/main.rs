@@ -7,6 +7,7 @@ mod grammar;
 mod kernels;
 mod lora;
 mod mtp;
+mod openai;
 mod quantize;
 mod show;
 mod tools;

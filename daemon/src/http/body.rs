@@ -10,6 +10,7 @@ use futures_util::stream::unfold;
 use hearth_protocol::{ErrorKind, Event, ProgressEvent, RpcError};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 
 /// A request, which counts as the user's as long as it is held.
@@ -102,30 +103,61 @@ impl<R: Send + 'static> Progress for ProgressEvent<R> {
     }
 }
 
-/// What runs for one answer, with the request that it was asked with.
+/// What runs for one answer, one after another, with the request that it was asked with.
 pub(super) struct Answering<E> {
-    running: Running<E>,
+    running: VecDeque<Running<E>>,
     first: Option<E>,
     _held: Held,
 }
 
 /// Waits for the first event that says something. An error before it is the whole answer's.
 pub(super) async fn begin<E: Progress>(
-    mut running: Running<E>,
+    running: Running<E>,
     held: Held,
 ) -> Result<Answering<E>, RpcError> {
-    while let Some(event) = running.next().await {
+    begin_all([running].into(), held).await
+}
+
+/// The same for several, of which the next is begun when the one before has ended well.
+pub(super) async fn begin_all<E: Progress>(
+    running: VecDeque<Running<E>>,
+    held: Held,
+) -> Result<Answering<E>, RpcError> {
+    let mut answering = Answering { running, first: None, _held: held };
+    while let Some(event) = answering.next().await {
         if let Some(error) = event.error() {
             return Err(error.clone());
         }
         if event.says_something() {
-            return Ok(Answering { running, first: Some(event), _held: held });
+            answering.first = Some(event);
+            return Ok(answering);
         }
     }
-    Err(RpcError::new(ErrorKind::Internal, "the work ended without a result"))
+    Err(ended_early())
+}
+
+fn ended_early() -> RpcError {
+    RpcError::new(ErrorKind::Internal, "the work ended without a result")
 }
 
 impl<E: Progress> Answering<E> {
+    async fn next(&mut self) -> Option<E> {
+        if let Some(event) = self.first.take() {
+            return Some(event);
+        }
+        loop {
+            match self.running.front_mut()?.next().await {
+                Some(event) => {
+                    if event.error().is_some() {
+                        self.running.truncate(1);
+                    }
+                    return Some(event);
+                }
+                None => drop(self.running.pop_front()),
+            }
+        }
+    }
+
     /// Streams what `write` makes of each event, as it comes.
     pub(super) fn stream(
         self,
@@ -134,10 +166,7 @@ impl<E: Progress> Answering<E> {
     ) -> Response {
         let stream = unfold((self, write), |(mut this, mut write)| async move {
             loop {
-                let event = match this.first.take() {
-                    Some(event) => event,
-                    None => this.running.next().await?,
-                };
+                let event = this.next().await?;
                 let mut bytes = Vec::new();
                 write(event, &mut bytes);
                 if !bytes.is_empty() {
@@ -153,14 +182,20 @@ impl<E: Progress> Answering<E> {
 
 impl<R: Send + 'static> Answering<Event<R>> {
     /// The end of it, where only that is wanted.
-    pub(super) async fn reply(mut self) -> Result<R, RpcError> {
-        let mut event = self.first.take();
-        loop {
+    pub(super) async fn reply(self) -> Result<R, RpcError> {
+        self.replies().await?.pop().ok_or_else(ended_early)
+    }
+
+    /// The ends of all that run for it.
+    pub(super) async fn replies(mut self) -> Result<Vec<R>, RpcError> {
+        let mut replies = Vec::new();
+        while let Some(event) = self.next().await {
             match event {
-                Some(Event::Done { reply }) => return Ok(reply),
-                Some(Event::Error { error }) => return Err(error),
-                _ => event = self.running.next().await,
+                Event::Done { reply } => replies.push(reply),
+                Event::Error { error } => return Err(error),
+                _ => {}
             }
         }
+        Ok(replies)
     }
 }

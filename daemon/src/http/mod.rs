@@ -11,6 +11,7 @@ mod body;
 mod core;
 mod download;
 mod ollama;
+mod openai;
 
 use axum::Router;
 use axum::body::Body;
@@ -26,6 +27,7 @@ pub(crate) use core::Core;
 pub(crate) fn router() -> Router {
     Router::new()
         .merge(ollama::router())
+        .merge(openai::router())
         .route("/blobs/{digest}", blobs::route())
         .fallback(|uri: Uri, body: Body| {
             refuse(uri, body, StatusCode::NOT_FOUND, "there is nothing at this path")
@@ -43,7 +45,9 @@ async fn refuse(uri: Uri, mut body: Body, status: StatusCode, why: &str) -> Resp
 
 /// An error as the clients of a path read it.
 pub(crate) fn refusal(path: &str, status: StatusCode, error: &RpcError) -> Response {
-    let body = if path == "/" || path.starts_with("/api/") {
+    let body = if openai::has(path) {
+        openai::error_body(status, error)
+    } else if path == "/" || path.starts_with("/api/") {
         ollama::error_body(error)
     } else {
         json!({ "error": error })
