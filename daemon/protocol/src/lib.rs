@@ -54,8 +54,9 @@ pub use bench::{
     BenchFigures, BenchParams, BenchReply, BenchTrial, FlashAttention, KvType, Tuning,
 };
 pub use chat::{
-    ChatAnswer, ChatParams, ChatReply, Continuation, Event, FinishReason, Format, GenerateParams,
-    GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
+    ChatAnswer, ChatParams, ChatReply, Continuation, Counted, Event, FinishReason, Format,
+    GenerateParams, GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta,
+    ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use create::{CreateFile, CreateParams, Created, UploadedFile};
@@ -66,10 +67,11 @@ pub use daemon::{
 pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use method::{
-    BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate, ModelDelete, ModelImport,
-    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelShow, ModelUnload, RpcDiscover,
-    StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
+    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatSend, DaemonStatus,
+    Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate,
+    ModelDelete, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelShow,
+    ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize,
+    Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
