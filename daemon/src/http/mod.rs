@@ -6,6 +6,7 @@
 //! **Invariant.** A stream ends with an event that its dialect takes for the end, or for an error; and dropping an answer
 //! ends the work behind it.
 
+mod anthropic;
 mod blobs;
 mod body;
 mod core;
@@ -23,6 +24,7 @@ pub(crate) use core::Core;
 /// Every route of every dialect.
 pub(crate) fn router() -> Router {
     Router::new()
+        .merge(anthropic::router())
         .merge(ollama::router())
         .route("/blobs/{digest}", blobs::route())
         .fallback(|uri: Uri| async move {
@@ -39,6 +41,8 @@ pub(crate) fn router() -> Router {
 pub(crate) fn refusal(path: &str, status: StatusCode, error: &RpcError) -> Response {
     let body = if path == "/rpc" || path.starts_with("/blobs/") {
         json!({ "error": error })
+    } else if path.starts_with("/v1/messages") {
+        anthropic::error_body(status, error)
     } else {
         ollama::error_body(error)
     };
