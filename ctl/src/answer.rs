@@ -208,7 +208,7 @@ impl<'a> View<'a> {
                 self.status.set(format!("loading the model, {}", percent(*fraction)));
             }
             Event::Queued { place, wait_ms } => self.status.set(queued(*place, *wait_ms)),
-            Event::Prefill { done, total } => {
+            Event::Prefill { done, total, .. } => {
                 self.status.set(format!("reading the prompt, {done} of {total} tokens"));
             }
             Event::Reasoning { candidate: 0, text, .. } => {
@@ -301,6 +301,7 @@ mod tests {
             request: "r".into(),
             message: Message::text(Role::Assistant, ""),
             finish: FinishReason::End,
+            stop: None,
             usage: Usage {
                 prompt_tokens: 30,
                 cached_tokens: 20,

@@ -73,6 +73,7 @@ fn a_stop_text_ends_the_answer_before_it_also_across_tokens() {
     let told = follow(&mut daemon.client(), &params);
     assert_eq!(told.text, "alpha beta ");
     assert_eq!(told.reply().message.content, "alpha beta ");
+    assert_eq!(told.reply().stop.as_deref(), Some("STOP"));
     assert_eq!(told.reply().finish, FinishReason::Stop);
 
     params.options.stop = vec!["STOPPED".into()];

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod anthropic;
 mod backends;
 mod bench;
 mod candidates;

@@ -207,7 +207,7 @@ fn a_stream_and_a_call_of_one_method_answer_the_same() {
     assert_eq!(told.reply().text, reply.text);
     assert_eq!(told.reply().finish, reply.finish);
     let prefill =
-        |event: &Event<_>| matches!(event, Event::Prefill { done, total } if done == total);
+        |event: &Event<_>| matches!(event, Event::Prefill { done, total, .. } if done == total);
     assert!(told.events.iter().any(prefill), "{:?}", told.events);
 }
 

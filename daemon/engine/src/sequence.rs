@@ -48,10 +48,12 @@ pub enum Event<'a> {
         /// How long that will be about; `None` while nothing is known.
         wait: Option<Duration>,
     },
-    /// Its prompt is being computed.
+    /// Its prompt is being computed. Said at least once.
     Prefill {
         /// Tokens in memory.
         done: u32,
+        /// Of these, found there.
+        cached: u32,
         /// Tokens of the prompt.
         total: u32,
     },
@@ -66,10 +68,12 @@ pub enum Event<'a> {
 }
 
 /// How an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finish {
     /// Why.
     pub reason: FinishReason,
+    /// The stop text that came.
+    pub stop: Option<String>,
     /// Tokens of the prompt.
     pub n_prompt: u32,
     /// Of these, taken from memory.
@@ -250,6 +254,7 @@ impl Sequence {
         let first_token = self.first_token.unwrap_or(now);
         Finish {
             reason,
+            stop: self.text.stop().map(Into::into),
             n_prompt: to_u32(self.n_prompt),
             n_cached: to_u32(self.n_cached),
             n_generated: to_u32(self.n_generated()),

@@ -13,12 +13,14 @@ pub(crate) struct TextOut {
     /// What the last call releases.
     out: String,
     stops: Vec<String>,
+    /// The stop text that ended the answer.
+    stop: Option<String>,
 }
 
 impl TextOut {
     pub(crate) fn new(stops: Vec<String>) -> Self {
         let stops = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-        Self { partial: Vec::new(), held: String::new(), out: String::new(), stops }
+        Self { partial: Vec::new(), held: String::new(), out: String::new(), stops, stop: None }
     }
 
     /// Takes the bytes of one token. Answers the text to emit, and whether a stop text ended the answer.
@@ -26,7 +28,9 @@ impl TextOut {
         self.out.clear();
         self.partial.extend_from_slice(bytes);
         self.take_whole_characters();
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        let found = |stop: &String| Some((self.held.find(stop.as_str())?, stop.clone()));
+        if let Some((at, stop)) = self.stops.iter().filter_map(found).min_by_key(|(at, _)| *at) {
+            self.stop = Some(stop);
             self.out.push_str(&self.held[..at]);
             self.held.clear();
             self.partial.clear();
@@ -47,6 +51,11 @@ impl TextOut {
         self.held.clear();
         self.partial.clear();
         &self.out
+    }
+
+    /// The stop text that ended the answer: of several that begin at the same place, the one that was given first.
+    pub(crate) fn stop(&self) -> Option<&str> {
+        self.stop.as_deref()
     }
 
     /// Moves whole characters from `partial` to `held`. Bytes that can never become one turn into U+FFFD.
@@ -130,6 +139,17 @@ mod tests {
     #[test]
     fn a_false_start_of_a_stop_is_emitted() {
         assert_eq!(run(&["abcd"], &[b"xab", b"cx", b"ab"]), ("xabcxab".into(), false));
+    }
+
+    #[test]
+    fn the_stop_that_comes_first_is_the_one_that_ended_the_answer() {
+        for (stops, named) in
+            [(["c", "b"], Some("b")), (["bc", "b"], Some("bc")), (["x", "abx"], None)]
+        {
+            let mut text = TextOut::new(stops.map(String::from).to_vec());
+            assert_eq!(text.push(b"abc").1, named.is_some());
+            assert_eq!(text.stop(), named);
+        }
     }
 
     #[test]

@@ -289,6 +289,13 @@ pub struct Timings {
     pub decode_us: u64,
 }
 
+/// Result of `chat.count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counted {
+    /// Tokens of the prompt, the model's own texts around the messages included.
+    pub prompt_tokens: u32,
+}
+
 /// Result of `chat.send`, and content of its `done` event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatReply {
@@ -298,6 +305,9 @@ pub struct ChatReply {
     pub message: Message,
     /// Why it ended.
     pub finish: FinishReason,
+    /// The stop text that ended it, where `finish` is `stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
     /// What it cost, all answers together and the prompt once.
     pub usage: Usage,
     /// Where the time went.
@@ -317,6 +327,9 @@ pub struct ChatAnswer {
     pub message: Message,
     /// Why it ended.
     pub finish: FinishReason,
+    /// The stop text that ended it, where `finish` is `stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
     /// As those of the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<Logprob>,
@@ -331,6 +344,9 @@ pub struct GenerateReply {
     pub text: String,
     /// Why it ended.
     pub finish: FinishReason,
+    /// The stop text that ended it, where `finish` is `stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
     /// What it cost, all continuations together and the prompt once.
     pub usage: Usage,
     /// Where the time went.
@@ -350,6 +366,9 @@ pub struct Continuation {
     pub text: String,
     /// Why it ended.
     pub finish: FinishReason,
+    /// The stop text that ended it, where `finish` is `stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
     /// As those of the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<Logprob>,
@@ -390,10 +409,13 @@ pub enum Event<R> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wait_ms: Option<u64>,
     },
-    /// The prompt is being computed.
+    /// The prompt is being computed. Comes at least once before any piece of an answer.
     Prefill {
         /// Tokens done, cached ones included.
         done: u32,
+        /// Of these, reused.
+        #[serde(default)]
+        cached: u32,
         /// Tokens in all.
         total: u32,
     },

@@ -59,8 +59,9 @@ pub use bench::{
     BenchFigures, BenchParams, BenchReply, BenchTrial, FlashAttention, KvType, Tuning,
 };
 pub use chat::{
-    ChatAnswer, ChatParams, ChatReply, Continuation, Event, FinishReason, Format, GenerateParams,
-    GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
+    ChatAnswer, ChatParams, ChatReply, Continuation, Counted, Event, FinishReason, Format,
+    GenerateParams, GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta,
+    ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use create::{CreateFile, CreateParams, Created, UploadedFile};
@@ -72,11 +73,11 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
-    BackendListMethod, CancelMethod, ChatEndThinking, ChatSend, DaemonStatus, Detokenize, Embed,
-    Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate, ModelDelete, ModelExport,
-    ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelQuantize,
-    ModelShow, ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod,
-    Tokenize, Who, methods,
+    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatSend, DaemonStatus,
+    Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate,
+    ModelDelete, ModelExport, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull,
+    ModelPush, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod,
+    StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,

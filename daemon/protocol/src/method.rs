@@ -5,12 +5,12 @@
 
 use crate::{
     BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
-    CopyParams, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply, EmbedParams,
-    EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams, GenerateReply,
-    ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList, ModelParams,
-    ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed, QuantizeParams,
-    Quantized, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply, TransferEvent,
-    Unloaded, Verified, VerifyParams,
+    CopyParams, Counted, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply,
+    EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams,
+    GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList,
+    ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed,
+    QuantizeParams, Quantized, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply,
+    TransferEvent, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -118,6 +118,8 @@ table! {
     BackendListMethod = "backend.list" [Anyone] (Empty) -> BackendList;
     /// Ends a running or waiting request of the same user.
     CancelMethod = "cancel" [Anyone] (CancelParams) -> Cancelled;
+    /// Counts the tokens that `chat.send` would read with the same parameters, and answers nothing.
+    ChatCount = "chat.count" [Anyone] (ChatParams) -> Counted;
     /// Lets a running `chat.send` of the same user think no more, but answer with what it has; nothing happens if it does not
     /// think any more.
     ChatEndThinking = "chat.end_thinking" [Anyone] (EndThinkingParams) -> Empty;

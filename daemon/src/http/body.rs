@@ -77,6 +77,13 @@ pub(super) trait Progress: Send + 'static {
     fn error(&self) -> Option<&RpcError>;
 }
 
+impl<E> Answering<E> {
+    /// What has begun with this event.
+    pub(super) fn begun(running: Running<E>, first: E, held: Held) -> Self {
+        Self { running, first: Some(first), _held: held }
+    }
+}
+
 impl<R: Send + 'static> Progress for Event<R> {
     fn says_something(&self) -> bool {
         !matches!(

@@ -6,6 +6,7 @@
 //! **Invariant.** A stream ends with an event that its dialect takes for the end, or for an error; and dropping an answer
 //! ends the work behind it.
 
+mod anthropic;
 mod blobs;
 mod body;
 mod core;
@@ -26,6 +27,7 @@ pub(crate) use core::Core;
 /// Every route of every dialect.
 pub(crate) fn router() -> Router {
     Router::new()
+        .merge(anthropic::router())
         .merge(ollama::router())
         .merge(openai::router())
         .route("/blobs/{digest}", blobs::route())
@@ -45,7 +47,9 @@ async fn refuse(uri: Uri, mut body: Body, status: StatusCode, why: &str) -> Resp
 
 /// An error as the clients of a path read it.
 pub(crate) fn refusal(path: &str, status: StatusCode, error: &RpcError) -> Response {
-    let body = if openai::has(path) {
+    let body = if path.starts_with("/v1/messages") {
+        anthropic::error_body(status, error)
+    } else if openai::has(path) {
         openai::error_body(status, error)
     } else if path == "/" || path.starts_with("/api/") {
         ollama::error_body(error)

@@ -5,8 +5,8 @@ use super::{Daemon, blocking};
 use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
 use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{
-    ChatParams, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind, Event,
-    Generate, GenerateParams, KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
+    ChatCount, ChatParams, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind,
+    Event, Generate, GenerateParams, KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
 };
 use hearth_store::ModelName;
 use serde::Serialize;
@@ -51,6 +51,22 @@ impl ByWorker for ChatSend {
         reply.request = request;
         reply.timings.load_us = load_us;
         Some(reply)
+    }
+}
+
+impl ByWorker for ChatCount {
+    fn name(params: &mut ChatParams) -> Option<String> {
+        params.request.take()
+    }
+
+    fn ask(params: ChatParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        let timeout = params.timeout_ms.map(Duration::from_millis);
+        Ask { model, keep_alive, job: Job::Count(Box::new(params)), timeout }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Count(reply) = reply { Some(reply) } else { None }
     }
 }
 
@@ -168,7 +184,9 @@ async fn tell<R: Serialize>(ticket: &Ticket, events: &Events<Event<R>>) -> Resul
                 WorkerEvent::Done(reply) => return Ok(*reply),
                 WorkerEvent::Failed(error) => return Err(error),
                 WorkerEvent::Queued { place, wait_ms } => Event::Queued { place, wait_ms },
-                WorkerEvent::Prefill { done, total } => Event::Prefill { done, total },
+                WorkerEvent::Prefill { done, cached, total } => {
+                    Event::Prefill { done, cached, total }
+                }
                 WorkerEvent::Reasoning(Piece { candidate, text, logprobs }) => {
                     Event::Reasoning { candidate, text, logprobs }
                 }

@@ -78,6 +78,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     let mut module = RpcModule::from_arc(daemon);
     call::<protocol::BackendListMethod, _>(&mut module, backend_list::handle);
     call::<protocol::CancelMethod, _>(&mut module, cancel::handle);
+    work::call::<protocol::ChatCount>(&mut module);
     call::<protocol::ChatEndThinking, _>(&mut module, chat_end_thinking::handle);
     work::stream::<protocol::ChatSend>(&mut module);
     call::<protocol::DaemonStatus, _>(&mut module, daemon_status::handle);

@@ -82,8 +82,8 @@ mod tests {
     #[tokio::test]
     async fn text_that_nobody_reads_is_merged_and_nothing_follows_the_end() {
         let outbox = Outbox::default();
-        outbox.push(WorkerEvent::Prefill { done: 1, total: 9 });
-        outbox.push(WorkerEvent::Prefill { done: 9, total: 9 });
+        outbox.push(WorkerEvent::Prefill { done: 1, cached: 0, total: 9 });
+        outbox.push(WorkerEvent::Prefill { done: 9, cached: 0, total: 9 });
         for _ in 0..1000 {
             for candidate in 0..2 {
                 outbox.push(WorkerEvent::Delta(Piece::new(candidate, "ab")));
@@ -96,7 +96,7 @@ mod tests {
         }
         outbox.push(WorkerEvent::Failed(RpcError::new(ErrorKind::Cancelled, "x")));
         outbox.push(WorkerEvent::Delta(Piece::new(0, "late")));
-        assert!(outbox.next().await == WorkerEvent::Prefill { done: 9, total: 9 });
+        assert!(outbox.next().await == WorkerEvent::Prefill { done: 9, cached: 0, total: 9 });
         for candidate in 0..2 {
             let all = Piece::new(candidate, "ab".repeat(1000));
             assert!(outbox.next().await == WorkerEvent::Delta(all));

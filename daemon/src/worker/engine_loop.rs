@@ -252,7 +252,7 @@ impl Sink for Forward<'_> {
             // They wait together, and share their prompt.
             Event::Queued { .. } | Event::Prefill { .. } if candidate > 0 => return,
             Event::Queued { place, wait } => Present::Queued { id, place, wait },
-            Event::Prefill { done, total } => Present::Prefill { id, done, total },
+            Event::Prefill { done, cached, total } => Present::Prefill { id, done, cached, total },
             Event::Logprobs(logprobs) => Present::Logprobs { id, candidate, logprobs },
             Event::Text(text) => Present::Text { id, candidate, text: text.into() },
             Event::Done(finish) => Present::Done { id, candidate, finish },

@@ -6,7 +6,7 @@
 
 use super::preset::Preset;
 use hearth_protocol::{
-    ChatParams, ChatReply, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
+    ChatParams, ChatReply, Counted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     FlashAttention, GenerateParams, GenerateReply, KvType, Logprob, RpcError, TokenizeParams,
     TokenizeReply, ToolCall, ToolCallDelta, Tuning,
 };
@@ -54,6 +54,7 @@ pub(crate) struct DraftSpec {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Job {
     Chat(Box<ChatParams>),
+    Count(Box<ChatParams>),
     Generate(Box<GenerateParams>),
     Embed(EmbedParams),
     Tokenize(TokenizeParams),
@@ -64,6 +65,7 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Chat(_) => "Chat",
+            Self::Count(_) => "Count",
             Self::Generate(_) => "Generate",
             Self::Embed(_) => "Embed",
             Self::Tokenize(_) => "Tokenize",
@@ -148,7 +150,7 @@ pub(crate) struct LoadedInfo {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum WorkerEvent {
     Queued { place: u32, wait_ms: Option<u64> },
-    Prefill { done: u32, total: u32 },
+    Prefill { done: u32, cached: u32, total: u32 },
     Reasoning(Piece),
     Delta(Piece),
     ToolCallDelta { candidate: u32, delta: ToolCallDelta },
@@ -208,6 +210,7 @@ impl std::fmt::Debug for WorkerEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Chat(ChatReply),
+    Count(Counted),
     Generate(GenerateReply),
     Embed(EmbedReply),
     Tokenize(TokenizeReply),

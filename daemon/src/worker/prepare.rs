@@ -18,7 +18,7 @@ use hearth_abi::host::Model;
 use hearth_abi::{PluginError, Status};
 use hearth_engine::{Guide, Request};
 use hearth_protocol::{
-    ChatParams, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
+    ChatParams, Counted, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
     GenerateParams, Options, RpcError, TokenizeReply,
 };
 use std::sync::Arc;
@@ -96,6 +96,7 @@ impl Preparer<'_> {
         let model = self.model;
         match job {
             Job::Chat(params) => self.chat(asker, &params).map(Some),
+            Job::Count(params) => reply(self.present, asker.id, Reply::Count(self.count(&params)?)),
             Job::Generate(params) => self.generate(asker, &params).map(Some),
             Job::Embed(params) => embed(model, asker.id, params, self.n_ctx).map(Some),
             Job::Tokenize(params) => {
@@ -143,6 +144,14 @@ impl Preparer<'_> {
         let answers = Answers::new(true, answers, dropped);
         let _ = self.present.send(Present::Begin { id: asker.id, answers });
         Ok(submit(requests, options))
+    }
+
+    fn count(&self, params: &ChatParams) -> Result<Counted, RpcError> {
+        generates(self.model)?;
+        let fit = Fit::new(&self.preset.options(&params.options), self.n_ctx)?;
+        let conversation = Conversation::new(&self.renderer, &self.preset, params)?;
+        let (_, prompt, _) = conversation.prompt(&fit)?;
+        Ok(Counted { prompt_tokens: u32::try_from(prompt.len()).unwrap_or(u32::MAX) })
     }
 
     fn generate(&mut self, asker: &Asker, params: &GenerateParams) -> Result<Command, RpcError> {

@@ -28,6 +28,7 @@ pub(super) enum Present {
     Prefill {
         id: u64,
         done: u32,
+        cached: u32,
         total: u32,
     },
     Logprobs {
@@ -93,8 +94,8 @@ fn present(event: Present, open: &mut HashMap<u64, Answers>, out: &mut dyn FnMut
             let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             out(&FromWorker::Event { id, event: WorkerEvent::Queued { place, wait_ms } })
         }
-        Present::Prefill { id, done, total } => {
-            out(&FromWorker::Event { id, event: WorkerEvent::Prefill { done, total } });
+        Present::Prefill { id, done, cached, total } => {
+            out(&FromWorker::Event { id, event: WorkerEvent::Prefill { done, cached, total } });
         }
         Present::Logprobs { id, candidate, logprobs } => {
             if let Some(answer) = open.get_mut(&id).and_then(|all| all.growing(candidate)) {
@@ -162,17 +163,27 @@ impl Answers {
         let (request, all) = (String::new(), all.into_iter());
         Some(if self.is_chat {
             let mut all = all.map(chat_answer);
-            let ChatAnswer { message, finish, logprobs } = all.next()?;
+            let ChatAnswer { message, finish, stop, logprobs } = all.next()?;
             let others = all.collect();
-            Reply::Chat(ChatReply { request, message, finish, usage, timings, logprobs, others })
+            Reply::Chat(ChatReply {
+                request,
+                message,
+                finish,
+                stop,
+                usage,
+                timings,
+                logprobs,
+                others,
+            })
         } else {
             let mut all = all.map(continuation);
-            let Continuation { text, finish, logprobs } = all.next()?;
+            let Continuation { text, finish, stop, logprobs } = all.next()?;
             let others = all.collect();
             Reply::Generate(GenerateReply {
                 request,
                 text,
                 finish,
+                stop,
                 usage,
                 timings,
                 logprobs,
@@ -184,7 +195,7 @@ impl Answers {
     /// The prompt is the first one's: the others found it in memory.
     fn usage(&self, all: &[Complete]) -> Usage {
         let sum = |of: fn(&Finish) -> u32| all.iter().map(|complete| of(&complete.finish)).sum();
-        let first = all.first().map(|complete| complete.finish);
+        let first = all.first().map(|complete| &complete.finish);
         Usage {
             prompt_tokens: first.map_or(0, |finish| finish.n_prompt),
             cached_tokens: first.map_or(0, |finish| finish.n_cached),
@@ -199,7 +210,7 @@ impl Answers {
 
 /// Of several answers, how long the first waited and the longest took.
 fn timings(all: &[Complete]) -> Timings {
-    let first = all.first().map(|complete| complete.finish);
+    let first = all.first().map(|complete| &complete.finish);
     Timings {
         load_us: 0,
         queue_us: first.map_or(0, |finish| finish.queue_us),
@@ -209,20 +220,20 @@ fn timings(all: &[Complete]) -> Timings {
 }
 
 fn chat_answer(Complete { message, finish, logprobs, .. }: Complete) -> ChatAnswer {
-    let finish = match reason(finish) {
+    let reason = match reason(&finish) {
         // A call that was cut off is none.
         reason @ (FinishReason::MaxTokens | FinishReason::ContextFull) => reason,
         _ if !message.tool_calls.is_empty() => FinishReason::ToolCalls,
         reason => reason,
     };
-    ChatAnswer { message, finish, logprobs }
+    ChatAnswer { message, finish: reason, stop: finish.stop, logprobs }
 }
 
 fn continuation(Complete { message, finish, logprobs, .. }: Complete) -> Continuation {
-    Continuation { text: message.content, finish: reason(finish), logprobs }
+    Continuation { text: message.content, finish: reason(&finish), stop: finish.stop, logprobs }
 }
 
-fn reason(finish: Finish) -> FinishReason {
+fn reason(finish: &Finish) -> FinishReason {
     match finish.reason {
         hearth_engine::FinishReason::End => FinishReason::End,
         hearth_engine::FinishReason::Stop => FinishReason::Stop,

@@ -411,11 +411,12 @@ impl Engine {
     }
 
     fn tell_prefill(&self, sink: &mut dyn Sink) {
-        for share in self.shares.iter().filter(|share| share.n_tokens > 1 || !share.completes) {
+        for share in &self.shares {
             let sequence = &self.running[share.idx];
             if let (Some(slot), 0) = (sequence.slot, sequence.n_generated()) {
-                let done = to_u32(self.cache.len_of(slot));
-                sink.event(sequence.id, Event::Prefill { done, total: to_u32(sequence.n_prompt) });
+                let (done, cached) = (self.cache.len_of(slot), sequence.n_cached);
+                let [done, cached, total] = [done, cached, sequence.n_prompt].map(to_u32);
+                sink.event(sequence.id, Event::Prefill { done, cached, total });
             }
         }
     }

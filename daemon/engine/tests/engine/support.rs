@@ -48,8 +48,8 @@ impl Sink for Collected {
             }
             Event::Done(finish) => drop(self.ended.insert(id, Ok(finish))),
             Event::Failed(failure) => drop(self.ended.insert(id, Err(failure))),
-            Event::Prefill { done, total } => {
-                assert!(done <= total);
+            Event::Prefill { done, cached, total } => {
+                assert!(cached < done && done <= total);
                 self.prefilled.insert(id, done);
             }
             Event::Logprobs(logprobs) => self.logprobs.push((id, logprobs)),

@@ -1,0 +1,86 @@
+//! The handlers, and the whole answer.
+
+use super::request::Request;
+use super::stream::Stream;
+use super::usage::{End, Usage};
+use super::{Answer, id, with_id};
+use crate::http::body::{self, Answering};
+use crate::http::{Core, json_response, object_of};
+use axum::body::Body;
+use axum::http::StatusCode;
+use hearth_protocol::{ChatCount, ChatReply, ChatSend, ErrorKind, Event, RpcError};
+use serde_json::{Value, json};
+
+/// An event's name is in its data too, where most clients read it.
+const EVENTS: &str = "text/event-stream; charset=utf-8";
+
+/// Nothing is signed here, but clients drop thoughts that have no signature.
+pub(super) const SIGNATURE: &str = "unsigned";
+
+pub(super) async fn messages(core: Core, body: Body) -> Answer {
+    let asked = body::read::<Request>(&core, body).await?;
+    let request = asked.value;
+    request.check_max_tokens()?;
+    let (model, stops) = (request.model.clone(), request.stop_sequences.clone());
+    let streams = request.stream;
+    let params = request.params()?;
+    if !streams {
+        let reply = core.run::<ChatSend>(params).await?;
+        let body = whole(model, &stops, reply);
+        drop(asked.held);
+        return Ok(with_id(json_response(StatusCode::OK, &body), &id("req")));
+    }
+    let mut running = core.start::<ChatSend>(params);
+    // The first that a stream says is what its prompt costs. An error before that is the whole answer's.
+    let first = loop {
+        match running.next().await {
+            Some(event @ Event::Prefill { .. }) => break event,
+            Some(Event::Error { error }) => return Err(error.into()),
+            Some(_) => {}
+            None => Err(RpcError::new(ErrorKind::Internal, "the work ended without a result"))?,
+        }
+    };
+    let mut stream = Stream::new(model, stops);
+    let answering = Answering::begun(running, first, asked.held);
+    let response = answering.stream(EVENTS, move |event, out| stream.take(event, out));
+    Ok(with_id(response, &id("req")))
+}
+
+pub(super) async fn count_tokens(core: Core, body: Body) -> Answer {
+    let asked = body::read::<Request>(&core, body).await?;
+    let counted = core.run::<ChatCount>(asked.value.params()?).await?;
+    let body = json!({ "input_tokens": counted.prompt_tokens });
+    drop(asked.held);
+    Ok(with_id(json_response(StatusCode::OK, &body), &id("req")))
+}
+
+fn whole(model: String, stops: &[String], reply: ChatReply) -> Value {
+    let (end, usage) = (End::new(&reply, stops), Usage::of(&reply.usage));
+    let message = reply.message;
+    let mut content = Vec::new();
+    if let Some(thinking) = message.reasoning {
+        content.push(json!({ "type": "thinking", "thinking": thinking, "signature": SIGNATURE }));
+    }
+    if !message.content.is_empty() {
+        content.push(json!({ "type": "text", "text": message.content }));
+    }
+    content.extend(message.tool_calls.into_iter().map(|call| {
+        let input = object_of(&call.arguments);
+        json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": input })
+    }));
+    begun(model, content, json!(end), usage)
+}
+
+/// A message, as it is at its end or its beginning.
+pub(super) fn begun(model: String, content: Vec<Value>, end: Value, usage: Usage) -> Value {
+    json!({
+        "id": id("msg"),
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": end["stop_reason"],
+        "stop_sequence": end["stop_sequence"],
+        "usage": usage,
+    })
+}

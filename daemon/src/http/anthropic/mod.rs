@@ -1,0 +1,83 @@
+//! Anthropic's messages: `/v1/messages` and `/v1/messages/count_tokens`.
+//!
+//! `cache_control` is taken for the hint that it is: what was computed is kept and found again without it, and usage says
+//! how much of the prompt that was.
+
+mod messages;
+mod request;
+mod stream;
+mod usage;
+
+use super::{status_of, told};
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use hearth_protocol::{ErrorKind, RpcError};
+use serde_json::{Value, json};
+use std::hash::{BuildHasher, RandomState};
+
+pub(super) fn router() -> Router {
+    Router::new()
+        .route("/v1/messages", post(messages::messages))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+}
+
+/// An error, as Anthropic's clients read it.
+struct Failure(RpcError);
+
+impl From<RpcError> for Failure {
+    fn from(mut error: RpcError) -> Self {
+        // Clients that shorten a conversation look for these words.
+        if error.kind() == Some(ErrorKind::ContextOverflow) {
+            error.message.insert_str(0, "prompt is too long: ");
+        }
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = status_of(&self.0);
+        let body = error_body(status, &self.0);
+        let id = body["request_id"].as_str().unwrap_or_default();
+        with_id(super::json_response(status, &body), id)
+    }
+}
+
+type Answer = Result<Response, Failure>;
+
+pub(super) fn error_body(status: StatusCode, error: &RpcError) -> Value {
+    let mut body = error_event(status, error);
+    body["request_id"] = id("req").into();
+    body
+}
+
+/// What a stream says that cannot go on.
+fn error_event(status: StatusCode, error: &RpcError) -> Value {
+    let kind = match status.as_u16() {
+        400 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        504 => "timeout_error",
+        _ => "api_error",
+    };
+    json!({ "type": "error", "error": { "type": kind, "message": told(error) } })
+}
+
+/// Names the request where clients look for its name.
+fn with_id(mut response: Response, id: &str) -> Response {
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert("request-id", id);
+    }
+    response
+}
+
+/// Another one each time: the hasher's keys are random.
+fn id(what: &str) -> String {
+    format!("{what}_{:016x}", RandomState::new().hash_one(0))
+}
