@@ -17,6 +17,8 @@ mod formats;
 mod hostile;
 mod memory;
 mod mistakes;
+mod ollama;
+mod ollama_models;
 mod overload;
 mod privacy;
 mod pull;

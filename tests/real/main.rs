@@ -1,6 +1,7 @@
 //! llama.cpp and real models, through the whole chain. What a model says is not compared with anything but itself and
 //! the form that was asked for.
 
+mod clients;
 mod context;
 mod embedding;
 mod grammar;

@@ -211,6 +211,12 @@ impl TestDaemon {
         self.client().call::<DaemonStatus>(&Empty {}).unwrap()
     }
 
+    /// Where it listens for HTTP over TCP, such as `127.0.0.1:4711`.
+    #[track_caller]
+    pub fn http(&self) -> String {
+        self.status().http.remove(0)
+    }
+
     /// Waits until nothing runs any more.
     #[track_caller]
     pub fn await_idle(&self) {
