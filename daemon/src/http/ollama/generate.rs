@@ -99,7 +99,7 @@ pub(super) async fn generate(core: Core, body: Body) -> Answer {
 }
 
 fn continuation(request: Request, options: Options) -> Result<GenerateParams, RpcError> {
-    if !request.raw && !(request.template.is_empty() && request.context.is_empty()) {
+    if !(request.template.is_empty() && request.context.is_empty()) {
         return Err(invalid("a suffix goes with neither template nor context"));
     }
     Ok(GenerateParams {
