@@ -117,13 +117,20 @@ fn an_answer_goes_on_where_its_context_is_full() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_at_once() {
+fn a_memory_that_cannot_be_shifted_is_full_once() {
     let daemon = start();
-    daemon.model("rigid", &[("can_shift", false.into())]);
-    let mut params = generate("rigid", "once");
+    let length = u64::from(CONTEXT).into();
+    let rigid = [("context_length", length), ("eos_one_in", 0.into()), ("can_shift", false.into())];
+    daemon.model("rigid", &rigid);
+    let mut params = generate("rigid", "once upon a time");
     params.options.shift = Some(true);
-    let error = refused(daemon.client().call::<Generate>(&params), ErrorKind::Unsupported);
-    assert!(error.message.contains("cannot be shifted"), "{}", error.message);
+    let reply = call(&daemon, &params);
+    assert_eq!((reply.finish, reply.usage.shifted_tokens), (FinishReason::ContextFull, 0));
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_at_once() {
+    let daemon = start();
     let mut params = generate("small", "once");
     params.options.keep = Some(64);
     let error = refused(daemon.client().call::<Generate>(&params), ErrorKind::InvalidParams);

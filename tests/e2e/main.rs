@@ -19,6 +19,8 @@ mod formats;
 mod hostile;
 mod memory;
 mod mistakes;
+mod ollama;
+mod ollama_models;
 mod openai;
 mod overload;
 mod privacy;

@@ -9,10 +9,10 @@ use hearth_tests::{TestDaemon, chat, error_of, follow, generate, message, refuse
 use serde_json::json;
 
 /// Messages with their roles spelled out, and an answer to come.
-const TEMPLATE: &str =
+pub(crate) const TEMPLATE: &str =
     "{{ range .Messages }}<|user|>{{ .Role }}: {{ .Content }}<|end|>{{ end }}<|assistant|>";
 
-const REASONS: &str = "{{- range .Tools }}<|system|>{{ .Function }}<|end|>{{ end }}
+pub(crate) const REASONS: &str = "{{- range .Tools }}<|system|>{{ .Function }}<|end|>{{ end }}
 {{- range .Messages }}{{ if eq .Role \"assistant\" }}<|assistant|>
 {{- if and $.Think .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
 {{- if .ToolCalls }}<tool_call>
@@ -21,7 +21,7 @@ const REASONS: &str = "{{- range .Tools }}<|system|>{{ .Function }}<|end|>{{ end
 {{- else }}<|user|>{{ .Content }}<|end|>{{ end }}{{ end }}<|assistant|>";
 
 /// What a model of these settings answers to this prompt.
-fn answer(settings: &[(&str, Value)], prompt: &str) -> String {
+pub(crate) fn answer(settings: &[(&str, Value)], prompt: &str) -> String {
     let settings = Settings::from_pairs(settings).unwrap();
     let prompt: Vec<_> =
         [vocab::BOS].into_iter().chain(vocab::tokenize(prompt.as_bytes(), true)).collect();

@@ -10,7 +10,7 @@ fn anthropics_own_client_for_python_works() {
         .config("[http]\nlisten = [\"127.0.0.1:0\"]")
         .start();
     daemon.import(&env_path("HEARTH_TEST_SMOLLM2"), MODEL, ImportMode::Link);
-    let mut python = daemon.command(env_path("HEARTH_TEST_PYTHON"));
+    let mut python = daemon.command(env_path("HEARTH_TEST_CLIENTS").join("bin/python"));
     python
         .arg(repository().join("tests/clients/anthropic_client.py"))
         .arg(format!("http://{}", daemon.http()))

@@ -2,6 +2,7 @@
 //! the form that was asked for.
 
 mod anthropic;
+mod clients;
 mod context;
 mod embedding;
 mod grammar;

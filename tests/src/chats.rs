@@ -10,6 +10,7 @@ pub fn chat(model: &str, text: &str) -> ChatParams {
     ChatParams {
         model: model.into(),
         messages: vec![message(Role::User, text)],
+        template: None,
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         parallel_tool_calls: None,

@@ -213,14 +213,10 @@ impl TestDaemon {
         self.client().call::<DaemonStatus>(&Empty {}).unwrap()
     }
 
-    /// Where it listens for HTTP on TCP, such as `127.0.0.1:4711`.
+    /// Where it listens for HTTP over TCP, such as `127.0.0.1:4711`.
     #[track_caller]
     pub fn http(&self) -> String {
-        eventually("the address in the log", || {
-            let log = self.log();
-            let line = log.lines().find(|line| line.contains("Listening for HTTP"))?;
-            Some(line.rsplit_once("address=")?.1.trim().to_owned())
-        })
+        self.status().http.remove(0)
     }
 
     /// Waits until nothing runs any more.

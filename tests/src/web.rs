@@ -121,6 +121,10 @@ fn read_headers(reader: &mut impl BufRead) -> Option<WebMessage> {
 fn read_message(reader: &mut impl BufRead, to_end: bool) -> Option<WebMessage> {
     let mut message = read_headers(reader)?;
     let length = message.headers.get("content-length").and_then(|length| length.parse().ok());
+    if message.headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        message.body = read_chunks(reader)?;
+        return Some(message);
+    }
     match length {
         Some(length) => {
             message.body.resize(length, 0);
@@ -132,6 +136,24 @@ fn read_message(reader: &mut impl BufRead, to_end: bool) -> Option<WebMessage> {
         None => {}
     }
     Some(message)
+}
+
+/// A body whose length was not known at its start. One that is cut has no last chunk, and is no body.
+fn read_chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let length = usize::from_str_radix(line.trim_end(), 16).ok()?;
+        let start = body.len();
+        // With the line break behind it.
+        body.resize(start + length + 2, 0);
+        reader.read_exact(&mut body[start..]).ok()?;
+        body.truncate(start + length);
+        if length == 0 {
+            return Some(body);
+        }
+    }
 }
 
 /// Asks a server, and reads all of its answer.

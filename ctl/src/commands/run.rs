@@ -40,6 +40,7 @@ pub(super) fn answer_once(
     let params = ChatParams {
         model,
         messages: system.into_iter().chain([Message::text(Role::User, prompt)]).collect(),
+        template: None,
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         parallel_tool_calls: None,

@@ -17,11 +17,13 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
         (None, true) => "none can run here; `ctl backend` says why".into(),
         (None, false) => "still looking at the hardware".into(),
     };
+    let http = if status.http.is_empty() { "off".into() } else { status.http.join(", ") };
     context.out.facts(&[
         ("version", status.version),
         ("process", status.pid.to_string()),
         ("up for", span(status.uptime_s)),
         ("socket", status.socket),
+        ("http", http),
         ("models", status.models_dir),
         ("backend", backend),
         ("loaded", status.loaded_models.to_string()),

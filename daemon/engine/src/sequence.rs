@@ -120,9 +120,6 @@ pub enum Failure {
         /// Tokens one sequence may hold.
         n_ctx: u32,
     },
-    /// The request asks for shifting, and the memory cannot.
-    #[error("this model's memory cannot be shifted")]
-    CannotShift,
     /// A text to embed cannot be computed in one piece.
     #[error("the text has {n_tokens} tokens, and at most {max} can be embedded at once")]
     TextTooLong {

@@ -165,6 +165,9 @@ pub struct ChatParams {
     pub model: String,
     /// The conversation so far, oldest first.
     pub messages: Vec<Message>,
+    /// A chat template in Go's language for this request, instead of the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// Tools the model may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool>,

@@ -19,6 +19,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where it listens.
     pub socket: String,
+    /// Where it listens for HTTP beside that, as addresses with ports.
+    #[serde(default)]
+    pub http: Vec<String>,
     /// Where models are.
     pub models_dir: String,
     /// False while the hardware is still being probed.

@@ -120,7 +120,7 @@ pub struct Options {
     pub truncate: Option<bool>,
     /// Where the context is full, half of the tokens behind `keep` leave it and the answer goes on, `max_tokens` by default
     /// ten times the context. What was computed with them stays, so the answer is not the one that the rest alone would get.
-    /// An error where the model's memory cannot do it. The reply's `usage` says how many left. Default false: the answer ends.
+    /// The reply's `usage` says how many left. Where the model's memory cannot do it, and by default, the answer ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shift: Option<bool>,
     /// How many of the first tokens `truncate` and `shift` leave alone, less than half of the context. Default: 4, and in a

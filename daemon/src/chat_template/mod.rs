@@ -51,7 +51,7 @@ pub(crate) struct Abilities {
 impl Abilities {
     /// A guess by the words in a template that the plugin renders, and not we.
     pub(crate) fn of_jinja(template: &str) -> Self {
-        let thoughts = ["enable_thinking", "reasoning_content", "<think>"];
+        let thoughts = ["thinking", "reasoning_content", "reasoning_effort", "<think>"];
         Self {
             tools: template.contains("tools"),
             insert: false,

@@ -80,7 +80,7 @@ pub(super) trait Progress: Send + 'static {
 impl<E> Answering<E> {
     /// What has begun with this event.
     pub(super) fn begun(running: Running<E>, first: E, held: Held) -> Self {
-        Self { running, first: Some(first), _held: held }
+        Self { running: [running].into(), first: Some(first), _held: held }
     }
 }
 

@@ -271,8 +271,6 @@ fn failed(failure: &Failure) -> RpcError {
             .with_hint("cut the text into pieces and embed each"),
         Failure::Overloaded { .. } => RpcError::new(ErrorKind::Overloaded, message)
             .with_hint("try again when some of them have ended"),
-        Failure::CannotShift => RpcError::new(ErrorKind::Unsupported, message)
-            .with_hint("leave out `shift`, or raise `engine.context` in the configuration"),
         Failure::Cancelled => RpcError::new(ErrorKind::Cancelled, message),
         Failure::EmptyPrompt => RpcError::new(ErrorKind::InvalidParams, message),
         Failure::Constraint(_) => RpcError::new(ErrorKind::InvalidParams, message)

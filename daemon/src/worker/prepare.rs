@@ -116,10 +116,16 @@ impl Preparer<'_> {
         generates(self.model)?;
         let (model, options) = (self.model, &self.preset.options(&params.options));
         let fit = Fit::new(options, self.n_ctx)?;
-        let conversation = Conversation::new(&self.renderer, &self.preset, params)?;
+        let own = params.template.as_deref().map(|template| self.renderer.with(template));
+        let own = own.transpose()?;
+        let renderer = own.as_ref().unwrap_or(&self.renderer);
+        let conversation = Conversation::new(renderer, &self.preset, params)?;
         let (rendered, prompt, dropped) = conversation.prompt(&fit)?;
         let mut first = self.request(asker, options, &fit, || conversation.n_system(&prompt))?;
-        first.n_public = self.public.of(&self.renderer, &self.preset, conversation.think, &prompt);
+        if own.is_none() {
+            let think = conversation.think;
+            first.n_public = self.public.of(&self.renderer, &self.preset, think, &prompt);
+        }
         first.prompt = prompt;
         first.stops.extend_from_slice(&rendered.stops);
         let thinks_by_grammar = params.format.is_none() && rendered.calls.grammar_thinks;

@@ -43,6 +43,16 @@ impl Renderer {
         Self { model: Arc::clone(model), template: template.map(ChatTemplate::parse), bos }
     }
 
+    /// The same model with a template of a request's own.
+    pub(super) fn with(&self, template: &str) -> Result<Self, RpcError> {
+        let template = ChatTemplate::parse(template).map_err(|error| {
+            let message = format!("the request's `template` cannot be read: {error}");
+            RpcError::new(ErrorKind::InvalidParams, message)
+                .with_hint("it is a template in Go's language, as in a Modelfile")
+        })?;
+        Ok(Self { model: Arc::clone(&self.model), template: Some(Ok(template)), bos: self.bos })
+    }
+
     /// Whether to think, where nobody says: a model that can does.
     pub(super) fn think(&self, asked: Option<bool>) -> Option<bool> {
         match &self.template {

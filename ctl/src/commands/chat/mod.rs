@@ -232,6 +232,7 @@ impl Chat<'_> {
         let params = ChatParams {
             model: self.model.clone(),
             messages: self.conversation.with_question(&prompt),
+            template: None,
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
             parallel_tool_calls: None,

@@ -191,8 +191,6 @@ impl Engine {
             Some(Failure::EmptyPrompt)
         } else if n_prompt >= n_ctx {
             Some(Failure::ContextOverflow { n_prompt, n_ctx })
-        } else if request.shift.is_some() && !self.can_shift() {
-            Some(Failure::CannotShift)
         } else if n_waiting >= self.config.max_waiting
             || self.waiting.len() >= self.config.max_waiting * OWNERS_WAITING
         {
@@ -207,7 +205,8 @@ impl Engine {
                     self.threads.look_anew();
                 }
                 self.ledger.enter(request.owner);
-                self.waiting.push(Sequence::new(request, n_ctx as usize));
+                let shift = request.shift.filter(|_| self.can_shift());
+                self.waiting.push(Sequence::new(Request { shift, ..request }, n_ctx as usize));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::support::{Collected, model, request, run, shifted_answer, text};
 use hearth_abi::raw::Token;
-use hearth_engine::{Engine, EngineConfig, Failure, Request};
+use hearth_engine::{Engine, EngineConfig, FinishReason, Request};
 use hearth_reference::{Settings, Value};
 
 const ENDLESS: [(&str, Value); 1] = [("eos_one_in", Value::Uint(0))];
@@ -33,13 +33,15 @@ fn an_answer_goes_on_with_what_is_left_of_the_context() {
 }
 
 #[test]
-fn a_memory_that_cannot_be_shifted_says_so_at_once() {
+fn where_the_memory_cannot_be_shifted_a_full_context_ends_the_answer() {
     for lack in ["can_shift", "roll_back"] {
-        let model = model(&[(lack, false.into())]);
+        let model = model(&[ENDLESS[0].clone(), (lack, false.into())]);
         let mut engine = Engine::new(&model, EngineConfig::default()).unwrap();
         let mut sink = Collected::default();
-        engine.submit(shifting(1, 0, text(0, 40), 5), &mut sink);
-        assert_eq!(sink.ended[&1], Err(Failure::CannotShift), "{lack}");
+        engine.submit(shifting(1, 0, text(0, 40), 200), &mut sink);
+        run(&mut engine, &mut sink);
+        let finish = sink.finish(1);
+        assert_eq!((finish.reason, finish.n_shifted), (FinishReason::ContextFull, 0), "{lack}");
     }
 }
 

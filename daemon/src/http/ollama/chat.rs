@@ -2,7 +2,7 @@
 
 use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
-use super::{Answer, NDJSON, error_body, load, model_of, named, read};
+use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
 use crate::http::{Core, body, invalid, json_response, object_of, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -45,7 +45,10 @@ struct Said {
     images: Vec<Value>,
     #[serde(default, deserialize_with = "or_default")]
     tool_calls: Vec<Called>,
-    tool_call_id: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    tool_call_id: String,
+    #[serde(default, deserialize_with = "or_default")]
+    tool_name: String,
 }
 
 #[derive(Deserialize)]
@@ -120,7 +123,9 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
         let nothing = json!({ "role": "assistant", "content": "" });
         return load::load(&core, &model, keep_alive, ("message", nothing)).await;
     }
-    let running = core.start::<ChatSend>(params(request)?);
+    let params = params(request)?;
+    can_think(&core, &model, params.think).await?;
+    let running = core.start::<ChatSend>(params);
     let answering = body::begin(running, asked.held).await.map_err(|error| named(&model, error))?;
     if !streams {
         let reply = answering.reply().await.map_err(|error| named(&model, error))?;
@@ -191,7 +196,8 @@ fn params(request: Request) -> Result<ChatParams, RpcError> {
     let mut options = options::options(&request.options, cut)?;
     options::logprobs(&mut options, request.logprobs, request.top_logprobs)?;
     Ok(ChatParams {
-        messages: request.messages.into_iter().map(message).collect::<Result<_, _>>()?,
+        messages: messages(request.messages)?,
+        template: None,
         tools: request.tools.into_iter().map(tool).collect(),
         tool_choice: ToolChoice::Auto,
         parallel_tool_calls: None,
@@ -206,35 +212,58 @@ fn params(request: Request) -> Result<ChatParams, RpcError> {
     })
 }
 
-fn message(said: Said) -> Result<Message, RpcError> {
-    let role = match said.role.to_lowercase().as_str() {
-        "system" => Role::System,
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
-        "tool" => Role::Tool,
-        other => {
-            return Err(invalid(format!(
-                "a message's role is `{other}`, and must be `system`, `user`, `assistant` or `tool`"
-            )));
-        }
-    };
-    no_images(&said.images)?;
-    let calls = said.tool_calls.into_iter().enumerate().map(|(index, call)| ToolCall {
-        id: if call.id.is_empty() { format!("call_{index}") } else { call.id },
+/// Calls without an id get one, and a tool's answer without one is that to the first call of the tool that has none yet.
+fn messages(said: Vec<Said>) -> Result<Vec<Message>, RpcError> {
+    let (mut n_calls, mut open) = (0, Vec::<ToolCall>::new());
+    said.into_iter()
+        .map(|said| {
+            no_images(&said.images)?;
+            let role = role(&said.role)?;
+            let calls: Vec<_> =
+                said.tool_calls.into_iter().map(|call| called(call, &mut n_calls)).collect();
+            if !calls.is_empty() {
+                open.clone_from(&calls);
+            }
+            let answers = |call: &ToolCall| match said.tool_call_id.as_str() {
+                "" => said.tool_name.is_empty() || call.name == said.tool_name,
+                id => call.id == id,
+            };
+            let answered = open.iter().position(|call| role == Role::Tool && answers(call));
+            let answered = answered.map(|at| open.remove(at).id);
+            Ok(Message {
+                role,
+                content: said.content,
+                reasoning: said.thinking.filter(|text| !text.is_empty()),
+                tool_calls: calls,
+                tool_call_id: answered.or(Some(said.tool_call_id).filter(|id| !id.is_empty())),
+            })
+        })
+        .collect()
+}
+
+fn role(name: &str) -> Result<Role, RpcError> {
+    match name.to_lowercase().as_str() {
+        "system" => Ok(Role::System),
+        "user" => Ok(Role::User),
+        "assistant" => Ok(Role::Assistant),
+        "tool" => Ok(Role::Tool),
+        other => Err(invalid(format!(
+            "a message's role is `{other}`, and must be `system`, `user`, `assistant` or `tool`"
+        ))),
+    }
+}
+
+fn called(call: Called, n_calls: &mut usize) -> ToolCall {
+    *n_calls += 1;
+    ToolCall {
+        id: if call.id.is_empty() { format!("call_{n_calls}") } else { call.id },
         name: call.function.name,
         arguments: match call.function.arguments {
             Value::Null => "{}".into(),
             Value::String(text) => text,
             arguments => arguments.to_string(),
         },
-    });
-    Ok(Message {
-        role,
-        content: said.content,
-        reasoning: said.thinking.filter(|text| !text.is_empty()),
-        tool_calls: calls.collect(),
-        tool_call_id: said.tool_call_id,
-    })
+    }
 }
 
 pub(super) fn no_images(images: &[Value]) -> Result<(), RpcError> {
@@ -251,4 +280,28 @@ pub(super) fn no_images(images: &[Value]) -> Result<(), RpcError> {
 fn tool(offered: Offered) -> Tool {
     let OfferedFunction { name, description, parameters } = offered.function;
     Tool { name, description, parameters }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_names_its_tool_is_that_to_the_tools_call() {
+        let call = |name| json!({ "function": { "name": name, "arguments": { "x": 1 } } });
+        let answer = |name| json!({ "role": "tool", "tool_name": name, "content": "" });
+        let said = json!([
+            { "role": "assistant", "tool_calls": [call("a"), call("b"), call("a")] },
+            answer("b"), answer("a"), { "role": "TOOL" }, answer("a"),
+            { "role": "assistant", "tool_calls": [{ "id": "mine", "function": { "name": "a" } }] },
+            { "role": "tool", "tool_call_id": "mine" },
+        ]);
+        let messages = messages(serde_json::from_value(said).unwrap()).unwrap();
+        let ids: Vec<_> = messages[0].tool_calls.iter().map(|call| call.id.as_str()).collect();
+        assert_eq!(ids, ["call_1", "call_2", "call_3"]);
+        assert_eq!(messages[0].tool_calls[0].arguments, r#"{"x":1}"#);
+        let answered: Vec<_> =
+            messages.iter().map(|message| message.tool_call_id.as_deref().unwrap_or("-")).collect();
+        assert_eq!(answered, ["-", "call_2", "call_1", "call_3", "-", "-", "mine"]);
+    }
 }

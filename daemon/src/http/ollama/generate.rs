@@ -3,7 +3,7 @@
 use super::chat::no_images;
 use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
-use super::{Answer, NDJSON, error_body, load, model_of, named, read};
+use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
 use crate::http::body::{self, Asked};
 use crate::http::{Core, invalid, json_response, or_default};
 use axum::body::Body;
@@ -30,7 +30,7 @@ struct Request {
     #[serde(default, deserialize_with = "or_default")]
     template: String,
     #[serde(default, deserialize_with = "or_default")]
-    context: Vec<i32>,
+    context: Vec<i64>,
     #[serde(default, deserialize_with = "or_default")]
     raw: bool,
     stream: Option<bool>,
@@ -60,6 +60,8 @@ struct Line<'a> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     metrics: Option<Metrics>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    context: Vec<u8>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     logprobs: Vec<Chance>,
 }
 
@@ -84,16 +86,22 @@ pub(super) async fn generate(core: Core, body: Body) -> Answer {
         Cut { truncate: request.truncate, shift: request.shift },
     )?;
     options::logprobs(&mut options, request.logprobs, request.top_logprobs)?;
+    let about = About { model, since, streams, conversation: Vec::new() };
     if request.raw || !request.suffix.is_empty() {
-        let running = core.start::<Generate>(continuation(request, options)?);
-        answer(running, held, model, since, streams).await
-    } else {
-        let running = core.start::<ChatSend>(conversation(request, options)?);
-        answer(running, held, model, since, streams).await
+        return answer(core.start::<Generate>(continuation(request, options)?), held, about).await;
     }
+    let params = conversation(request, options)?;
+    if params.template.is_none() {
+        can_think(&core, &about.model, params.think).await?;
+    }
+    let about = About { conversation: params.messages.clone(), ..about };
+    answer(core.start::<ChatSend>(params), held, about).await
 }
 
 fn continuation(request: Request, options: Options) -> Result<GenerateParams, RpcError> {
+    if !(request.template.is_empty() && request.context.is_empty()) {
+        return Err(invalid("a suffix goes with neither template nor context"));
+    }
     Ok(GenerateParams {
         format: options::format(request.format)?,
         keep_alive: options::keep_alive(request.keep_alive.as_ref())?,
@@ -109,12 +117,15 @@ fn continuation(request: Request, options: Options) -> Result<GenerateParams, Rp
 
 /// Without `raw` a prompt is a conversation's first message.
 fn conversation(request: Request, options: Options) -> Result<ChatParams, RpcError> {
-    let system = Some(request.system).filter(|text| !text.is_empty());
-    let mut messages: Vec<_> =
-        system.into_iter().map(|text| Message::text(Role::System, text)).collect();
+    let mut messages = said_before(&request.context)?;
+    if !request.system.is_empty() {
+        messages.retain(|message| message.role != Role::System);
+        messages.insert(0, Message::text(Role::System, request.system));
+    }
     messages.push(Message::text(Role::User, request.prompt));
     Ok(ChatParams {
         messages,
+        template: Some(request.template).filter(|template| !template.is_empty()),
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         parallel_tool_calls: None,
@@ -126,6 +137,19 @@ fn conversation(request: Request, options: Options) -> Result<ChatParams, RpcErr
         request: None,
         timeout_ms: None,
         model: request.model,
+    })
+}
+
+/// `context` is what clients send back unread, so that the next prompt goes on. With Ollama it is tokens; here it is the
+/// bytes of the messages, which the chat template sees again as what they are.
+fn said_before(context: &[i64]) -> Result<Vec<Message>, RpcError> {
+    if context.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bytes: Result<Vec<u8>, _> = context.iter().map(|byte| u8::try_from(*byte)).collect();
+    bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(|| {
+        invalid("the `context` is not from an answer of this daemon's")
+            .with_hint("send the conversation to `/api/chat`")
     })
 }
 
@@ -165,38 +189,58 @@ impl From<GenerateReply> for Whole {
     }
 }
 
-async fn answer<R: Into<Whole> + Send + 'static>(
-    running: crate::rpc::Running<Event<R>>,
-    held: crate::listen::Held,
+/// What the lines of an answer say beside its text.
+struct About {
     model: String,
     since: Instant,
     streams: bool,
-) -> Answer {
-    let answering = body::begin(running, held).await.map_err(|error| named(&model, error))?;
-    if !streams {
-        let whole: Whole = answering.reply().await.map_err(|error| named(&model, error))?.into();
-        let metrics = Metrics::new(since, whole.finish, &whole.usage, &whole.timings);
-        let line = Line {
-            model: &model,
+    /// Up to the prompt; empty where there is none.
+    conversation: Vec<Message>,
+}
+
+impl About {
+    fn last_line(&mut self, whole: Whole, response: String, thinking: String) -> Line<'_> {
+        let mut context = Vec::new();
+        if !self.conversation.is_empty() {
+            self.conversation.push(Message::text(Role::Assistant, whole.text));
+            context = serde_json::to_vec(&self.conversation).unwrap_or_default();
+        }
+        Line {
+            model: &self.model,
             created_at: metrics::now(),
-            response: whole.text,
-            thinking: whole.thinking,
+            response,
+            thinking,
             done: true,
-            metrics: Some(metrics),
-            logprobs: chances(whole.logprobs),
-        };
-        return Ok(json_response(StatusCode::OK, &line));
+            metrics: Some(Metrics::new(self.since, whole.finish, &whole.usage, &whole.timings)),
+            context,
+            logprobs: Vec::new(),
+        }
     }
-    Ok(stream(answering, model, since))
+}
+
+async fn answer<R: Into<Whole> + Send + 'static>(
+    running: crate::rpc::Running<Event<R>>,
+    held: crate::listen::Held,
+    mut about: About,
+) -> Answer {
+    let failed = |error| named(&about.model, error);
+    let answering = body::begin(running, held).await.map_err(failed)?;
+    if about.streams {
+        return Ok(stream(answering, about));
+    }
+    let mut whole: Whole = answering.reply().await.map_err(failed)?.into();
+    let (text, thinking) = (whole.text.clone(), std::mem::take(&mut whole.thinking));
+    let logprobs = chances(std::mem::take(&mut whole.logprobs));
+    let line = Line { logprobs, ..about.last_line(whole, text, thinking) };
+    Ok(json_response(StatusCode::OK, &line))
 }
 
 fn stream<R: Into<Whole> + Send + 'static>(
     answering: body::Answering<Event<R>>,
-    model: String,
-    since: Instant,
+    mut about: About,
 ) -> Response {
     answering.stream(NDJSON, move |event, out| {
-        let (mut response, mut thinking, mut metrics) = (String::new(), String::new(), None);
+        let (mut response, mut thinking) = (String::new(), String::new());
         let logprobs = match event {
             Event::Reasoning { text, logprobs, .. } => {
                 thinking = text;
@@ -207,20 +251,20 @@ fn stream<R: Into<Whole> + Send + 'static>(
                 logprobs
             }
             Event::Done { reply } => {
-                let whole: Whole = reply.into();
-                metrics = Some(Metrics::new(since, whole.finish, &whole.usage, &whole.timings));
-                Vec::new()
+                let line = about.last_line(reply.into(), response, thinking);
+                return super::write_line(&line, out);
             }
             Event::Error { error } => return super::write_line(&error_body(&error), out),
             _ => return,
         };
         let line = Line {
-            model: &model,
+            model: &about.model,
             created_at: metrics::now(),
             response,
             thinking,
-            done: metrics.is_some(),
-            metrics,
+            done: false,
+            metrics: None,
+            context: Vec::new(),
             logprobs: chances(logprobs),
         };
         super::write_line(&line, out);

@@ -11,12 +11,13 @@ mod options;
 mod transfer;
 
 use super::{Core, status_of, told};
+use crate::rpc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
-use hearth_protocol::{ErrorKind, RpcError};
+use hearth_protocol::{ErrorKind, ModelParams, ModelShow, RpcError};
 use serde_json::{Value, json};
 
 /// The version of Ollama whose clients find here what they expect of it: they ask, and some refuse an older one.
@@ -116,6 +117,22 @@ fn model_of(model: &str) -> Result<(), Failure> {
         return Err(super::invalid("model is required").into());
     }
     Ok(())
+}
+
+/// Whoever asks a model to think wants to know if it cannot.
+async fn can_think(core: &Core, model: &str, think: Option<bool>) -> Result<(), Failure> {
+    if think != Some(true) {
+        return Ok(());
+    }
+    let params = ModelParams { model: model.into() };
+    let shown = core
+        .call::<ModelShow, _>(rpc::model_show, params)
+        .await
+        .map_err(|error| named(model, error))?;
+    if shown.capabilities.iter().any(|can| can == "thinking") {
+        return Ok(());
+    }
+    Err(super::invalid(format!("\"{model}\" does not support thinking")).into())
 }
 
 /// One value of a stream.

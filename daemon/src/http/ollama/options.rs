@@ -5,7 +5,7 @@ use crate::http::invalid;
 use hearth_protocol::{Format, KeepAlive, Options, RpcError};
 use serde_json::{Map, Value};
 
-/// Ollama cuts what does not fit unless told not to.
+/// Ollama cuts what does not fit, and goes on where the context is full, unless told not to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cut {
     pub(super) truncate: Option<bool>,
@@ -13,9 +13,11 @@ pub(super) struct Cut {
 }
 
 pub(super) fn options(map: &Map<String, Value>, cut: Cut) -> Result<Options, RpcError> {
-    let mut options =
-        Options { truncate: Some(cut.truncate.unwrap_or(true)), ..Options::default() };
-    options.shift = cut.shift;
+    let mut options = Options {
+        truncate: Some(cut.truncate.unwrap_or(true)),
+        shift: Some(cut.shift.unwrap_or(true)),
+        ..Options::default()
+    };
     for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
         let whole = || whole(key, value);
         let real = || real(key, value);
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(options.repeat_last_n, Some(u32::MAX));
         assert_eq!((options.temperature, options.top_p), (Some(0.0), None));
         assert_eq!(options.stop, ["a", "b"]);
-        assert_eq!(options.truncate, Some(true));
+        assert_eq!((options.truncate, options.shift), (Some(true), Some(true)));
         for (key, message) in [
             ("num_ctx", "option \"num_ctx\" must be of type integer"),
             ("top_p", "option \"top_p\" must be of type float32"),
