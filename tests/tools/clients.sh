@@ -6,7 +6,7 @@
 python_clients=(ollama==0.6.3 openai==3.54.0 anthropic==2.12.0)
 
 clients=${cache:?}/clients
-export HEARTH_TEST_PYTHON=$clients/bin/python
+export HEARTH_TEST_CLIENTS=$clients
 
 fetch_clients() {
     [ "$(cat "$clients/installed" 2>/dev/null)" != "${python_clients[*]}" ] || return 0
