@@ -21,9 +21,7 @@ fn start() -> TestDaemon {
 #[test]
 fn openais_own_client_for_python_works() {
     let daemon = start();
-    // As it is: behind its links lies an interpreter that knows nothing of the environment.
-    let python = std::env::var_os("HEARTH_TEST_PYTHON").expect("`./dev test` names it");
-    let mut python = daemon.command(python);
+    let mut python = daemon.command(env_path("HEARTH_TEST_CLIENTS").join("bin/python"));
     python
         .arg(repository().join("tests/clients/openai_client.py"))
         .arg(format!("http://{}/v1", daemon.http()))
