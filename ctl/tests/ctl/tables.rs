@@ -192,6 +192,7 @@ version   0.1.0
 process   42
 up for    2 hours
 socket    /run/hearth/hearth.sock
+http      off
 models    /var/lib/hearth/models
 backend   cpu
 loaded    1

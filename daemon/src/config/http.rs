@@ -36,7 +36,7 @@ pub(super) fn http(file: FileHttp) -> HttpConfig {
             env("OLLAMA_HOST").map(|host| ollama_host(&host)).into_iter().collect()
         }),
         origins: file.origins.unwrap_or_else(origins),
-        keys: file.keys,
+        keys: file.keys.filter(|path| !path.as_os_str().is_empty()),
         open: file.open.unwrap_or(false),
     }
 }

@@ -48,6 +48,9 @@ impl Engine {
         if sequence.admitted.is_none() {
             sequence.admitted = Some(Instant::now());
             sequence.n_cached = held;
+        } else if sequence.n_generated() == 0 {
+            // What it lost with its place is computed after all.
+            sequence.n_cached = sequence.n_cached.min(held);
         }
         self.running.push(sequence);
         Ok(())
