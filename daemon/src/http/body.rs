@@ -1,7 +1,7 @@
 //! Bodies of requests, read within the limits, and of answers that stream.
 
 use super::Core;
-use crate::listen::Held;
+use crate::listen::{Held, too_long};
 use crate::rpc::Running;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header::CONTENT_TYPE};
@@ -48,16 +48,9 @@ async fn collect(core: &Core, mut body: Body) -> Result<(Vec<u8>, Held), RpcErro
         }
         bytes.extend_from_slice(&part);
         if bytes.len() > limit {
-            let message = format!("the request is longer than {limit} bytes");
-            let hint = "raise `max_request_bytes` in the configuration";
-            wrong = Some(RpcError::new(ErrorKind::TooLarge, message).with_hint(hint));
+            wrong = Some(too_long(limit));
         } else if !held.set(bytes.len()) {
-            let limit = core.account.max_bytes;
-            let message = format!(
-                "your requests that are being read or answered hold {limit} bytes together"
-            );
-            let hint = "try again when some of them have ended";
-            wrong = Some(RpcError::new(ErrorKind::Overloaded, message).with_hint(hint));
+            wrong = Some(core.account.crowded());
         }
         if wrong.is_some() {
             bytes = Vec::new();
@@ -75,13 +68,6 @@ pub(super) trait Progress: Send + 'static {
     fn says_something(&self) -> bool;
     /// The error that it ends with.
     fn error(&self) -> Option<&RpcError>;
-}
-
-impl<E> Answering<E> {
-    /// What has begun with this event.
-    pub(super) fn begun(running: Running<E>, first: E, held: Held) -> Self {
-        Self { running: [running].into(), first: Some(first), _held: held }
-    }
 }
 
 impl<R: Send + 'static> Progress for Event<R> {
@@ -115,6 +101,13 @@ pub(super) struct Answering<E> {
     running: VecDeque<Running<E>>,
     first: Option<E>,
     _held: Held,
+}
+
+impl<E> Answering<E> {
+    /// What has begun with this event.
+    pub(super) fn begun(running: Running<E>, first: E, held: Held) -> Self {
+        Self { running: [running].into(), first: Some(first), _held: held }
+    }
 }
 
 /// Waits for the first event that says something. An error before it is the whole answer's.

@@ -13,6 +13,7 @@ mod core;
 mod download;
 mod ollama;
 mod openai;
+mod said;
 
 use axum::Router;
 use axum::body::Body;
@@ -23,6 +24,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 pub(crate) use core::Core;
+use said::{Called, OfferedFunction, Token, no_images};
 
 /// Every route of every dialect.
 pub(crate) fn router() -> Router {

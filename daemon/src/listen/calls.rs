@@ -5,7 +5,7 @@
 //! and nothing else.
 
 use super::framing::Frame;
-use super::users::{Account, Held};
+use super::users::{Account, Held, too_long};
 use super::{Caller, Connection};
 use crate::rpc::{method_not_found, object};
 use hearth_protocol::{ErrorKind, RpcError};
@@ -112,21 +112,14 @@ impl Answerer {
                 if held.set(bytes.len()) {
                     return self.value(&bytes, &Arc::new(held), outgoing).await;
                 }
-                self.crowded()
+                self.account.crowded()
             }
-            Frame::Crowded => self.crowded(),
+            Frame::Crowded => self.account.crowded(),
             Frame::Garbage => {
                 RpcError::new(ErrorKind::ParseError, "a request begins with `{`, and this does not")
                     .with_hint("this socket speaks JSON-RPC 2.0 and HTTP; try `ctl status`")
             }
-            Frame::TooLong => {
-                let limit = self.max_request_bytes;
-                RpcError::new(
-                    ErrorKind::TooLarge,
-                    format!("the request is longer than {limit} bytes"),
-                )
-                .with_hint("raise `max_request_bytes` in the configuration")
-            }
+            Frame::TooLong => too_long(self.max_request_bytes),
             Frame::Second => {
                 RpcError::new(ErrorKind::ParseError, "a POST holds one request, and this one more")
                     .with_hint("send them as a batch, or over a WebSocket or the raw protocol")
@@ -138,15 +131,6 @@ impl Answerer {
             .with_hint("a request is one JSON object, or an array of them"),
         };
         Some(MethodResponse::error(Id::Null, object(error)).into_json())
-    }
-
-    fn crowded(&self) -> RpcError {
-        let limit = self.account.max_bytes;
-        RpcError::new(
-            ErrorKind::Overloaded,
-            format!("your requests that are being read or answered hold {limit} bytes together"),
-        )
-        .with_hint("try again when some of them have ended")
     }
 
     async fn value(

@@ -36,7 +36,7 @@ pub(crate) use caller::Caller;
 pub(crate) use socket::{Bound, bind};
 pub(crate) use tcp::bind as bind_tcp;
 use users::Users;
-pub(crate) use users::{Account, Held};
+pub(crate) use users::{Account, Held, too_long};
 
 /// Tells connections that the daemon stops.
 #[derive(Debug, Clone)]

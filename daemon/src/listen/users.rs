@@ -2,6 +2,7 @@
 //!
 //! **Invariant.** Whatever a user sends, what is held of it is bounded, however many connections it comes on.
 
+use hearth_protocol::{ErrorKind, RpcError};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,14 +46,29 @@ impl Users {
 #[derive(Debug)]
 pub(crate) struct Account {
     user: Arc<User>,
-    pub(crate) max_bytes: usize,
+    max_bytes: usize,
 }
 
 impl Account {
+    /// What a user hears whose requests take too much together.
+    pub(crate) fn crowded(&self) -> RpcError {
+        let limit = self.max_bytes;
+        let message =
+            format!("your requests that are being read or answered hold {limit} bytes together");
+        RpcError::new(ErrorKind::Overloaded, message)
+            .with_hint("try again when some of them have ended")
+    }
+
     /// Holds nothing yet.
     pub(crate) fn hold(&self) -> Held {
         Held { user: Arc::clone(&self.user), max_bytes: self.max_bytes, bytes: 0 }
     }
+}
+
+/// What is said of a request that is longer than the limit.
+pub(crate) fn too_long(limit: usize) -> RpcError {
+    RpcError::new(ErrorKind::TooLarge, format!("the request is longer than {limit} bytes"))
+        .with_hint("raise `max_request_bytes` in the configuration")
 }
 
 impl Drop for Account {

@@ -1,6 +1,6 @@
 //! `model.quantize`
 
-use super::reported::{Reporter, reported};
+use super::reported::{Reporter, reported, telling};
 use super::work::{Events, Request, Work};
 use super::{Daemon, blocking, store_error};
 use crate::quantize::{Quantization, quantize};
@@ -71,20 +71,17 @@ pub(super) async fn quantized<R: serde::Serialize>(
     events: &Events<ProgressEvent<R>>,
     quantization: &Quantization,
 ) -> Result<String, RpcError> {
-    let (news, mut told) = watch::channel(0.0);
-    // The sender goes with the closure, which ends the telling.
-    let work = quantize(&daemon.supervisor, quantization, move |fraction| {
-        news.send_replace(fraction);
-    });
-    let tell = async {
-        while told.changed().await.is_ok() {
-            let fraction = *told.borrow_and_update();
-            let stage = "quantizing".into();
-            events.tell(ProgressEvent::Progress { stage, fraction }).await;
-        }
+    let work = async |news: &watch::Sender<f32>| {
+        let tell = |fraction| {
+            news.send_replace(fraction);
+        };
+        quantize(&daemon.supervisor, quantization, tell).await
     };
-    let (made, ()) = tokio::join!(work, tell);
-    made
+    let event = |fraction: &f32| ProgressEvent::Progress {
+        stage: "quantizing".into(),
+        fraction: *fraction,
+    };
+    telling(events, work, event).await
 }
 
 fn absolute(path: String) -> Result<PathBuf, RpcError> {

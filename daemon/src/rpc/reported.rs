@@ -41,3 +41,25 @@ pub(super) async fn reported<R: Serialize, T: Send + 'static>(
         Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
     })
 }
+
+/// Does it, and makes an event of its news meanwhile.
+pub(super) async fn telling<E: Serialize, N: Default, T>(
+    events: &Events<E>,
+    work: impl AsyncFnOnce(&watch::Sender<N>) -> T,
+    mut event: impl FnMut(&N) -> E,
+) -> T {
+    let (sender, mut news) = watch::channel(N::default());
+    let work = async {
+        let result = work(&sender).await;
+        // Ends the telling, after the last of it.
+        drop(sender);
+        result
+    };
+    let tell = async {
+        while news.changed().await.is_ok() {
+            let event = event(&news.borrow_and_update());
+            events.tell(event).await;
+        }
+    };
+    tokio::join!(work, tell).0
+}

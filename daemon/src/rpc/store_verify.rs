@@ -1,11 +1,11 @@
 //! `store.verify`
 
-use super::reported::{Reporter, reported};
+use super::reported::{Reporter, reported, telling};
 use super::work::{Events, Request, Work};
 use super::{Daemon, store_error};
 use crate::supervisor::parse_name;
 use hearth_protocol::{ProgressEvent, RpcError, StoreVerify, Verified, VerifyFault, VerifyParams};
-use hearth_registry::Source;
+use hearth_registry::{BlobProgress, Source};
 use hearth_store::{Fault, Layer, ModelName};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -100,25 +100,20 @@ async fn repair(
         blobs.extend(of_model.iter().map(|blob| (name, blob)));
     }
     for (name, blob) in blobs {
-        let (progress, mut news) = watch::channel(Vec::new());
-        let fetch = async {
+        let fetch = async |progress: &watch::Sender<Vec<BlobProgress>>| {
             let id = daemon.store.manifest(name).map_err(|error| error.to_string())?.id();
             // One that Ollama pulled is where its name says.
             let origin = daemon.store.origin(&id).unwrap_or_else(|| name.to_string());
             let source = Source::parse(&origin).map_err(|error| error.to_string())?;
-            let repaired = daemon.puller.repair(&source, name, blob, &progress).await;
-            // Ends the telling.
-            drop(progress);
+            let repaired = daemon.puller.repair(&source, name, blob, progress).await;
             repaired.map_err(|error| error.to_string())
         };
-        let tell = async {
-            while news.changed().await.is_ok() {
-                let n_here: u64 = news.borrow_and_update().iter().map(|blob| blob.n_bytes).sum();
-                let fraction = (n_before + n_here.min(blob.size)) as f32 / total as f32;
-                events.tell(ProgressEvent::Progress { stage: "fetching".into(), fraction }).await;
-            }
+        let event = |blobs: &Vec<BlobProgress>| {
+            let n_here: u64 = blobs.iter().map(|blob| blob.n_bytes).sum();
+            let fraction = (n_before + n_here.min(blob.size)) as f32 / total as f32;
+            ProgressEvent::Progress { stage: "fetching".into(), fraction }
         };
-        if let (Err(reason), ()) = tokio::join!(fetch, tell) {
+        if let Err(reason) = telling(events, fetch, event).await {
             failed.insert(name.clone(), reason);
         }
         n_before += blob.size;

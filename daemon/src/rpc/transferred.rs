@@ -1,5 +1,6 @@
 //! Models on their way from or to elsewhere: how far each blob is, and how it ended.
 
+use super::reported::telling;
 use super::store_error;
 use super::work::{About, Events};
 use hearth_protocol::{ErrorKind, RpcError, TransferBlob, TransferEvent, TransferState};
@@ -13,20 +14,10 @@ pub(super) async fn transferred<R: Serialize, T>(
     events: &Events<TransferEvent<R>>,
     work: impl AsyncFnOnce(&watch::Sender<Vec<BlobProgress>>) -> Result<T, Arc<PullError>>,
 ) -> Result<T, RpcError> {
-    let (progress, mut news) = watch::channel(Vec::new());
-    let work = async {
-        let result = work(&progress).await;
-        // Ends the telling, after the last of it.
-        drop(progress);
-        result
+    let event = |blobs: &Vec<BlobProgress>| TransferEvent::Progress {
+        blobs: blobs.iter().map(blob).collect(),
     };
-    let tell = async {
-        while news.changed().await.is_ok() {
-            let blobs = news.borrow_and_update().iter().map(blob).collect();
-            events.tell(TransferEvent::Progress { blobs }).await;
-        }
-    };
-    let (result, ()) = tokio::join!(work, tell);
+    let result = telling(events, work, event).await;
     result.map_err(|error| transfer_error(&error))
 }
 

@@ -4,7 +4,7 @@
 //! Guesses cost nothing until they are put into a step, and every token that is chosen shows whether the guess for it was
 //! right. So how often they are right is known before any is used.
 
-use super::{Guesser, Step, best_len, power};
+use super::{Guesser, Step};
 use crate::scheduler::Share;
 use crate::sequence::Sequence;
 use hearth_abi::PluginError;
@@ -41,13 +41,7 @@ impl Guesser for Lookups {
             }
             let guess = lookup.guess(&sequence.tokens);
             let most = guess.len().min(step.room(sequence));
-            let right = |n| power(lookup.rate, n);
-            let plan = best_len(most, step.n_yield, right, |n| step.seconds(n));
-            if let Some(plan) = plan.filter(|plan| plan.len > 0) {
-                sequence.guess.extend_from_slice(&guess[..plan.len]);
-                step.n_tokens += plan.len;
-                step.n_yield = plan.n_yield;
-            }
+            sequence.guess.extend_from_slice(&guess[..step.admit(most, lookup.rate)]);
         }
         Ok(())
     }

@@ -81,6 +81,16 @@ impl Step<'_> {
         let wanted = sequence.n_left().saturating_sub(1);
         if sequence.n_generated() == 0 { 0 } else { wanted.min(self.n_batch - self.n_tokens) }
     }
+
+    /// Takes in as many of one sequence's guesses as are worth it, if each is right so often, and says how many.
+    fn admit(&mut self, n_most: usize, rate: f64) -> usize {
+        let right = |n| power(rate, n);
+        let plan = best_len(n_most, self.n_yield, right, |n| self.seconds(n));
+        let Some(plan) = plan.filter(|plan| plan.len > 0) else { return 0 };
+        self.n_tokens += plan.len;
+        self.n_yield = plan.n_yield;
+        plan.len
+    }
 }
 
 /// What a step becomes by guessing.

@@ -3,7 +3,7 @@
 //! A constraint forces bytes, and the model may spell them by other tokens than its tokenizer does; so this is a guess
 //! like others, and the answer is what it would be without. But nearly all of it is right.
 
-use super::{Guesser, Step, best_len, power};
+use super::{Guesser, Step};
 use crate::scheduler::Share;
 use crate::sequence::Sequence;
 use hearth_abi::PluginError;
@@ -70,13 +70,7 @@ impl Guesser for Rules {
                 continue;
             };
             let most = tokens.len().min(MAX_DRAFT).min(step.room(sequence));
-            let right = |n| power(rate, n);
-            let plan = best_len(most, step.n_yield, right, |n| step.seconds(n));
-            if let Some(plan) = plan.filter(|plan| plan.len > 0) {
-                sequence.guess.extend_from_slice(&tokens[..plan.len]);
-                step.n_tokens += plan.len;
-                step.n_yield = plan.n_yield;
-            }
+            sequence.guess.extend_from_slice(&tokens[..step.admit(most, rate)]);
         }
         Ok(())
     }

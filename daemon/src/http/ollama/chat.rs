@@ -3,11 +3,13 @@
 use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
 use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
-use crate::http::{Core, body, invalid, json_response, object_of, or_default};
+use crate::http::{
+    Called, Core, OfferedFunction, body, invalid, json_response, no_images, object_of, or_default,
+};
 use axum::body::Body;
 use axum::http::StatusCode;
 use hearth_protocol::{
-    ChatParams, ChatReply, ChatSend, Event, Message, Role, RpcError, Tool, ToolCall, ToolChoice,
+    ChatParams, ChatReply, ChatSend, Event, Message, Role, RpcError, ToolCall, ToolChoice,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -52,33 +54,8 @@ struct Said {
 }
 
 #[derive(Deserialize)]
-struct Called {
-    #[serde(default, deserialize_with = "or_default")]
-    id: String,
-    function: CalledFunction,
-}
-
-#[derive(Deserialize)]
-struct CalledFunction {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    arguments: Value,
-}
-
-#[derive(Deserialize)]
 struct Offered {
     function: OfferedFunction,
-}
-
-#[derive(Deserialize)]
-struct OfferedFunction {
-    #[serde(default)]
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    description: String,
-    #[serde(default)]
-    parameters: Value,
 }
 
 /// One line of the answer.
@@ -198,7 +175,7 @@ fn params(request: Request) -> Result<ChatParams, RpcError> {
     Ok(ChatParams {
         messages: messages(request.messages)?,
         template: None,
-        tools: request.tools.into_iter().map(tool).collect(),
+        tools: request.tools.into_iter().map(|tool| tool.function.into()).collect(),
         tool_choice: ToolChoice::Auto,
         parallel_tool_calls: None,
         format: options::format(request.format)?,
@@ -217,7 +194,9 @@ fn messages(said: Vec<Said>) -> Result<Vec<Message>, RpcError> {
     let (mut n_calls, mut open) = (0, Vec::<ToolCall>::new());
     said.into_iter()
         .map(|said| {
-            no_images(&said.images)?;
+            if !said.images.is_empty() {
+                return Err(no_images());
+            }
             let role = role(&said.role)?;
             let calls: Vec<_> =
                 said.tool_calls.into_iter().map(|call| called(call, &mut n_calls)).collect();
@@ -257,29 +236,9 @@ fn called(call: Called, n_calls: &mut usize) -> ToolCall {
     *n_calls += 1;
     ToolCall {
         id: if call.id.is_empty() { format!("call_{n_calls}") } else { call.id },
+        arguments: call.function.arguments(),
         name: call.function.name,
-        arguments: match call.function.arguments {
-            Value::Null => "{}".into(),
-            Value::String(text) => text,
-            arguments => arguments.to_string(),
-        },
     }
-}
-
-pub(super) fn no_images(images: &[Value]) -> Result<(), RpcError> {
-    if images.is_empty() {
-        return Ok(());
-    }
-    Err(RpcError::new(
-        hearth_protocol::ErrorKind::Unsupported,
-        "this model is missing data required for image input",
-    )
-    .with_hint("no backend here reads images yet"))
-}
-
-fn tool(offered: Offered) -> Tool {
-    let OfferedFunction { name, description, parameters } = offered.function;
-    Tool { name, description, parameters }
 }
 
 #[cfg(test)]

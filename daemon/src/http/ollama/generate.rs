@@ -1,11 +1,10 @@
 //! `/api/generate`
 
-use super::chat::no_images;
 use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
 use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
 use crate::http::body::{self, Asked};
-use crate::http::{Core, invalid, json_response, or_default};
+use crate::http::{Core, invalid, json_response, no_images, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -80,7 +79,9 @@ pub(super) async fn generate(core: Core, body: Body) -> Answer {
         let keep_alive = options::keep_alive(request.keep_alive.as_ref())?;
         return load::load(&core, &model, keep_alive, ("response", "".into())).await;
     }
-    no_images(&request.images)?;
+    if !request.images.is_empty() {
+        return Err(no_images().into());
+    }
     let mut options = options::options(
         &request.options,
         Cut { truncate: request.truncate, shift: request.shift },

@@ -1,6 +1,7 @@
 //! What Ollama's answers say of time, tokens and chance.
 
-use hearth_protocol::{FinishReason, Logprob, Timings, TokenLogprob, Usage};
+use crate::http::Token;
+use hearth_protocol::{FinishReason, Logprob, Timings, Usage};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -16,11 +17,11 @@ pub(super) struct Metrics {
     load_duration: u64,
     #[serde(skip_serializing_if = "is_zero")]
     prompt_eval_count: u32,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     prompt_eval_duration: u64,
     #[serde(skip_serializing_if = "is_zero")]
     eval_count: u32,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     eval_duration: u64,
     /// Beyond Ollama: prompt tokens that were not computed again.
     #[serde(skip_serializing_if = "is_zero")]
@@ -34,12 +35,8 @@ pub(super) struct Metrics {
     shifted_count: u32,
 }
 
-fn is_zero(n: &u32) -> bool {
-    *n == 0
-}
-
-fn is_none(n: &u64) -> bool {
-    *n == 0
+fn is_zero<N: Default + PartialEq>(n: &N) -> bool {
+    *n == N::default()
 }
 
 impl Metrics {
@@ -75,19 +72,6 @@ pub(super) struct Chance {
     token: Token,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top_logprobs: Vec<Token>,
-}
-
-#[derive(Debug, Serialize)]
-struct Token {
-    token: String,
-    logprob: f32,
-    bytes: Vec<u8>,
-}
-
-impl From<TokenLogprob> for Token {
-    fn from(token: TokenLogprob) -> Self {
-        Self { token: token.token, logprob: token.logprob, bytes: token.bytes }
-    }
 }
 
 pub(super) fn chances(logprobs: Vec<Logprob>) -> Vec<Chance> {

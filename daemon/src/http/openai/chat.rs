@@ -4,13 +4,11 @@ use super::answer::{EVENTS, Frame, finish_reason, write_error};
 use super::chat_request::{Request, params};
 use super::{Answer, model_of, read};
 use crate::http::body;
-use crate::http::{Core, json_response};
+use crate::http::{Core, Token, json_response};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
-use hearth_protocol::{
-    ChatReply, ChatSend, Event, FinishReason, Logprob, Message, TokenLogprob, ToolCallDelta,
-};
+use hearth_protocol::{ChatReply, ChatSend, Event, FinishReason, Logprob, Message, ToolCallDelta};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -80,19 +78,6 @@ struct Chance {
     #[serde(flatten)]
     token: Token,
     top_logprobs: Vec<Token>,
-}
-
-#[derive(Serialize)]
-struct Token {
-    token: String,
-    logprob: f32,
-    bytes: Vec<u8>,
-}
-
-impl From<TokenLogprob> for Token {
-    fn from(token: TokenLogprob) -> Self {
-        Self { token: token.token, logprob: token.logprob, bytes: token.bytes }
-    }
 }
 
 fn chances(logprobs: Vec<Logprob>) -> Option<Logprobs> {

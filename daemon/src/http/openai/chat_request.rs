@@ -1,10 +1,9 @@
 //! A request for a chat completion, and what the daemon is asked for it.
 
 use super::options::{self, ResponseFormat, Sampling};
-use crate::http::{invalid, or_default};
+use crate::http::{Called, OfferedFunction, invalid, no_images, or_default};
 use hearth_protocol::{ChatParams, ErrorKind, Message, Role, RpcError, Tool, ToolCall, ToolChoice};
 use serde::Deserialize;
-use serde_json::Value;
 
 #[derive(Deserialize)]
 pub(super) struct Request {
@@ -68,35 +67,10 @@ struct Part {
 }
 
 #[derive(Deserialize)]
-struct Called {
-    #[serde(default, deserialize_with = "or_default")]
-    id: String,
-    function: CalledFunction,
-}
-
-#[derive(Deserialize)]
-struct CalledFunction {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    arguments: Value,
-}
-
-#[derive(Deserialize)]
 struct Offered {
     #[serde(rename = "type", default)]
     kind: String,
     function: Option<OfferedFunction>,
-}
-
-#[derive(Deserialize)]
-struct OfferedFunction {
-    #[serde(default)]
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    description: String,
-    #[serde(default)]
-    parameters: Value,
 }
 
 #[derive(Deserialize)]
@@ -157,14 +131,12 @@ fn message(said: Said) -> Result<Message, RpcError> {
         }
     };
     let calls = said.tool_calls.into_iter().map(|call| ToolCall {
+        arguments: match call.function.arguments() {
+            text if text.is_empty() => "{}".into(),
+            text => text,
+        },
         id: call.id,
         name: call.function.name,
-        arguments: match call.function.arguments {
-            Value::Null => "{}".into(),
-            Value::String(text) if text.is_empty() => "{}".into(),
-            Value::String(text) => text,
-            arguments => arguments.to_string(),
-        },
     });
     let reasoning = said.reasoning_content.or(said.reasoning);
     Ok(Message {
@@ -185,11 +157,7 @@ fn text(content: Content) -> Result<String, RpcError> {
     let texts = parts.into_iter().map(|part| match part.kind.as_str() {
         "text" => Ok(part.text),
         "refusal" => Ok(part.refusal),
-        "image_url" => Err(RpcError::new(
-            ErrorKind::Unsupported,
-            "this model is missing data required for image input",
-        )
-        .with_hint("no backend here reads images yet")),
+        "image_url" => Err(no_images()),
         other => Err(RpcError::new(
             ErrorKind::Unsupported,
             format!("a part of a message has the type `{other}`, which nothing here reads"),
@@ -201,10 +169,7 @@ fn text(content: Content) -> Result<String, RpcError> {
 
 fn tool(offered: Offered) -> Result<Tool, RpcError> {
     match offered {
-        Offered { kind, function: Some(function) } if kind == "function" => {
-            let OfferedFunction { name, description, parameters } = function;
-            Ok(Tool { name, description, parameters })
-        }
+        Offered { kind, function: Some(function) } if kind == "function" => Ok(function.into()),
         Offered { kind, .. } => Err(invalid(format!(
             "a tool has the type `{kind}`, and must be a `function` with its `function`"
         ))),

@@ -9,7 +9,7 @@ mod parameters;
 
 use super::model_import::import_mode;
 use super::model_quantize::quantized;
-use super::reported::{Reporter, reported};
+use super::reported::{Reporter, reported, telling};
 use super::transferred::transfer_error;
 use super::work::{Events, Request, Work};
 use super::{Daemon, blocking, store_error};
@@ -144,21 +144,15 @@ async fn bring(
     else {
         return Err(store_error(&absent));
     };
-    let (progress, mut news) = watch::channel(Vec::new());
-    let pull = async {
-        let pulled = daemon.puller.registry(&repository, &name, &progress).await;
-        // Ends the telling.
-        drop(progress);
-        pulled
+    let mut most = 0.0_f32;
+    let event = |blobs: &Vec<BlobProgress>| {
+        most = most.max(fraction(blobs));
+        ProgressEvent::Progress { stage: "pulling".into(), fraction: most }
     };
-    let tell = async {
-        let mut most = 0.0_f32;
-        while news.changed().await.is_ok() {
-            most = most.max(fraction(&news.borrow_and_update()));
-            events.tell(ProgressEvent::Progress { stage: "pulling".into(), fraction: most }).await;
-        }
+    let pull = async |progress: &watch::Sender<Vec<BlobProgress>>| {
+        daemon.puller.registry(&repository, &name, progress).await
     };
-    let (pulled, ()) = tokio::join!(pull, tell);
+    let pulled = telling(events, pull, event).await;
     let pulled = pulled.map_err(|error| unpulled(transfer_error(&error)))?;
     tracing::info!(model = %pulled.name, bytes = pulled.size, "Model pulled");
     let store = Arc::clone(&daemon.store);
