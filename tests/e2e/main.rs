@@ -5,6 +5,7 @@
 mod anthropic;
 mod backends;
 mod bench;
+mod calling;
 mod candidates;
 mod chat;
 mod constrained;

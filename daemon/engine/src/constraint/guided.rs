@@ -155,6 +155,22 @@ impl Guided {
         taken.map_err(told)
     }
 
+    pub(super) fn accept_late(
+        &mut self,
+        tokens: &[Token],
+        text: &[u8],
+    ) -> Result<bool, ConstraintError> {
+        let tokens: Vec<u32> = tokens.iter().map(|token| token.cast_unsigned()).collect();
+        let matcher = self.matcher()?;
+        let fits = matcher.validate_tokens(&tokens).map_err(told)? == tokens.len();
+        if fits {
+            matcher.consume_tokens(&tokens).map_err(told)?;
+            self.blanks.take(text);
+            self.mask = None;
+        }
+        Ok(fits)
+    }
+
     /// The token that ends the answer, if nothing else may come.
     pub(super) fn end(&mut self) -> Option<Token> {
         let matcher = self.matcher().ok()?;

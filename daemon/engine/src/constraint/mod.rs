@@ -69,6 +69,19 @@ impl Constraint {
         }
     }
 
+    /// Takes tokens of this text that were chosen before it was known that they are the answer's. Answers false, and has
+    /// taken nothing, if they do not fit.
+    pub(crate) fn accept_late(
+        &mut self,
+        tokens: &[Token],
+        text: &[u8],
+    ) -> Result<bool, ConstraintError> {
+        match self {
+            Self::Guided(guided) => guided.accept_late(tokens, text),
+            Self::Plugin(plugin) => Ok(plugin.accept_late(text)),
+        }
+    }
+
     /// The token that ends the answer, if nothing else may come.
     pub(crate) fn end(&mut self) -> Option<Token> {
         match self {
@@ -122,16 +135,26 @@ impl PluginGrammar {
     }
 
     fn accept(&mut self, token: Token, piece: &[u8]) -> Result<(), ConstraintError> {
-        match &mut self.triggers {
-            None => self.grammar.accept(token).map_err(from_plugin),
-            Some(triggers) => {
-                // What begins like a call and is none stays text.
-                let grammar = &mut self.grammar;
-                if triggers.take(piece, |text| grammar.accept_text(text).is_ok()) {
-                    self.triggers = None;
-                }
-                Ok(())
-            }
+        if self.triggers.is_some() {
+            self.look_for_trigger(piece);
+            return Ok(());
+        }
+        self.grammar.accept(token).map_err(from_plugin)
+    }
+
+    fn accept_late(&mut self, text: &[u8]) -> bool {
+        if self.triggers.is_some() {
+            self.look_for_trigger(text);
+            return true;
+        }
+        self.grammar.accept_text(text).is_ok()
+    }
+
+    fn look_for_trigger(&mut self, text: &[u8]) {
+        let Some(triggers) = &mut self.triggers else { return };
+        // What begins like a call and is none stays text.
+        if triggers.take(text, |begun| self.grammar.accept_text(begun).is_ok()) {
+            self.triggers = None;
         }
     }
 }
