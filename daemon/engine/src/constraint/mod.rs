@@ -4,12 +4,16 @@
 //! chooses freely, the choice is checked, and only if it is refused are the logits masked and the choice made again. So
 //! a rule that cuts the distribution, such as top-k, sees forbidden tokens only where the first choice was allowed anyway.
 //!
+//! Masks are made beside the step that they are for (`masks.rs`).
+//!
 //! The plugin's may be lazy (`trigger.rs`): the answer is free until a trigger, such as the beginning of a tool call.
 
 mod blanks;
 mod guide;
 mod guided;
 mod limits;
+mod masks;
+mod plugin;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -20,6 +24,8 @@ pub use guided::Guided;
 use hearth_abi::host::Grammar;
 use hearth_abi::raw::Token;
 pub use limits::check;
+pub(crate) use masks::MaskThread;
+pub use plugin::PluginGrammar;
 pub use trigger::Triggers;
 
 /// Why a rule is no constraint, or a constraint cannot be followed further.
@@ -37,11 +43,11 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    /// Has what takes long for the next token done beside the step that computes its logits.
-    pub(crate) fn begin(&mut self) {
-        if let Self::Guided(guided) = self {
-            // What fails here fails again where it matters.
-            let _ = guided.begin_mask();
+    /// Has the masks for the next token, and behind guessed ones, made beside the step that computes their logits.
+    pub(crate) fn begin(&mut self, thread: &mut MaskThread, guess: &[Token]) {
+        match self {
+            Self::Guided(guided) => guided.begin(thread, guess),
+            Self::Plugin(plugin) => plugin.begin(thread, guess),
         }
     }
 
@@ -78,7 +84,7 @@ impl Constraint {
     ) -> Result<bool, ConstraintError> {
         match self {
             Self::Guided(guided) => guided.accept_late(tokens, text),
-            Self::Plugin(plugin) => Ok(plugin.accept_late(text)),
+            Self::Plugin(plugin) => plugin.accept_late(text),
         }
     }
 
@@ -93,7 +99,7 @@ impl Constraint {
     /// How the text will go on, as far as the rule leaves little choice. Empty where that is not known.
     pub(crate) fn expect(&mut self) -> Vec<u8> {
         match self {
-            // As above.
+            // What fails here fails again where it matters.
             Self::Guided(guided) => guided.expect().unwrap_or_default(),
             Self::Plugin(_) => Vec::new(),
         }
@@ -103,62 +109,6 @@ impl Constraint {
 impl Constraint {
     /// A grammar of the plugin's that holds from a trigger on; without triggers, from the start.
     pub fn of_plugin(grammar: Grammar, triggers: Option<Triggers>) -> Self {
-        Self::Plugin(PluginGrammar { grammar, vocabulary: Vec::new(), triggers })
+        Self::Plugin(PluginGrammar::new(grammar, triggers))
     }
-}
-
-/// A grammar of the plugin's.
-#[derive(Debug)]
-pub struct PluginGrammar {
-    grammar: Grammar,
-    /// All tokens in order, once a whole vocabulary had to be masked.
-    vocabulary: Vec<Token>,
-    /// While the grammar does not hold yet.
-    triggers: Option<Triggers>,
-}
-
-impl PluginGrammar {
-    fn allows(&mut self, token: Token) -> Result<bool, ConstraintError> {
-        if self.triggers.is_some() {
-            return Ok(true);
-        }
-        let mut asked = [0.0];
-        self.grammar.mask(&[token], &mut asked).map_err(from_plugin)?;
-        Ok(asked[0] > f32::NEG_INFINITY)
-    }
-
-    fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
-        if self.vocabulary.len() != logits.len() {
-            self.vocabulary = (0..).take(logits.len()).collect();
-        }
-        self.grammar.mask(&self.vocabulary, logits).map_err(from_plugin)
-    }
-
-    fn accept(&mut self, token: Token, piece: &[u8]) -> Result<(), ConstraintError> {
-        if self.triggers.is_some() {
-            self.look_for_trigger(piece);
-            return Ok(());
-        }
-        self.grammar.accept(token).map_err(from_plugin)
-    }
-
-    fn accept_late(&mut self, text: &[u8]) -> bool {
-        if self.triggers.is_some() {
-            self.look_for_trigger(text);
-            return true;
-        }
-        self.grammar.accept_text(text).is_ok()
-    }
-
-    fn look_for_trigger(&mut self, text: &[u8]) {
-        let Some(triggers) = &mut self.triggers else { return };
-        // What begins like a call and is none stays text.
-        if triggers.take(text, |begun| self.grammar.accept_text(begun).is_ok()) {
-            self.triggers = None;
-        }
-    }
-}
-
-fn from_plugin(error: hearth_abi::PluginError) -> ConstraintError {
-    ConstraintError(error.message)
 }
