@@ -26,6 +26,7 @@ mod modules;
 mod quantize;
 mod shim;
 mod threads;
+mod tree;
 mod vocab;
 
 use hearth_abi::author::{
