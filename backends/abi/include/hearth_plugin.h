@@ -444,7 +444,6 @@ typedef struct hearth_chat {
 
 /* Calls for one grammar come one at a time, from changing threads, also while a context of the model decodes: masks are
  * made beside the step that they are for. */
-
 typedef struct hearth_grammar_ext {
   uint32_t struct_size;
 

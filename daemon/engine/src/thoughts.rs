@@ -159,7 +159,9 @@ impl Thoughts {
                 let start = self.thinking.start.as_bytes();
                 if let Some(thoughts) = written.strip_prefix(start) {
                     self.text = thoughts.to_vec();
-                    (self.stage, self.n_undecided) = (Stage::Inside, 0);
+                    let is_over = self.end_in(&self.text).is_some();
+                    self.stage = if is_over { Stage::Over } else { Stage::Inside };
+                    self.n_undecided = 0;
                 } else if !start.starts_with(written) {
                     self.give_way();
                 }

@@ -9,7 +9,7 @@ use hearth_abi::raw::Token;
 use llguidance::toktrie::SimpleVob;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// No mask behind a guess is begun after this. A step takes longer.
@@ -161,6 +161,17 @@ type Work = Box<dyn FnOnce() + Send>;
 pub(crate) struct MaskThread {
     /// The thread ends with it.
     queue: Option<Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Grammars hold the model, which is not to be closed on that thread.
+impl Drop for MaskThread {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl MaskThread {
@@ -170,7 +181,8 @@ impl MaskThread {
             let spawned = thread::Builder::new()
                 .name("masks".into())
                 .spawn(move || works.iter().for_each(|work| work()));
-            self.queue = spawned.is_ok().then_some(queue);
+            self.thread = spawned.ok();
+            self.queue = self.thread.is_some().then_some(queue);
         }
         match &self.queue {
             Some(queue) => {

@@ -118,7 +118,8 @@ impl Engine {
                 Part::Both(n) => return spell(&self.model, &sequence.spelled, logits, &piece[..n]),
                 Part::Answer => {}
             }
-            let undecided = &sequence.tokens[sequence.tokens.len() - thoughts.n_undecided()..];
+            let n_decided = sequence.tokens.len().saturating_sub(thoughts.n_undecided());
+            let undecided = &sequence.tokens[n_decided..];
             if !undecided.is_empty() {
                 let text = detokenized(&self.model, &sequence.spelled, undecided)?;
                 if !constraint.accept_late(undecided, &text)? {
