@@ -12,6 +12,7 @@ mod mtp;
 mod openai;
 mod quantize;
 mod show;
+mod thinking;
 mod tools;
 
 use hearth_protocol::{
