@@ -7,10 +7,10 @@ say() { printf '\n== %s\n' "$*"; }
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 figure() { printf '%s: %s\n' "$1" "$2" >>figures; }
 show() { systemctl show --value -p "$1" "${2:-hearth.service}"; }
-# But for what others keep of it: dpkg, systemd, and the copies that useradd makes.
+# But for what others keep of it, dpkg, systemd and useradd, and folders that were empty before.
 everything() {
     find /etc /usr /var/lib /var/cache /run ! -path '/run/*/*' ! -path '/var/lib/dpkg/*' ! -path '/var/lib/systemd/*' \
-        ! -path '/var/cache/ldconfig/*' ! -path '/var/*/private' ! -path '/etc/*-' ! -path /etc/.pwd.lock | sort
+        ! -path '/var/cache/ldconfig/*' ! -path '/var/*/private' ! -path '/etc/*-' ! -path /etc/.pwd.lock ! -name '*.wants' | sort
 }
 settle() { printf '%s\n' "$@" >/etc/hearth/hearth.toml; }
 reference='backend = "reference"

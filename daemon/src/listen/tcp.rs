@@ -9,14 +9,13 @@ use tokio::net::TcpListener;
 pub(crate) async fn bind(
     config: &HttpConfig,
     given: &[TcpListener],
-    kept: Vec<TcpListener>,
+    mut kept: Vec<TcpListener>,
 ) -> anyhow::Result<Vec<TcpListener>> {
     let is_at =
         |listener: &TcpListener, address| listener.local_addr().is_ok_and(|at| at == address);
     for address in given.iter().filter_map(|listener| listener.local_addr().ok()) {
         may_reach(config, address, &address.to_string())?;
     }
-    let mut kept = kept;
     let mut listeners = Vec::new();
     for text in &config.listen {
         let addresses = tokio::net::lookup_host(text)
