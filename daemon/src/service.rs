@@ -3,7 +3,7 @@
 use crate::cli::RunArgs;
 use crate::config::{Config, OLLAMAS_MODELS};
 use crate::daemonize::{Forked, Parent, daemonize};
-use crate::listen::{self, Bound};
+use crate::listen::{self, Bound, Listener, Tls};
 use crate::logging;
 use crate::rpc::{self, Daemon, Requests};
 use crate::supervisor::Supervisor;
@@ -13,7 +13,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long clients get to read what they were sent before the end.
@@ -60,7 +59,9 @@ async fn serve(
     let puller = rpc::puller(Arc::clone(&stores), &config.pull)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (listener, socket, tcp) = match bind(&config).await {
+    // Before the socket is there: whoever knows of the daemon may send it.
+    let mut reload = signal(SignalKind::hangup())?;
+    let Bindings { listeners, socket, tls } = match bind(&config).await {
         Ok(bound) => bound,
         Err(error) => {
             if let Some(parent) = parent {
@@ -69,7 +70,7 @@ async fn serve(
             return Err(error);
         }
     };
-    let addresses = tcp.iter().filter_map(|tcp| tcp.local_addr().ok()).collect();
+    let addresses = listeners.iter().filter_map(Listener::address).collect();
     let supervisor = Supervisor::start(Arc::clone(&config), executable()?);
     let daemon = Arc::new(Daemon {
         supervisor: Arc::clone(&supervisor),
@@ -84,14 +85,15 @@ async fn serve(
     });
     let methods = rpc::module(Arc::clone(&daemon)).into();
     let (stop, stopped) = listen::Stop::channel();
-    let tcp = tcp.into_iter().map(listen::Listener::Tcp);
-    let listeners = std::iter::once(listen::Listener::Unix(listener)).chain(tcp).collect();
     listen::serve(listeners, &daemon, methods, &config.http, stopped)?;
     tell_ready(&daemon, parent);
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = reload.recv() => read_again(tls.as_deref()),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
     }
     tracing::info!(
         requests = daemon.requests.n_running(),
@@ -118,10 +120,28 @@ async fn serve(
     Ok(())
 }
 
-async fn bind(config: &Config) -> anyhow::Result<(UnixListener, Bound, Vec<TcpListener>)> {
-    let tcp = listen::bind_tcp(&config.http).await?;
+/// Where the daemon listens.
+struct Bindings {
+    listeners: Vec<Listener>,
+    socket: Bound,
+    tls: Option<Arc<Tls>>,
+}
+
+async fn bind(config: &Config) -> anyhow::Result<Bindings> {
+    let tls = config.http.tls.as_ref().map(Tls::load).transpose()?;
+    let mut listeners = listen::bind_tcp(&config.http, tls.as_ref()).await?;
     let (listener, socket) = listen::bind(&config.socket, config.socket_mode)?;
-    Ok((listener, socket, tcp))
+    listeners.push(Listener::Unix(listener));
+    Ok(Bindings { listeners, socket, tls })
+}
+
+/// What may have changed since the daemon began.
+fn read_again(tls: Option<&Tls>) {
+    match tls.map(Tls::reload) {
+        None => tracing::info!("Nothing to read again: there is no certificate"),
+        Some(Ok(())) => tracing::info!("Read the certificate and its key again"),
+        Some(Err(error)) => tracing::warn!("Keeping the certificate there is: {error:#}"),
+    }
 }
 
 /// Nobody need have an Ollama, nor let us read its models. What the configuration names besides is to be there.

@@ -8,7 +8,7 @@ use super::framing::{Frame, Framer};
 use super::guard::Refused;
 use super::raw::Writer;
 use super::users::Held;
-use super::{Caller, Connection, websocket};
+use super::{Caller, Connection, Way, websocket};
 use crate::http::{Core, refusal};
 use axum::body::Body;
 use hearth_protocol::{ErrorKind, RpcError};
@@ -83,8 +83,14 @@ async fn let_in(
     let guard = &connection.server.guard;
     let path = request.uri().path().to_owned();
     let refuse = |(status, error): Refused| refusal(&path, status, &error);
-    if !connection.is_tcp {
-        return route(request, connection.caller, connection, upgraded).await;
+    match connection.way {
+        Way::Unix => return route(request, connection.caller, connection, upgraded).await,
+        Way::Tcp => {}
+        Way::NotSecret => {
+            let error = RpcError::new(ErrorKind::InvalidRequest, "this port is for HTTPS");
+            let error = error.with_hint("ask for `https://` instead of `http://`");
+            return Ok(refuse((StatusCode::BAD_REQUEST, error)));
+        }
     }
     let origin = match guard.origin(request.headers()) {
         Ok(origin) => origin,

@@ -11,8 +11,10 @@ mod guard;
 mod http;
 mod peer;
 mod raw;
+mod secret;
 mod socket;
 mod tcp;
+mod tls;
 mod unmask;
 mod users;
 mod websocket;
@@ -35,6 +37,8 @@ use tokio::sync::{Semaphore, watch};
 pub(crate) use caller::Caller;
 pub(crate) use socket::{Bound, bind};
 pub(crate) use tcp::bind as bind_tcp;
+use tls::Greeted;
+pub(crate) use tls::Tls;
 use users::Users;
 pub(crate) use users::{Account, Held, too_long};
 
@@ -57,22 +61,30 @@ impl Stop {
 /// Where clients connect.
 pub(crate) enum Listener {
     Unix(UnixListener),
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<Arc<Tls>>),
 }
 
 enum Stream {
     Unix(UnixStream),
-    Tcp(TcpStream, SocketAddr),
+    Tcp(TcpStream, SocketAddr, Option<Arc<Tls>>),
 }
 
 impl Listener {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(listener) => {
-                listener.accept().await.map(|(stream, peer)| Stream::Tcp(stream, peer))
+            Self::Tcp(listener, tls) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Stream::Tcp(stream, peer, tls.clone()))
             }
         }
+    }
+
+    /// Where clients of HTTP find it.
+    pub(crate) fn address(&self) -> Option<String> {
+        let Self::Tcp(listener, tls) = self else { return None };
+        let scheme = if tls.is_some() { "https://" } else { "" };
+        Some(format!("{scheme}{}", listener.local_addr().ok()?))
     }
 }
 
@@ -136,7 +148,7 @@ async fn accept(listener: Listener, server: Arc<Server>) {
         tokio::spawn(async move {
             let result = match stream {
                 Stream::Unix(stream) => unix(server, stream).await,
-                Stream::Tcp(stream, peer) => over_tcp(server, stream, peer).await,
+                Stream::Tcp(stream, peer, tls) => over_tcp(server, stream, peer, tls).await,
             };
             if let Err(error) = result {
                 tracing::debug!("A connection ended: {error}");
@@ -151,7 +163,7 @@ async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         let message = format!("the kernel does not say who you are: {error}");
         RpcError::new(ErrorKind::PermissionDenied, message)
     });
-    let connection = caller.and_then(|caller| server.connect(Some(caller), false));
+    let connection = caller.and_then(|caller| server.connect(Some(caller), Way::Unix));
     let connection = match connection {
         Ok(connection) => connection,
         Err(error) => {
@@ -175,7 +187,12 @@ async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
     }
 }
 
-async fn over_tcp(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+async fn over_tcp(
+    server: Arc<Server>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
+) -> io::Result<()> {
     // An event is to go out when it is written, not when more of them fill a packet.
     stream.set_nodelay(true)?;
     let owner = if tcp::is_loopback(peer) {
@@ -183,17 +200,29 @@ async fn over_tcp(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) -> i
     } else {
         None
     };
-    let Ok(connection) = server.connect(owner, true) else { return Ok(()) };
+    let Ok(mut connection) = server.connect(owner, Way::Tcp) else { return Ok(()) };
+    let stream = match tls {
+        None => stream,
+        Some(tls) => {
+            let greeted = tokio::select! {
+                greeted = tls.greet(stream) => greeted?,
+                () = connection.server.stop.stopped() => return Ok(()),
+            };
+            match greeted {
+                Greeted::Tls(half) => return http::serve(connection, half.clone(), half).await,
+                Greeted::Plain(stream) => {
+                    connection.way = Way::NotSecret;
+                    stream
+                }
+            }
+        }
+    };
     let (reader, writer) = stream.into_split();
     http::serve(connection, reader, writer).await
 }
 
 impl Server {
-    fn connect(
-        self: Arc<Self>,
-        owner: Option<Caller>,
-        is_tcp: bool,
-    ) -> Result<Connection, RpcError> {
+    fn connect(self: Arc<Self>, owner: Option<Caller>, way: Way) -> Result<Connection, RpcError> {
         let caller = owner.unwrap_or(Caller::NOBODY);
         let account = self.users.connect(caller.uid).map(Arc::new).ok_or_else(|| {
             let message = format!("uid {} has too many connections", caller.uid);
@@ -201,7 +230,7 @@ impl Server {
                 .with_hint("close some, or raise `max_connections` in the configuration")
         })?;
         let id = self.n_connections.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection { id, caller, owner, is_tcp, account, server: self })
+        Ok(Connection { id, caller, owner, way, account, server: self })
     }
 }
 
@@ -211,7 +240,16 @@ struct Connection {
     caller: Caller,
     /// Who the kernel says it is.
     owner: Option<Caller>,
-    is_tcp: bool,
+    way: Way,
     account: Arc<Account>,
     server: Arc<Server>,
+}
+
+/// How a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Unix,
+    Tcp,
+    /// Over TCP, where TLS is wanted and the client did without.
+    NotSecret,
 }

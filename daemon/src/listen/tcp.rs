@@ -1,14 +1,20 @@
 //! TCP: the addresses to listen on, and who may connect from where.
 
-use crate::config::HttpConfig;
+use super::Listener;
+use super::tls::Tls;
+use crate::config::{Address, HttpConfig};
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// Listens on every address that the configuration names.
-pub(crate) async fn bind(config: &HttpConfig) -> anyhow::Result<Vec<TcpListener>> {
+pub(crate) async fn bind(
+    config: &HttpConfig,
+    tls: Option<&Arc<Tls>>,
+) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    for text in &config.listen {
+    for Address { host: text, tls: secret } in &config.listen {
         let addresses = tokio::net::lookup_host(text)
             .await
             .with_context(|| format!("`http.listen` names `{text}`, which is no address"))?;
@@ -21,7 +27,7 @@ pub(crate) async fn bind(config: &HttpConfig) -> anyhow::Result<Vec<TcpListener>
             let listener = TcpListener::bind(address).await.with_context(|| {
                 format!("cannot listen on `{address}`\nhint: something else may, such as `ollama serve`; stop it, or name another port in `http.listen`")
             })?;
-            listeners.push(listener);
+            listeners.push(Listener::Tcp(listener, tls.filter(|_| *secret).cloned()));
         }
     }
     Ok(listeners)
