@@ -17,7 +17,7 @@ const CONFIG: &str = "[http]\nlisten = [\"https://127.0.0.1:0\", \"127.0.0.1:0\"
 
 /// A certificate for this machine, signed by its own key.
 fn certify(folder: &Path) {
-    let subject = "-subj /CN=hearth -addext subjectAltName=DNS:localhost,IP:127.0.0.1";
+    let subject = "-subj /CN=hearth -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:localhost,IP:127.0.0.1";
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -keyout key.pem";
     openssl(folder, &format!("req -x509 -days 2 {key} -out cert.pem {subject}"), b"");
 }
@@ -52,7 +52,7 @@ fn a_stream_comes_through_tls_and_plain_http_is_told_of_it() {
     assert!(said.stderr.contains("server accepted http/1.1"), "{}", said.stderr);
     let lines: Vec<Value> =
         said.ok().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.len() > 2 && lines.last().unwrap()["done"] == true, "{lines:?}");
+    assert!(lines.len() > 1 && lines.last().unwrap()["done"] == true, "{lines:?}");
 
     // The other port is as ever.
     assert!(curl(&daemon, "cert.pem", &[plain]).ok().contains("running"));
