@@ -331,15 +331,15 @@ fn masks_made_ahead_are_those_of_their_places() {
     let schema =
         json!({ "type": "array", "items": { "enum": ["x", 17, { "a": null }] }, "maxItems": 9 });
     for rule in [Rule::JsonSchema(&schema), Rule::Regex("(ab)*[0-9]{2,9}|世é?")] {
-        for seed in 0..30 {
-            let text = walk(&guide, rule, seed, 500).unwrap();
+        for seed in 0..30_u8 {
+            let text = walk(&guide, rule, seed.into(), 500).unwrap();
             let tokens: Vec<Token> = text.iter().map(|byte| (*byte).into()).chain([END]).collect();
             let (mut ahead, mut plain) =
                 (guide.compile(rule).unwrap(), guide.compile(rule).unwrap());
             let mut n_left = 0;
             for (at, token) in tokens.iter().enumerate() {
                 if n_left == 0 {
-                    n_left = (seed as usize + at) % 6;
+                    n_left = (usize::from(seed) + at) % 6;
                     let mut guess = tokens[at..].to_vec();
                     guess.truncate(n_left);
                     // Every other one goes wrong, and may be one that the rule forbids.
