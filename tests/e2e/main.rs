@@ -36,6 +36,7 @@ mod repair;
 mod requests;
 mod sampling;
 mod service;
+mod sessions;
 mod show;
 mod space;
 mod stopping;
