@@ -34,6 +34,8 @@ mod quantize;
 mod reload;
 mod repair;
 mod requests;
+mod responses;
+mod responses_background;
 mod sampling;
 mod service;
 mod sessions;
