@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Chat {
         /// Taken for granted where only one model is loaded, or only one is in the store
         model: Option<String>,
+        /// Go on with this session of yours, which the daemon keeps; made if there is none of that name
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
         #[command(flatten)]
         answer: AnswerArgs,
     },
@@ -227,6 +230,12 @@ pub(crate) enum Command {
     ///
     /// Models that are loaded stay as they are. What needs a restart is named.
     Reload,
+    /// List, show and remove conversations that the daemon keeps
+    #[command(visible_alias = "sessions")]
+    Session {
+        #[command(subcommand)]
+        command: Option<SessionCommand>,
+    },
     /// Show facts about the daemon
     Status,
     /// Call any method and print its result
@@ -259,6 +268,30 @@ pub(crate) enum ExportFormat {
 pub(crate) enum BackendCommand {
     /// The same as `ctl backend`
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// List your sessions, the one used last first; the same as `ctl session`
+    Ls,
+    /// Show a session and what was said in it
+    Show {
+        /// Its name or its id
+        session: String,
+    },
+    /// Give a session another name
+    Rename {
+        /// Its name or its id
+        session: String,
+        /// The name it gets
+        name: String,
+    },
+    /// Remove sessions, with what was said in them
+    Rm {
+        /// Their names or ids
+        #[arg(required = true, value_name = "SESSION")]
+        sessions: Vec<String>,
+    },
 }
 
 /// How an answer is made.

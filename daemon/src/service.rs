@@ -10,6 +10,7 @@ use crate::settings::Settings;
 use crate::supervisor::Supervisor;
 use crate::{logging, manager};
 use anyhow::Context;
+use hearth_sessions::Sessions;
 use hearth_store::{Store, Stores};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
@@ -92,6 +93,7 @@ async fn serve(
         stores,
         puller,
         requests: Requests::default(),
+        sessions: config.state.as_ref().map(|dir| Arc::new(Sessions::new(dir.join("state.db")))),
         started,
         measuring: tokio::sync::Mutex::default(),
         addresses: bound.addresses(),

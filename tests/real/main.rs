@@ -11,6 +11,7 @@ mod lora;
 mod mtp;
 mod openai;
 mod quantize;
+mod responses;
 mod show;
 mod thinking;
 mod tools;

@@ -22,6 +22,7 @@ mod reload;
 mod rm;
 mod rpc;
 mod run;
+mod session;
 mod show;
 mod status;
 mod stop;
@@ -53,7 +54,9 @@ impl Context {
 
 pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
     match command {
-        Command::Chat { model, answer } => chat::run(context, model, &answer),
+        Command::Chat { model, session, answer } => {
+            chat::run(context, model, session.as_deref(), &answer)
+        }
         Command::Run { model, prompt, answer, candidates } => {
             run::run(context, model, &prompt, &answer, candidates)
         }
@@ -82,6 +85,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Bench { model, tune } => bench::run(context, model, tune),
         Command::Backend { .. } => backend::run(context),
         Command::Reload => reload::run(context),
+        Command::Session { command } => session::run(context, command),
         Command::Status => status::run(context),
         Command::Rpc { method, params } => rpc::run(context, &method, params),
         Command::Completions { shell } => completions::run(context, shell),

@@ -83,6 +83,8 @@ kinds! {
     FileUnreadable = -32018;
     /// The configuration cannot be used.
     BadConfiguration = -32019;
+    /// The caller has no session of that name, nor a stored response.
+    SessionNotFound = -32020;
 }
 
 /// `data` of every error object.

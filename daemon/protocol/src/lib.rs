@@ -50,6 +50,7 @@ mod model;
 mod modelfile;
 mod options;
 mod quantize;
+mod session;
 mod show;
 mod space;
 mod tokens;
@@ -76,8 +77,9 @@ pub use method::{
     BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatSend, DaemonReload,
     DaemonStatus, Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy,
     ModelCreate, ModelDelete, ModelExport, ModelImport, ModelListMethod, ModelLoad, ModelPs,
-    ModelPull, ModelPush, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, StorePrune,
-    StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
+    ModelPull, ModelPush, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, SessionCreate,
+    SessionDelete, SessionListMethod, SessionRename, SessionShow, StorePrune, StoreUsageMethod,
+    StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
@@ -87,6 +89,10 @@ pub use model::{
 pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use options::{Logprob, Options, TokenLogprob};
 pub use quantize::{QuantizeParams, Quantized};
+pub use session::{
+    SessionCreateParams, SessionDetails, SessionList, SessionParams, SessionRenameParams,
+    SessionSummary,
+};
 pub use show::{MemoryEstimate, WeightGroup};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,

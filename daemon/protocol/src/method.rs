@@ -9,8 +9,9 @@ use crate::{
     EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams,
     GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList,
     ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed,
-    QuantizeParams, Quantized, Reloaded, RunningModels, Status, StoreUsage, TokenizeParams,
-    TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
+    QuantizeParams, Quantized, Reloaded, RunningModels, SessionCreateParams, SessionDetails,
+    SessionList, SessionParams, SessionRenameParams, SessionSummary, Status, StoreUsage,
+    TokenizeParams, TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -165,6 +166,16 @@ table! {
     ModelUnload = "model.unload" [Admin] (ModelParams) -> Unloaded;
     /// This table, as an OpenRPC document.
     RpcDiscover = "rpc.discover" [Anyone] (Empty) -> serde_json::Value;
+    /// Begins a conversation that the daemon keeps.
+    SessionCreate = "session.create" [Anyone] (SessionCreateParams) -> SessionSummary;
+    /// Deletes a session of the caller's, with what was said in it.
+    SessionDelete = "session.delete" [Anyone] (SessionParams) -> SessionSummary;
+    /// The caller's sessions.
+    SessionListMethod = "session.list" [Anyone] (Empty) -> SessionList;
+    /// Gives a session of the caller's another name.
+    SessionRename = "session.rename" [Anyone] (SessionRenameParams) -> SessionSummary;
+    /// A session of the caller's, with what was said in it.
+    SessionShow = "session.show" [Anyone] (SessionParams) -> SessionDetails;
     /// Removes what no model has and what was never finished.
     StorePrune = "store.prune" [Admin] (PruneParams) -> Pruned;
     /// What takes space in the store.

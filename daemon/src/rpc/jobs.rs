@@ -5,8 +5,8 @@ use super::{Daemon, blocking};
 use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
 use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{
-    ChatCount, ChatParams, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind,
-    Event, Generate, GenerateParams, KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
+    Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind, Event, Generate, GenerateParams,
+    KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
 };
 use hearth_store::ModelName;
 use serde::Serialize;
@@ -17,10 +17,10 @@ use tokio::sync::watch;
 
 /// What a worker is asked.
 pub(super) struct Ask {
-    model: String,
-    keep_alive: Option<KeepAlive>,
-    job: Job,
-    timeout: Option<Duration>,
+    pub(super) model: String,
+    pub(super) keep_alive: Option<KeepAlive>,
+    pub(super) job: Job,
+    pub(super) timeout: Option<Duration>,
 }
 
 /// A method that is one job of a worker.
@@ -33,41 +33,6 @@ pub(super) trait ByWorker: Method {
 
     /// `None` for a reply to something else.
     fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply>;
-}
-
-impl ByWorker for ChatSend {
-    fn name(params: &mut ChatParams) -> Option<String> {
-        params.request.take()
-    }
-
-    fn ask(params: ChatParams) -> Ask {
-        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-        let timeout = params.timeout_ms.map(Duration::from_millis);
-        Ask { model, keep_alive, job: Job::Chat(Box::new(params)), timeout }
-    }
-
-    fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply> {
-        let Reply::Chat(mut reply) = reply else { return None };
-        reply.request = request;
-        reply.timings.load_us = load_us;
-        Some(reply)
-    }
-}
-
-impl ByWorker for ChatCount {
-    fn name(params: &mut ChatParams) -> Option<String> {
-        params.request.take()
-    }
-
-    fn ask(params: ChatParams) -> Ask {
-        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-        let timeout = params.timeout_ms.map(Duration::from_millis);
-        Ask { model, keep_alive, job: Job::Count(Box::new(params)), timeout }
-    }
-
-    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
-        if let Reply::Count(reply) = reply { Some(reply) } else { None }
-    }
 }
 
 impl ByWorker for Generate {
@@ -137,22 +102,29 @@ where
         params: M::Params,
         events: Events<Event<M::Reply>>,
     ) -> Result<M::Reply, RpcError> {
-        let ask_of = M::ask(params);
-        let timeout = ask_of.timeout;
-        let asking = ask(&request, ask_of, &events);
-        let (reply, load_us) = match timeout {
-            None => asking.await?,
-            // What is dropped gives its place in the engine back.
-            Some(timeout) => tokio::time::timeout(timeout, asking)
-                .await
-                .unwrap_or_else(|_| Err(too_late(timeout)))?,
-        };
+        let (reply, load_us) = ask(&request, M::ask(params), &events).await?;
         M::reply(reply, request.name, load_us).ok_or_else(unexpected)
     }
 }
 
 /// The worker's reply, and the microseconds that the model took to load.
-async fn ask<R: Serialize>(
+pub(super) async fn ask<R: Serialize>(
+    request: &Request,
+    asked: Ask,
+    events: &Events<Event<R>>,
+) -> Result<(Reply, u64), RpcError> {
+    let timeout = asked.timeout;
+    let answer = answer(request, asked, events);
+    match timeout {
+        None => answer.await,
+        // What is dropped gives its place in the engine back.
+        Some(timeout) => {
+            tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(too_late(timeout)))
+        }
+    }
+}
+
+async fn answer<R: Serialize>(
     request: &Request,
     Ask { model, keep_alive, job, .. }: Ask,
     events: &Events<Event<R>>,

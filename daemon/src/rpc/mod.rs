@@ -6,9 +6,11 @@
 mod backend_list;
 mod cancel;
 mod chat_end_thinking;
+mod chat_send;
 mod daemon_reload;
 mod daemon_status;
 mod jobs;
+mod kept;
 mod model_bench;
 mod model_copy;
 mod model_create;
@@ -26,6 +28,11 @@ mod model_unload;
 mod reported;
 mod requests;
 mod rpc_discover;
+mod session_create;
+mod session_delete;
+mod session_list;
+mod session_rename;
+mod session_show;
 mod store_prune;
 mod store_usage;
 mod store_verify;
@@ -39,6 +46,7 @@ use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
 use hearth_protocol::{ErrorKind, Method, RpcError, Who};
 use hearth_registry::Puller;
+use hearth_sessions::Sessions;
 use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
@@ -46,12 +54,13 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use kept::{from_text, kept, messages, to_text};
 pub(crate) use model_delete::handle as model_delete;
 pub(crate) use model_list::handle as model_list;
 pub(crate) use model_ps::handle as model_ps;
 pub(crate) use model_pull::puller;
 pub(crate) use model_show::handle as model_show;
-pub(crate) use requests::Requests;
+pub(crate) use requests::{Registered, Requests};
 pub(crate) use work::{Running, Work, run};
 
 /// What handlers work with.
@@ -65,6 +74,8 @@ pub(crate) struct Daemon {
     pub(crate) stores: Arc<Stores>,
     pub(crate) puller: Puller,
     pub(crate) requests: Requests,
+    /// `None` without a folder for them.
+    pub(crate) sessions: Option<Arc<Sessions>>,
     pub(crate) started: Instant,
     /// Two models that are measured at once say nothing of either.
     pub(crate) measuring: tokio::sync::Mutex<()>,
@@ -109,6 +120,11 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);
+    call::<protocol::SessionCreate, _>(&mut module, session_create::handle);
+    call::<protocol::SessionDelete, _>(&mut module, session_delete::handle);
+    call::<protocol::SessionListMethod, _>(&mut module, session_list::handle);
+    call::<protocol::SessionRename, _>(&mut module, session_rename::handle);
+    call::<protocol::SessionShow, _>(&mut module, session_show::handle);
     call::<protocol::StorePrune, _>(&mut module, store_prune::handle);
     call::<protocol::StoreUsageMethod, _>(&mut module, store_usage::handle);
     work::stream::<protocol::StoreVerify>(&mut module);
@@ -241,6 +257,7 @@ mod tests {
             store,
             stores,
             requests: Requests::default(),
+            sessions: None,
             started: Instant::now(),
             measuring: tokio::sync::Mutex::default(),
             addresses: Vec::new(),

@@ -8,6 +8,7 @@ mod completions;
 mod embeddings;
 mod models;
 mod options;
+mod responses;
 mod texts;
 mod tokens;
 
@@ -25,6 +26,7 @@ pub(super) fn router() -> Router {
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/embeddings", post(embeddings::embeddings))
+        .merge(responses::router())
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*model}", get(models::one))
         .route("/tokenize", post(tokens::tokenize))
