@@ -77,7 +77,7 @@ pub(super) fn http(file: FileHttp) -> anyhow::Result<HttpConfig> {
     Ok(HttpConfig {
         listen,
         origins: file.origins.unwrap_or_else(origins),
-        keys: named(file.keys),
+        keys: named(file.keys).or_else(credential),
         open: file.open.unwrap_or(false),
         tls,
     })
@@ -89,6 +89,11 @@ fn address(text: &str) -> Address {
         None => (text.strip_prefix("http://").unwrap_or(text), false),
     };
     Address { host: host.into(), tls }
+}
+
+/// The service manager's, if it has any for us.
+fn credential() -> Option<PathBuf> {
+    Some(PathBuf::from(env("CREDENTIALS_DIRECTORY")?).join("keys")).filter(|path| path.exists())
 }
 
 /// `[scheme://]host[:port][/path]`, as Ollama reads it.

@@ -40,6 +40,12 @@ pub(super) enum Greeted {
     Plain(TcpStream),
 }
 
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
 impl Tls {
     pub(crate) fn load(files: &TlsFiles) -> anyhow::Result<Arc<Self>> {
         let acceptor = RwLock::new(acceptor(files)?);
