@@ -69,8 +69,9 @@ async function embeds() {
 }
 
 async function mistakesAreTyped() {
-  for (const mistake of [client.chat(asked({ model: "none" })), client.chat(asked({ model: "none", stream: true })), client.show({ model: "none" })]) {
-    const told = await error(Error, mistake);
+  const none = asked({ model: "none" });
+  for (const mistake of [() => client.chat(none), () => client.chat({ ...none, stream: true }), () => client.show({ model: "none" })]) {
+    const told = await error(Error, mistake());
     assert(told.name === "ResponseError" && told.status_code === 404, told.stack);
     assert.match(told.error, /model 'none' not found/);
   }

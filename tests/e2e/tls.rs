@@ -130,7 +130,7 @@ fn a_new_certificate_is_read_when_the_daemon_is_told_and_a_broken_one_is_not() {
     std::fs::copy(daemon.dir().join("cert.pem"), daemon.dir().join("new.pem")).unwrap();
     std::fs::copy(daemon.dir().join("old.pem"), daemon.dir().join("cert.pem")).unwrap();
     daemon.signal(Signal::HUP);
-    eventually_is("what is wrong", || daemon.log().contains("The configuration stays as it was"));
+    eventually_is("what is wrong", || daemon.log().contains("are no certificate and its key"));
     assert!(works("new.pem") && !works("old.pem"));
 }
 
