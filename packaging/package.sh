@@ -17,7 +17,7 @@ package() {
     ensure_packager cargo-generate-rpm 0.21.1
     rm -f "$packages"/hearth[-_]*.*
     "$packagers/bin/cargo-deb" deb --no-build --no-strip -q -p hearthd -o "$packages/"
-    "$packagers/bin/cargo-generate-rpm" generate-rpm -p daemon --payload-compress zstd --source-date "$SOURCE_DATE_EPOCH" -o "$packages/"
+    "$packagers/bin/cargo-generate-rpm" generate-rpm -p daemon --auto-req builtin --payload-compress zstd --source-date "$SOURCE_DATE_EPOCH" -o "$packages/"
     tarball
     say 'made:'
     (cd "$packages" && sha256sum hearth[-_]*.* >&2)
@@ -109,6 +109,6 @@ tarball() {
     local version name
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
     name=hearth-$version-linux-$(uname -m)
-    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --transform "s,^,$name/," \
+    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --transform "s,^,$name/,S" \
         -C "$packages" -cf - root -C "$root/packaging" install.sh -C "$root" LICENSE | gzip -9n >"$packages/$name.tar.gz"
 }
