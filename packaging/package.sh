@@ -37,7 +37,7 @@ make_debian() {
     local new=$HEARTH_TEST_DEBIAN.new
     say 'installing a Debian to test in, once'
     rm -rf "$new"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libgomp1,libstdc++6 bookworm "$new" >"$HEARTH_TEST_DEBIAN.log" \
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libpam-systemd,libgomp1,libstdc++6 bookworm "$new" >"$HEARTH_TEST_DEBIAN.log" \
         || die "debootstrap failed" "its log is $HEARTH_TEST_DEBIAN.log"
     rm -rf "$new"/var/cache/apt/archives/*.deb "$HEARTH_TEST_DEBIAN"
     touch "$new/made"
