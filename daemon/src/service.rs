@@ -12,7 +12,6 @@ use crate::{logging, manager};
 use anyhow::Context;
 use hearth_store::{Store, Stores};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,8 +74,9 @@ async fn serve(
     let puller = rpc::puller(Arc::clone(&stores), &config.pull)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Before the socket is there: whoever knows of the daemon may send it.
     let mut hangup = signal(SignalKind::hangup())?;
-    let bound = match bind(&config, sockets).await {
+    let bound = match bind(&settings, sockets).await {
         Ok(bound) => bound,
         Err(error) => {
             if let Some(parent) = parent {
@@ -146,16 +146,18 @@ struct Bound {
     /// Where `unix` was made here, which is where no service manager did.
     own: Option<listen::Bound>,
     /// The service manager's.
-    given: Vec<TcpListener>,
-    tcp: Vec<TcpListener>,
+    given: Vec<Socket>,
+    tcp: Vec<Socket>,
 }
 
-async fn bind(config: &Config, sockets: Sockets) -> anyhow::Result<Bound> {
+async fn bind(settings: &Settings, sockets: Sockets) -> anyhow::Result<Bound> {
+    let config = settings.config();
     let tcp = |listeners: Vec<std::net::TcpListener>| {
         listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>()
     };
     let given = tcp(sockets.tcp)?;
-    let tcp = listen::bind_tcp(&config.http, &given, tcp(sockets.kept)?).await?;
+    let tcp = listen::bind_tcp(&config.http, settings.tls(), &given, tcp(sockets.kept)?).await?;
+    let given = given.into_iter().map(|listener| Socket::Tcp(listener, None)).collect();
     let unix = sockets.unix.into_iter().map(UnixListener::from_std);
     let mut unix = unix.collect::<Result<Vec<_>, _>>()?;
     let mut own = None;
@@ -168,8 +170,8 @@ async fn bind(config: &Config, sockets: Sockets) -> anyhow::Result<Bound> {
 }
 
 impl Bound {
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.given.iter().chain(&self.tcp).filter_map(|tcp| tcp.local_addr().ok()).collect()
+    fn addresses(&self) -> Vec<String> {
+        self.given.iter().chain(&self.tcp).filter_map(Socket::address).collect()
     }
 
     /// What the service manager has takes connections until the daemon begins to stop: those that come later wait there for the
@@ -178,8 +180,8 @@ impl Bound {
         let unix_until = if self.own.is_some() { end } else { drain };
         let tcp_until = if manager::keep(&self.tcp) { drain } else { end };
         let unix = self.unix.into_iter().map(|unix| (Socket::Unix(unix), unix_until));
-        let given = self.given.into_iter().map(|tcp| (Socket::Tcp(tcp), drain));
-        let tcp = self.tcp.into_iter().map(|tcp| (Socket::Tcp(tcp), tcp_until));
+        let given = self.given.into_iter().map(|tcp| (tcp, drain));
+        let tcp = self.tcp.into_iter().map(|tcp| (tcp, tcp_until));
         let listeners = unix.chain(given).chain(tcp);
         let listener = |(socket, until): (_, &Stop)| Listener { socket, until: until.clone() };
         (listeners.map(listener).collect(), self.own)

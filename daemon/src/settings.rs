@@ -5,7 +5,7 @@
 
 use crate::cli::RunArgs;
 use crate::config::Config;
-use crate::listen::Guard;
+use crate::listen::{Guard, Tls};
 use crate::logging::Level;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) struct Settings {
     args: RunArgs,
     level: Level,
+    tls: Option<Arc<Tls>>,
     now: RwLock<(Arc<Config>, Arc<Guard>)>,
 }
 
@@ -20,7 +21,8 @@ impl Settings {
     /// `args` are what `config` was loaded with.
     pub(crate) fn new(args: RunArgs, config: Config, level: Level) -> anyhow::Result<Self> {
         let guard = Guard::new(&config.http)?;
-        Ok(Self { args, level, now: RwLock::new((Arc::new(config), Arc::new(guard))) })
+        let tls = config.http.tls.as_ref().map(Tls::load).transpose()?;
+        Ok(Self { args, level, tls, now: RwLock::new((Arc::new(config), Arc::new(guard))) })
     }
 
     pub(crate) fn config(&self) -> Arc<Config> {
@@ -32,10 +34,16 @@ impl Settings {
         Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner).1)
     }
 
-    /// Reads the file and the keys again. Answers which changed keys need a restart.
+    /// What clients over TCP are shown, where they come by TLS.
+    pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Reads the file, the keys and the certificate again. Answers which changed keys need a restart.
     pub(crate) fn reload(&self) -> anyhow::Result<Vec<&'static str>> {
         let (config, left) = self.config().changed_to(Config::load(&self.args)?);
         let guard = Guard::new(&config.http)?;
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())?;
         self.level.set(&config.log)?;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) =
             (Arc::new(config), Arc::new(guard));

@@ -43,6 +43,7 @@ mod stores;
 mod stuck;
 mod templates;
 mod terminal;
+mod tls;
 mod transfers;
 mod users;
 mod websocket;

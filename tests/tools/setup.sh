@@ -41,6 +41,8 @@ ensure_tools() {
                 require skopeo 'takes exported models to a registry' have skopeo
                 require openssl "signs that registry's tokens" have openssl
                 require dbus 'is how systemctl talks to it' have dbus-daemon
+                require nodejs 'runs clients of other projects' have node
+                require npm 'installs these' have npm
                 require python3-venv "holds the clients of other projects that talk to it" python3 -m ensurepip --version
                 ;;
         esac

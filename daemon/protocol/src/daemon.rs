@@ -19,7 +19,7 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where it listens.
     pub socket: String,
-    /// Where it listens for HTTP beside that, as addresses with ports.
+    /// Where it listens for HTTP beside that, as addresses with ports, after `https://` where that takes TLS.
     #[serde(default)]
     pub http: Vec<String>,
     /// Where models are.

@@ -23,6 +23,7 @@ impl Config {
             "max_connections": max_connections;
             "pull": pull;
             "http.listen": http.listen;
+            "http.tls_certificate, http.tls_key": http.tls;
         }
         (wanted, left)
     }

@@ -5,6 +5,7 @@
 //! else's name server may have given this machine's address.
 
 use super::Caller;
+use super::secret::read_secret;
 use crate::config::HttpConfig;
 use anyhow::{Context, bail};
 use hearth_protocol::{ErrorKind, RpcError};
@@ -13,7 +14,6 @@ use hyper::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// A shorter key could be guessed.
@@ -152,12 +152,7 @@ fn hash(key: &str) -> [u8; 32] {
 /// Lines of a user and a key. Whoever brings the key is that user.
 fn read_keys(path: &Path) -> anyhow::Result<HashMap<[u8; 32], Caller>> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the keys in `{shown}`"))?;
-    let mode = std::fs::metadata(path)?.permissions().mode();
-    if mode & 0o007 != 0 {
-        bail!("everybody may use the keys in `{shown}`\nhint: `chmod o= {shown}`");
-    }
+    let text = read_secret(path).with_context(|| format!("cannot read the keys in `{shown}`"))?;
     let mut keys = HashMap::new();
     for (n, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line.trim())) {
         if line.is_empty() || line.starts_with('#') {

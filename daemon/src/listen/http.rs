@@ -8,7 +8,7 @@ use super::framing::{Frame, Framer};
 use super::guard::Refused;
 use super::raw::Writer;
 use super::users::Held;
-use super::{Caller, Connection, FIRST_WORDS, websocket};
+use super::{Caller, Connection, FIRST_WORDS, Way, websocket};
 use crate::http::{Core, refusal};
 use axum::body::Body;
 use hearth_protocol::{ErrorKind, RpcError};
@@ -92,8 +92,14 @@ async fn let_in(
     let guard = connection.server.daemon.settings.guard();
     let path = request.uri().path().to_owned();
     let refuse = |(status, error): Refused| refusal(&path, status, &error);
-    if !connection.is_tcp {
-        return route(request, connection.caller, connection, upgraded).await;
+    match connection.way {
+        Way::Unix => return route(request, connection.caller, connection, upgraded).await,
+        Way::Tcp => {}
+        Way::NotSecret => {
+            let error = RpcError::new(ErrorKind::InvalidRequest, "this port is for HTTPS");
+            let error = error.with_hint("ask for `https://` instead of `http://`");
+            return Ok(refuse((StatusCode::BAD_REQUEST, error)));
+        }
     }
     let origin = match guard.origin(request.headers()) {
         Ok(origin) => origin,

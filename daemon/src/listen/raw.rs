@@ -112,7 +112,7 @@ writer!(tokio::net::unix::OwnedWriteHalf);
 writer!(tokio::net::tcp::OwnedWriteHalf);
 
 /// Returns once both directions of a stream socket of any family are closed.
-async fn closed(own: OwnedFd) {
+pub(super) async fn closed(own: OwnedFd) {
     let Ok(own) = UnixStream::from_std(own.into()) else { return std::future::pending().await };
     while let Ok(ready) = own.ready(Interest::WRITABLE).await {
         if ready.is_write_closed() {

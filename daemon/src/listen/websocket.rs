@@ -144,7 +144,8 @@ async fn write(
         {
             frame(OpCode::Text, message.get().as_bytes(), &mut bytes);
         }
-        if writer.write_all(&bytes).await.is_err() {
+        // What TLS has taken and could not send yet goes out by a flush.
+        if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
             return;
         }
     }

@@ -43,7 +43,6 @@ use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -70,7 +69,7 @@ pub(crate) struct Daemon {
     /// Two models that are measured at once say nothing of either.
     pub(crate) measuring: tokio::sync::Mutex<()>,
     /// Where HTTP is spoken over TCP.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<String>,
 }
 
 impl Daemon {
