@@ -17,7 +17,7 @@ package() {
     ensure_packager cargo-generate-rpm 0.21.1
     rm -f "$packages"/hearth[-_]*.*
     "$packagers/bin/cargo-deb" deb --no-build --no-strip -q -p hearthd -o "$packages/"
-    "$packagers/bin/cargo-generate-rpm" generate-rpm -p daemon --payload-compress zstd --source-date "$SOURCE_DATE_EPOCH" -o "$packages/"
+    "$packagers/bin/cargo-generate-rpm" generate-rpm -p daemon --auto-req builtin --payload-compress zstd --source-date "$SOURCE_DATE_EPOCH" -o "$packages/"
     tarball
     say 'made:'
     (cd "$packages" && sha256sum hearth[-_]*.* >&2)
@@ -37,7 +37,7 @@ make_debian() {
     local new=$HEARTH_TEST_DEBIAN.new
     say 'installing a Debian to test in, once'
     rm -rf "$new"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libgomp1,libstdc++6 bookworm "$new" >"$HEARTH_TEST_DEBIAN.log" \
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libpam-systemd,libgomp1,libstdc++6 bookworm "$new" >"$HEARTH_TEST_DEBIAN.log" \
         || die "debootstrap failed" "its log is $HEARTH_TEST_DEBIAN.log"
     rm -rf "$new"/var/cache/apt/archives/*.deb "$HEARTH_TEST_DEBIAN"
     touch "$new/made"
@@ -109,6 +109,6 @@ tarball() {
     local version name
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
     name=hearth-$version-linux-$(uname -m)
-    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --transform "s,^,$name/," \
+    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --transform "s,^,$name/,S" \
         -C "$packages" -cf - root -C "$root/packaging" install.sh -C "$root" LICENSE | gzip -9n >"$packages/$name.tar.gz"
 }

@@ -24,7 +24,7 @@ systemctl is-enabled hearth.socket hearth.service
 [ "$(stat -c '%U:%G %a' /run/hearth/hearth.sock)" = 'root:hearth 660' ]
 [ "$(readlink /usr/bin/hearthctl)" = ctl ]
 hearthctl status
-useradd --groups hearth alice
+useradd --create-home --groups hearth alice
 useradd bob
 
 say start
@@ -147,8 +147,21 @@ systemctl daemon-reload
 rmdir /etc/systemd/system/hearth.service.d
 systemctl restart hearth.service
 
+say 'a daemon of her own'
+uid=$(id -u alice)
+systemctl start "user@$uid.service"
+hers() { runuser -u alice -- env HOME=/home/alice XDG_RUNTIME_DIR="/run/user/$uid" "$@"; }
+# Without one she would get the system's, and its port is taken.
+hers install -D /dev/null /home/alice/.config/hearth/hearth.toml
+hers systemctl --user start hearth.socket
+hers ctl status | grep '/home/alice/.ollama/models'
+hers systemctl --user reload hearth.service
+hers systemctl --user restart hearth.service
+hers ctl status
+systemctl stop "user@$uid.service"
+
 say purge
-userdel alice
+userdel --remove alice
 userdel bob
 dpkg -P hearth
 if getent passwd hearth || getent group hearth hearth-admin; then exit 1; fi
