@@ -127,10 +127,12 @@ pub enum ImportMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportParams {
-    /// Absolute path of a GGUF file, as the daemon sees it.
+    /// Absolute path of a GGUF file or of a folder that is an OCI layout, as the daemon sees it.
     pub path: String,
-    /// The name it gets; an existing model of that name is replaced.
-    pub name: String,
+    /// The name it gets; an existing model of that name is replaced. A layout of several models has to call one by it. May be
+    /// left out for a layout of one, which says what it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// How.
     #[serde(default)]
     pub mode: ImportMode,
