@@ -91,6 +91,9 @@ pub struct ModelDetails {
     /// Options of the model's own, by Ollama's names, with their values as JSON.
     #[serde(default)]
     pub options: Vec<(String, String)>,
+    /// Those of `options` that change nothing here, each with why. Requests cannot change that.
+    #[serde(default)]
+    pub options_without_effect: Vec<(String, String)>,
     /// A system prompt of the model's own.
     pub system: Option<String>,
     /// Licence texts.
@@ -188,8 +191,8 @@ pub struct LoadParams {
     /// Name of a model in the store.
     pub model: String,
     /// A smaller model in the store with the same vocabulary, which guesses ahead where that is faster. Absent: the one that
-    /// the configuration names, if it names one. A model that is loaded already keeps the draft it has: another one is an
-    /// error.
+    /// the configuration names, or else the model's own, if there is one. A model that is loaded already keeps the draft it
+    /// has: another one is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
     /// How long it stays loaded after the last request.
@@ -252,7 +255,8 @@ pub struct RunningModel {
     pub state: String,
     /// Such as `cpu`.
     pub backend: String,
-    /// Short form of the name of the model that guesses ahead for it; absent without one.
+    /// Short form of the name of the model that guesses ahead for it, or of its own if that is a part of it; absent without
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
     /// Number format of the KV memory.
