@@ -4,6 +4,7 @@
 //! with, made from the command line, the environment, the file and the defaults, in that order. Unknown keys are refused
 //! with the nearest name there is.
 
+mod change;
 mod http;
 
 use crate::cli::RunArgs;

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod activation;
 mod anthropic;
 mod backends;
 mod bench;
@@ -32,6 +33,7 @@ mod pull_shards;
 mod push;
 mod push_ollama;
 mod quantize;
+mod reload;
 mod repair;
 mod requests;
 mod sampling;

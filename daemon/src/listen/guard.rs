@@ -23,7 +23,7 @@ const MIN_KEY: usize = 16;
 const APPLICATIONS: [&str; 5] = ["app:", "file:", "tauri:", "vscode-webview:", "vscode-file:"];
 
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     origins: Vec<String>,
     /// By the hash of the key, so that comparing takes the same time for all wrong ones.
     keys: HashMap<[u8; 32], Caller>,
@@ -35,7 +35,7 @@ pub(super) struct Guard {
 pub(super) type Refused = (StatusCode, RpcError);
 
 impl Guard {
-    pub(super) fn new(config: &HttpConfig) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &HttpConfig) -> anyhow::Result<Self> {
         Ok(Self {
             origins: config.origins.clone(),
             keys: config.keys.as_deref().map(read_keys).transpose()?.unwrap_or_default(),

@@ -17,10 +17,8 @@ mod unmask;
 mod users;
 mod websocket;
 
-use crate::config::HttpConfig;
 use crate::rpc::{Daemon, object};
 use axum::Router;
-use guard::Guard;
 use hearth_protocol::{ErrorKind, RpcError};
 use jsonrpsee::core::server::{MethodResponse, Methods};
 use jsonrpsee::types::Id;
@@ -28,17 +26,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use caller::Caller;
+pub(crate) use guard::Guard;
 pub(crate) use socket::{Bound, bind};
 pub(crate) use tcp::bind as bind_tcp;
 use users::Users;
 pub(crate) use users::{Account, Held, too_long};
 
-/// Tells connections that the daemon stops.
+/// How long who has just connected may take to ask, when the daemon stops: most have connected in order to.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
+
+/// Tells connections, or those who wait for them, that the daemon stops.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop(watch::Receiver<()>);
 
@@ -54,8 +57,13 @@ impl Stop {
     }
 }
 
-/// Where clients connect.
-pub(crate) enum Listener {
+/// Where clients connect, and until when.
+pub(crate) struct Listener {
+    pub(crate) socket: Socket,
+    pub(crate) until: Stop,
+}
+
+pub(crate) enum Socket {
     Unix(UnixListener),
     Tcp(TcpListener),
 }
@@ -65,7 +73,7 @@ enum Stream {
     Tcp(TcpStream, SocketAddr),
 }
 
-impl Listener {
+impl Socket {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
@@ -81,7 +89,6 @@ struct Server {
     daemon: Arc<Daemon>,
     methods: Methods,
     dialects: Router,
-    guard: Guard,
     users: Users,
     places: Arc<Semaphore>,
     n_connections: AtomicUsize,
@@ -89,20 +96,14 @@ struct Server {
 }
 
 /// Accepts connections on every listener until they are to stop. Each gets a task of its own.
-pub(crate) fn serve(
-    listeners: Vec<Listener>,
-    daemon: &Arc<Daemon>,
-    methods: Methods,
-    config: &HttpConfig,
-    stop: Stop,
-) -> anyhow::Result<()> {
-    let max_connections = daemon.config.max_connections;
+pub(crate) fn serve(listeners: Vec<Listener>, daemon: &Arc<Daemon>, methods: Methods, stop: Stop) {
+    let config = daemon.config();
+    let max_connections = config.max_connections;
     let server = Arc::new(Server {
         daemon: Arc::clone(daemon),
         methods,
         dialects: crate::http::router(),
-        guard: Guard::new(config)?,
-        users: Users::new(max_connections, daemon.config.max_request_bytes),
+        users: Users::new(max_connections, config.max_request_bytes),
         places: Arc::new(Semaphore::new(max_connections)),
         n_connections: AtomicUsize::default(),
         stop,
@@ -110,25 +111,24 @@ pub(crate) fn serve(
     for listener in listeners {
         tokio::spawn(accept(listener, Arc::clone(&server)));
     }
-    Ok(())
 }
 
 async fn accept(listener: Listener, server: Arc<Server>) {
     loop {
         let place = tokio::select! {
             place = Arc::clone(&server.places).acquire_owned() => place,
-            () = server.stop.stopped() => return,
+            () = listener.until.stopped() => return,
         };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = server.stop.stopped() => return,
+            accepted = listener.socket.accept() => accepted,
+            () = listener.until.stopped() => return,
         };
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!("Accepting a connection: {error}");
                 // Out of file descriptors: one has to be given back before trying again makes sense.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -160,9 +160,13 @@ async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         }
     };
     let mut first = vec![0; 4096];
+    let silent = async {
+        connection.server.stop.stopped().await;
+        tokio::time::sleep(FIRST_WORDS).await;
+    };
     let n = tokio::select! {
         n = stream.read(&mut first) => n?,
-        () = connection.server.stop.stopped() => return Ok(()),
+        () = silent => return Ok(()),
     };
     first.truncate(n);
     match first.first() {

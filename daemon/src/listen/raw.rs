@@ -32,7 +32,7 @@ async fn read(
     first: Vec<u8>,
     mut reader: OwnedReadHalf,
 ) -> io::Result<()> {
-    let mut framer = Framer::new(connection.server.daemon.config.max_request_bytes);
+    let mut framer = Framer::new(connection.server.daemon.config().max_request_bytes);
     let mut chunk = vec![0; 16 << 10];
     let mut held = connection.account.hold();
     framer.push(&first);

@@ -68,7 +68,7 @@ async fn read(
     mut reader: impl AsyncRead + Unpin,
 ) -> End {
     let mut unmasker = Unmasker::default();
-    let mut framer = Framer::new(connection.server.daemon.config.max_request_bytes);
+    let mut framer = Framer::new(connection.server.daemon.config().max_request_bytes);
     let mut held = connection.account.hold();
     let mut chunk = vec![0; 16 << 10];
     loop {

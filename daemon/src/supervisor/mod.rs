@@ -9,7 +9,7 @@ mod probe;
 mod tuned;
 mod worker;
 
-use crate::config::Config;
+use crate::settings::Settings;
 use crate::worker::frames::{DraftSpec, LoadSpec};
 use crate::worker::preset::Preset;
 use hearth_protocol::{Backend, BackendState, ErrorKind, FlashAttention, KvType, RpcError, Tuning};
@@ -29,7 +29,7 @@ pub(crate) use worker::{Lease, Ticket, Worker, WorkerState, ending};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    config: Arc<Config>,
+    settings: Arc<Settings>,
     executable: PathBuf,
     backends: watch::Sender<Option<Arc<Backends>>>,
     /// By manifest id, so that two names of one model share a worker.
@@ -54,20 +54,25 @@ pub(crate) struct Settled {
 
 impl Supervisor {
     /// Starts probing beside whatever comes next.
-    pub(crate) fn start(config: Arc<Config>, executable: PathBuf) -> Arc<Self> {
+    pub(crate) fn start(settings: Arc<Settings>, executable: PathBuf) -> Arc<Self> {
         let supervisor = Arc::new(Self {
-            tuned: Tuned::open(config.state.as_deref()),
-            config,
+            tuned: Tuned::open(settings.config().state.as_deref()),
+            settings,
             executable,
             backends: watch::Sender::new(None),
             workers: Mutex::default(),
         });
-        let prober = Arc::clone(&supervisor);
+        supervisor.probe();
+        supervisor
+    }
+
+    /// Finds out which backends work, beside whatever comes next. What was found before holds until then.
+    pub(crate) fn probe(self: &Arc<Self>) {
+        let prober = Arc::clone(self);
         tokio::spawn(async move {
-            let found = probe::probe(&prober.executable, &prober.config).await;
+            let found = probe::probe(&prober.executable, &prober.settings.config()).await;
             prober.backends.send_replace(Some(Arc::new(found)));
         });
-        supervisor
     }
 
     /// What probing found, if it is over.
@@ -88,7 +93,7 @@ impl Supervisor {
     pub(crate) async fn backend(&self) -> Result<Backend, RpcError> {
         let backends = self.backends().await;
         let chosen = backends.chosen().cloned();
-        chosen.ok_or_else(|| no_backend(&backends, &self.config.backend))
+        chosen.ok_or_else(|| no_backend(&backends, &self.settings.config().backend))
     }
 
     /// What a process of ours is started from.
@@ -129,13 +134,13 @@ impl Supervisor {
             return Ok(Lease::new(worker));
         }
         let names = (model.name.to_string(), id.clone(), backend.name.clone());
-        let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
+        let keep_alive = keep_alive.unwrap_or(self.settings.config().keep_alive);
         let worker = Worker::spawn(
             &self.executable,
             self.load_spec(backend, model, draft?),
             names,
             keep_alive,
-            self.config.engine.stall,
+            self.settings.config().engine.stall,
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
@@ -153,11 +158,12 @@ impl Supervisor {
 
     /// What was measured counts only for the backend that it was measured with.
     fn settle(&self, backend: Option<&Backend>, model: &ResolvedModel) -> Settled {
-        let Config { engine, .. } = &*self.config;
+        let config = self.settings.config();
+        let engine = &config.engine;
         let own = OwnSettings::of(&model.params);
         let tuned = |backend| self.tuned.get(&model.model_digest.hex(), &machine(backend));
         let tuning = backend.map(tuned).unwrap_or_default();
-        let attention = self.config.attention(&model.name);
+        let attention = config.attention(&model.name);
         let configured = |number: u32| (number != 0).then_some(number);
         let batch = configured(engine.batch).or(own.batch).or(tuning.batch);
         let threads = configured(engine.threads).or(own.threads).or(tuning.threads);
@@ -183,7 +189,8 @@ impl Supervisor {
         model: &ResolvedModel,
         draft: Option<ResolvedModel>,
     ) -> LoadSpec {
-        let Config { engine, .. } = &*self.config;
+        let config = self.settings.config();
+        let engine = &config.engine;
         let Settled { tuning, own, batch, threads, kv_type, flash_attention } =
             self.settle(Some(backend), model);
         let draft = match (draft, &model.draft) {
@@ -215,7 +222,7 @@ impl Supervisor {
             speculate: engine.speculate,
             kv_type,
             flash_attention,
-            mtp: engine.speculate && self.config.of_model.get(&model.name).is_some_and(|of| of.mtp),
+            mtp: engine.speculate && config.of_model.get(&model.name).is_some_and(|of| of.mtp),
             draft: draft.filter(|_| engine.speculate),
         }
     }
@@ -225,7 +232,7 @@ impl Supervisor {
         &self,
         workers: &mut HashMap<String, Arc<Worker>>,
     ) -> Option<Arc<Worker>> {
-        if workers.len() < self.config.max_loaded_models {
+        if workers.len() < self.settings.config().max_loaded_models {
             return None;
         }
         let idle = workers.values().filter(|worker| worker.n_active() == 0);

@@ -23,7 +23,7 @@ pub(crate) async fn handle(
     let shown = blocking(move || stores.show(&name)).await?;
     let (capabilities, modelfile) = (capabilities(&shown), modelfile(&shown));
     let settled = daemon.supervisor.settled(&shown.model);
-    let memory = memory::estimates(&shown.gguf, &daemon.config.engine, &settled);
+    let memory = memory::estimates(&shown.gguf, &daemon.config().engine, &settled);
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
         summary: summary(
