@@ -84,11 +84,11 @@ pub(crate) enum Command {
         #[arg(long)]
         format: Option<ExportFormat>,
     },
-    /// Bring a GGUF file into the store
+    /// Bring a GGUF file into the store, or a model of an OCI layout
     Import {
-        /// A GGUF file; the daemon must be able to read it
+        /// A GGUF file, or a folder as `ctl export` writes it; the daemon must be able to read it
         file: PathBuf,
-        /// Made from the file's name if absent; a model of that name is replaced
+        /// Made from the file's name if absent, or that in the layout; a model of that name is replaced
         name: Option<String>,
         #[command(flatten)]
         mode: ImportModeArgs,

@@ -331,7 +331,7 @@ fn a_file_that_is_cut_short_or_corrupt_is_refused_and_the_daemon_goes_on() {
         std::fs::write(&file, content).unwrap();
         let params = hearth_protocol::ImportParams {
             path: file.display().to_string(),
-            name: "broken".into(),
+            name: Some("broken".into()),
             mode: hearth_protocol::ImportMode::Copy,
             request: None,
         };

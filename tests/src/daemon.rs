@@ -269,7 +269,7 @@ impl TestDaemon {
     #[track_caller]
     pub fn import(&self, path: &Path, name: &str, mode: ImportMode) {
         let path = path.to_str().unwrap().into();
-        let params = ImportParams { path, name: name.into(), mode, request: None };
+        let params = ImportParams { path, name: Some(name.into()), mode, request: None };
         self.client().call::<ModelImport>(&params).unwrap();
     }
 

@@ -146,7 +146,7 @@ table! {
     ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
     /// What an export of a model is made of.
     ModelExport = "model.export" [Anyone] (ModelParams) -> Exported;
-    /// Brings a GGUF file into the store under a name.
+    /// Brings a GGUF file, or a model of an OCI layout, into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.
     ModelListMethod = "model.list" [Anyone] (Empty) -> ModelList;
