@@ -199,6 +199,7 @@ impl Preparer<'_> {
             id: engine_id(asker.id, 0),
             owner: asker.owner,
             prompt: Vec::new(),
+            spans: Vec::new(),
             n_public: 0,
             max_context: options.context,
             sampling: sampling(self.model, options, asker.seed)?,
