@@ -17,6 +17,7 @@ mod export;
 mod files;
 mod formats;
 mod hostile;
+mod images;
 mod memory;
 mod mistakes;
 mod ollama;

@@ -52,8 +52,8 @@ impl Context {
 pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
     match command {
         Command::Chat { model, answer } => chat::run(context, model, &answer),
-        Command::Run { model, prompt, answer, candidates } => {
-            run::run(context, model, &prompt, &answer, candidates)
+        Command::Run { model, prompt, answer, images, candidates } => {
+            run::run(context, model, &prompt, &images, &answer, candidates)
         }
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),

@@ -11,6 +11,18 @@ pub(super) struct FileHttp {
     origins: Option<Vec<String>>,
     keys: Option<PathBuf>,
     open: Option<bool>,
+    image_urls: Option<ImageUrls>,
+}
+
+/// Which images that clients name by URL are fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImageUrls {
+    #[default]
+    No,
+    /// Over TLS, at addresses that everybody can reach.
+    Public,
+    All,
 }
 
 /// HTTP over TCP.
@@ -23,6 +35,7 @@ pub(crate) struct HttpConfig {
     pub(crate) keys: Option<PathBuf>,
     /// Other machines need no key.
     pub(crate) open: bool,
+    pub(crate) image_urls: ImageUrls,
 }
 
 /// The file goes before what Ollama's users have in the environment.
@@ -38,6 +51,7 @@ pub(super) fn http(file: FileHttp) -> HttpConfig {
         origins: file.origins.unwrap_or_else(origins),
         keys: file.keys.filter(|path| !path.as_os_str().is_empty()),
         open: file.open.unwrap_or(false),
+        image_urls: file.image_urls.unwrap_or_default(),
     }
 }
 

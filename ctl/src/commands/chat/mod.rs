@@ -17,8 +17,8 @@ use crate::status_line::{DELAY, StatusLine};
 use conversation::Conversation;
 use editor::{Editor, Input};
 use hearth_protocol::{
-    ChatParams, Client, Empty, LoadParams, Method as _, ModelDetails, ModelListMethod, ModelLoad,
-    ModelParams, ModelPs, ModelShow, Role, ToolChoice,
+    ChatParams, Client, Empty, LoadParams, Message, Method as _, ModelDetails, ModelListMethod,
+    ModelLoad, ModelParams, ModelPs, ModelShow, Role, ToolChoice,
 };
 use slash::{Command, Settings};
 use std::io::IsTerminal as _;
@@ -44,6 +44,7 @@ pub(super) fn run(
         Some(model) => model,
         None => only_model(&mut session)?,
     };
+    let prompt = Message::text(Role::User, prompt);
     answer_once(context, &mut session, model, prompt, args, None)
 }
 

@@ -1,8 +1,11 @@
 //! A request for a chat completion, and what the daemon is asked for it.
 
 use super::options::{self, ResponseFormat, Sampling};
-use crate::http::{Called, OfferedFunction, invalid, no_images, or_default};
-use hearth_protocol::{ChatParams, ErrorKind, Message, Role, RpcError, Tool, ToolCall, ToolChoice};
+use crate::http::images::PLACE;
+use crate::http::{Called, OfferedFunction, invalid, or_default};
+use hearth_protocol::{
+    ChatParams, ErrorKind, Image, Message, Role, RpcError, Tool, ToolCall, ToolChoice,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -64,6 +67,14 @@ struct Part {
     text: String,
     #[serde(default, deserialize_with = "or_default")]
     refusal: String,
+    image_url: Option<ImageUrl>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ImageUrl {
+    Object { url: String },
+    Text(String),
 }
 
 #[derive(Deserialize)]
@@ -139,32 +150,49 @@ fn message(said: Said) -> Result<Message, RpcError> {
         name: call.function.name,
     });
     let reasoning = said.reasoning_content.or(said.reasoning);
+    let (content, images) = text(said.content)?;
     Ok(Message {
         role,
-        content: text(said.content)?,
+        content,
+        images,
         reasoning: reasoning.filter(|text| !text.is_empty()),
         tool_calls: calls.collect(),
         tool_call_id: said.tool_call_id,
     })
 }
 
-/// Texts that come in parts are lines, as llama-server has them.
-fn text(content: Content) -> Result<String, RpcError> {
+/// Texts that come in parts are lines, as llama-server has them, and images stand between without a line of their own.
+fn text(content: Content) -> Result<(String, Vec<Image>), RpcError> {
     let parts = match content {
-        Content::Text(text) => return Ok(text),
+        Content::Text(text) => return Ok((text, Vec::new())),
         Content::Parts(parts) => parts,
     };
-    let texts = parts.into_iter().map(|part| match part.kind.as_str() {
-        "text" => Ok(part.text),
-        "refusal" => Ok(part.refusal),
-        "image_url" => Err(no_images()),
-        other => Err(RpcError::new(
-            ErrorKind::Unsupported,
-            format!("a part of a message has the type `{other}`, which nothing here reads"),
-        )
-        .with_hint("send parts of the type `text`")),
-    });
-    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
+    let (mut all, mut images, mut is_behind_text) = (String::new(), Vec::new(), false);
+    for part in parts {
+        let text = match (part.kind.as_str(), part.image_url) {
+            ("text", _) => part.text,
+            ("refusal", _) => part.refusal,
+            ("image_url", Some(ImageUrl::Object { url } | ImageUrl::Text(url))) => {
+                all.push_str(PLACE);
+                images.push(Image(url));
+                is_behind_text = false;
+                continue;
+            }
+            ("image_url", None) => return Err(invalid("a part of a message has no `image_url`")),
+            (other, _) => {
+                let message =
+                    format!("a part of a message has the type `{other}`, which nothing here reads");
+                return Err(RpcError::new(ErrorKind::Unsupported, message)
+                    .with_hint("send parts of the types `text` and `image_url`"));
+            }
+        };
+        if is_behind_text {
+            all.push('\n');
+        }
+        all.push_str(&text);
+        is_behind_text = true;
+    }
+    Ok((all, images))
 }
 
 fn tool(offered: Offered) -> Result<Tool, RpcError> {
