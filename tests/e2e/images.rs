@@ -53,16 +53,17 @@ fn an_answer_depends_on_the_image_and_the_next_turn_computes_none_again() {
     };
     let (_, nothing) = asking(None);
     let (mut params, red) = asking(Some(RED));
+    let (_, again) = asking(Some(RED));
+    assert_eq!(again.message, red.message);
+    assert_eq!(again.usage.cached_tokens, red.usage.prompt_tokens - 1);
     let (_, blue) = asking(Some(BLUE));
     assert_ne!(red.message.content, blue.message.content);
     assert_ne!(red.message.content, nothing.message.content);
     // `[`, at least five cells, `]`; a wide one has two spans.
     assert!(red.usage.prompt_tokens >= nothing.usage.prompt_tokens + 7, "{:?}", red.usage);
     assert!(blue.usage.prompt_tokens >= nothing.usage.prompt_tokens + 13, "{:?}", blue.usage);
-    let (_, again) = asking(Some(RED));
-    assert_eq!(again.message, red.message);
-    assert_eq!(again.usage.cached_tokens, red.usage.prompt_tokens - 1);
-    params.messages.extend([again.message, message(Role::User, "Sure?")]);
+    let (_, red) = asking(Some(RED));
+    params.messages.extend([red.message, message(Role::User, "Sure?")]);
     let next = follow(&mut client, &params).reply();
     assert!(next.usage.cached_tokens > red.usage.prompt_tokens, "{:?}", next.usage);
 }

@@ -23,6 +23,7 @@ pub(super) async fn resolve(core: &Core, messages: &mut [Message]) -> Result<(),
             let data = url.split_once(',').filter(|(kind, _)| kind.ends_with(";base64"));
             let (_, data) = data.ok_or_else(|| {
                 RpcError::new(ErrorKind::InvalidParams, "an image's `data:` URL is not in base64")
+                    .with_hint("write `data:image/png;base64,` and the bytes of its file")
             })?;
             *text = data.into();
         } else if text.contains("://") {

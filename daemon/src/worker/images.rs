@@ -106,9 +106,10 @@ impl Sight {
                 return Err(missing(format!("its projector cannot be used: {why}")));
             }
         };
-        let file = BASE64_STANDARD
-            .decode(&image.0)
-            .map_err(|_| RpcError::new(ErrorKind::InvalidParams, "an image is not in base64"))?;
+        let file = BASE64_STANDARD.decode(&image.0).map_err(|_| {
+            RpcError::new(ErrorKind::InvalidParams, "an image is not in base64")
+                .with_hint("send the bytes of its file, in base64 and nothing else")
+        })?;
         let rgb = decode(&file)?;
         let pixels = Pixels::new(rgb.as_raw(), rgb.width(), rgb.height());
         let pixels = pixels.ok_or_else(|| unreadable("it has no pixels"))?;
