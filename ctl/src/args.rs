@@ -226,6 +226,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<BackendCommand>,
     },
+    /// Let the daemon read its configuration again
+    ///
+    /// Models that are loaded stay as they are. What needs a restart is named.
+    Reload,
     /// Show facts about the daemon
     Status,
     /// Call any method and print its result
@@ -243,6 +247,9 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Write manual pages to a folder
+    #[command(hide = true)]
+    Man { folder: PathBuf },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

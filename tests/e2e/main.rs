@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod activation;
 mod anthropic;
 mod backends;
 mod bench;
@@ -31,6 +32,7 @@ mod pull_shards;
 mod push;
 mod push_ollama;
 mod quantize;
+mod reload;
 mod repair;
 mod requests;
 mod sampling;
@@ -42,6 +44,7 @@ mod stores;
 mod stuck;
 mod templates;
 mod terminal;
+mod tls;
 mod transfers;
 mod users;
 mod websocket;

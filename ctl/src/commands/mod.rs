@@ -11,12 +11,14 @@ mod export;
 mod import;
 mod load;
 mod ls;
+mod man;
 mod progress;
 mod prune;
 mod ps;
 mod pull;
 mod push;
 mod quantize;
+mod reload;
 mod rm;
 mod rpc;
 mod run;
@@ -79,8 +81,10 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Stop { model } => stop::run(context, model),
         Command::Bench { model, tune } => bench::run(context, model, tune),
         Command::Backend { .. } => backend::run(context),
+        Command::Reload => reload::run(context),
         Command::Status => status::run(context),
         Command::Rpc { method, params } => rpc::run(context, &method, params),
         Command::Completions { shell } => completions::run(context, shell),
+        Command::Man { folder } => man::run(&folder),
     }
 }

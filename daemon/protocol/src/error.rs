@@ -81,6 +81,8 @@ kinds! {
     Network = -32017;
     /// The daemon cannot open a file by the path it was given; the caller may upload it.
     FileUnreadable = -32018;
+    /// The configuration cannot be used.
+    BadConfiguration = -32019;
 }
 
 /// `data` of every error object.

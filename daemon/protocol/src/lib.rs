@@ -67,17 +67,17 @@ pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use create::{CreateFile, CreateParams, Created, UploadedFile};
 pub use daemon::{
     Backend, BackendList, BackendState, CancelParams, Cancelled, Device, Empty, EndThinkingParams,
-    Status,
+    Reloaded, Status,
 };
 pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
-    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatSend, DaemonStatus,
-    Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate,
-    ModelDelete, ModelExport, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull,
-    ModelPush, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod,
-    StoreVerify, StreamMethod, Tokenize, Who, methods,
+    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatSend, DaemonReload,
+    DaemonStatus, Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy,
+    ModelCreate, ModelDelete, ModelExport, ModelImport, ModelListMethod, ModelLoad, ModelPs,
+    ModelPull, ModelPush, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, StorePrune,
+    StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,

@@ -9,8 +9,8 @@ use crate::{
     EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams,
     GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList,
     ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed,
-    QuantizeParams, Quantized, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply,
-    TransferEvent, Unloaded, Verified, VerifyParams,
+    QuantizeParams, Quantized, Reloaded, RunningModels, Status, StoreUsage, TokenizeParams,
+    TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -125,6 +125,8 @@ table! {
     ChatEndThinking = "chat.end_thinking" [Anyone] (EndThinkingParams) -> Empty;
     /// Answers a conversation.
     ChatSend = "chat.send" [Anyone] (ChatParams) -> ChatReply, streams Event<ChatReply>;
+    /// Reads the configuration again, and looks for backends again. Models that are loaded stay as they are.
+    DaemonReload = "daemon.reload" [Admin] (Empty) -> Reloaded;
     /// Facts about the daemon.
     DaemonStatus = "daemon.status" [Anyone] (Empty) -> Status;
     /// Tokens to text.

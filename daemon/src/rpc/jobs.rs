@@ -210,7 +210,8 @@ pub(super) async fn lease(
     keep_alive: Option<KeepAlive>,
 ) -> Result<Lease, RpcError> {
     let name = parse_name(model)?;
-    let configured = || daemon.config.of_model.get(&name)?.draft.as_ref();
+    let config = daemon.config();
+    let configured = || config.of_model.get(&name)?.draft.as_ref();
     let draft = draft.or_else(configured).cloned();
     let resolve = |name: ModelName| {
         let stores = Arc::clone(&daemon.stores);

@@ -6,6 +6,7 @@
 mod backend_list;
 mod cancel;
 mod chat_end_thinking;
+mod daemon_reload;
 mod daemon_status;
 mod jobs;
 mod model_bench;
@@ -33,6 +34,7 @@ mod work;
 
 use crate::config::Config;
 use crate::listen::Caller;
+use crate::settings::Settings;
 use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
 use hearth_protocol::{ErrorKind, Method, RpcError, Who};
@@ -41,7 +43,6 @@ use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,7 +57,7 @@ pub(crate) use work::{Running, Work, run};
 /// What handlers work with.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    pub(crate) config: Arc<Config>,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) supervisor: Arc<Supervisor>,
     /// The one that is written to.
     pub(crate) store: Arc<Store>,
@@ -68,7 +69,14 @@ pub(crate) struct Daemon {
     /// Two models that are measured at once say nothing of either.
     pub(crate) measuring: tokio::sync::Mutex<()>,
     /// Where HTTP is spoken over TCP.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Daemon {
+    /// As it is now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.settings.config()
+    }
 }
 
 type Handled<M> = Result<<M as Method>::Reply, RpcError>;
@@ -81,6 +89,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::call::<protocol::ChatCount>(&mut module);
     call::<protocol::ChatEndThinking, _>(&mut module, chat_end_thinking::handle);
     work::stream::<protocol::ChatSend>(&mut module);
+    call::<protocol::DaemonReload, _>(&mut module, daemon_reload::handle);
     call::<protocol::DaemonStatus, _>(&mut module, daemon_status::handle);
     work::call::<protocol::Detokenize>(&mut module);
     work::call::<protocol::Embed>(&mut module);
@@ -156,7 +165,7 @@ async fn admit<M: Method>(
 
 /// Whether the caller may call the method.
 pub(crate) async fn permit<M: Method>(daemon: &Daemon, caller: Caller) -> Result<(), RpcError> {
-    let group = &daemon.config.admin_group;
+    let group = &daemon.config().admin_group;
     if M::WHO == Who::Anyone || caller.is_admin(group).await {
         return Ok(());
     }
@@ -212,6 +221,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 mod tests {
     use super::*;
     use crate::cli::RunArgs;
+    use crate::logging::Level;
 
     #[tokio::test]
     async fn every_method_of_the_protocol_has_a_handler_and_no_other_exists() {
@@ -221,19 +231,20 @@ mod tests {
             config: None,
             ..RunArgs::default()
         };
-        let config = Arc::new(Config::load(&args).unwrap());
+        let config = Config::load(&args).unwrap();
+        let settings = Settings::new(args, config, Level::default()).map(Arc::new).unwrap();
         let store = Arc::new(Store::open("/m"));
         let stores = Arc::new(Stores::new(Arc::clone(&store), []));
         let daemon = Arc::new(Daemon {
-            supervisor: Supervisor::start(Arc::clone(&config), "/bin/true".into()),
-            puller: puller(Arc::clone(&stores), &config.pull).unwrap(),
+            supervisor: Supervisor::start(Arc::clone(&settings), "/bin/true".into()),
+            puller: puller(Arc::clone(&stores), &settings.config().pull).unwrap(),
             store,
             stores,
             requests: Requests::default(),
             started: Instant::now(),
             measuring: tokio::sync::Mutex::default(),
             addresses: Vec::new(),
-            config,
+            settings,
         });
         let module = module(daemon);
         let mut registered: Vec<String> = module.method_names().map(Into::into).collect();

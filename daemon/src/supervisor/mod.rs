@@ -8,7 +8,7 @@ mod probe;
 mod tuned;
 mod worker;
 
-use crate::config::Config;
+use crate::settings::Settings;
 use crate::worker::frames::{DraftSpec, LoadSpec};
 use crate::worker::preset::Preset;
 use hearth_protocol::{Backend, BackendState, ErrorKind, RpcError};
@@ -26,7 +26,7 @@ pub(crate) use worker::{Lease, Ticket, Worker, WorkerState, ending};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    config: Arc<Config>,
+    settings: Arc<Settings>,
     executable: PathBuf,
     backends: watch::Sender<Option<Arc<Backends>>>,
     /// By manifest id, so that two names of one model share a worker.
@@ -39,20 +39,25 @@ const BATCH: u32 = 512;
 
 impl Supervisor {
     /// Starts probing beside whatever comes next.
-    pub(crate) fn start(config: Arc<Config>, executable: PathBuf) -> Arc<Self> {
+    pub(crate) fn start(settings: Arc<Settings>, executable: PathBuf) -> Arc<Self> {
         let supervisor = Arc::new(Self {
-            tuned: Tuned::open(config.state.as_deref()),
-            config,
+            tuned: Tuned::open(settings.config().state.as_deref()),
+            settings,
             executable,
             backends: watch::Sender::new(None),
             workers: Mutex::default(),
         });
-        let prober = Arc::clone(&supervisor);
+        supervisor.probe();
+        supervisor
+    }
+
+    /// Finds out which backends work, beside whatever comes next. What was found before holds until then.
+    pub(crate) fn probe(self: &Arc<Self>) {
+        let prober = Arc::clone(self);
         tokio::spawn(async move {
-            let found = probe::probe(&prober.executable, &prober.config).await;
+            let found = probe::probe(&prober.executable, &prober.settings.config()).await;
             prober.backends.send_replace(Some(Arc::new(found)));
         });
-        supervisor
     }
 
     /// What probing found, if it is over.
@@ -73,7 +78,7 @@ impl Supervisor {
     pub(crate) async fn backend(&self) -> Result<Backend, RpcError> {
         let backends = self.backends().await;
         let chosen = backends.chosen().cloned();
-        chosen.ok_or_else(|| no_backend(&backends, &self.config.backend))
+        chosen.ok_or_else(|| no_backend(&backends, &self.settings.config().backend))
     }
 
     /// What a process of ours is started from.
@@ -114,13 +119,13 @@ impl Supervisor {
             return Ok(Lease::new(worker));
         }
         let names = (model.name.to_string(), id.clone(), backend.name.clone());
-        let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
+        let keep_alive = keep_alive.unwrap_or(self.settings.config().keep_alive);
         let worker = Worker::spawn(
             &self.executable,
             self.load_spec(backend, model, draft?),
             names,
             keep_alive,
-            self.config.engine.stall,
+            self.settings.config().engine.stall,
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
@@ -143,10 +148,11 @@ impl Supervisor {
         model: &ResolvedModel,
         draft: Option<ResolvedModel>,
     ) -> LoadSpec {
-        let Config { engine, .. } = &*self.config;
+        let config = self.settings.config();
+        let engine = &config.engine;
         let draft = draft.filter(|_| engine.speculate);
         let tuning = self.tuned.get(&model.model_digest.hex(), &machine(backend));
-        let attention = self.config.attention(&model.name);
+        let attention = config.attention(&model.name);
         let settled = |configured: u32| (configured != 0).then_some(configured);
         LoadSpec {
             tuning,
@@ -166,7 +172,7 @@ impl Supervisor {
             speculate: engine.speculate,
             kv_type: attention.kv_type.or(tuning.kv_type).unwrap_or_default(),
             flash_attention: attention.flash.or(tuning.flash_attention),
-            mtp: engine.speculate && self.config.of_model.get(&model.name).is_some_and(|of| of.mtp),
+            mtp: engine.speculate && config.of_model.get(&model.name).is_some_and(|of| of.mtp),
             draft: draft
                 .map(|draft| DraftSpec { name: draft.name.to_string(), path: draft.model_path }),
         }
@@ -177,7 +183,7 @@ impl Supervisor {
         &self,
         workers: &mut HashMap<String, Arc<Worker>>,
     ) -> Option<Arc<Worker>> {
-        if workers.len() < self.config.max_loaded_models {
+        if workers.len() < self.settings.config().max_loaded_models {
             return None;
         }
         let idle = workers.values().filter(|worker| worker.n_active() == 0);

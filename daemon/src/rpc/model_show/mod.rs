@@ -22,7 +22,7 @@ pub(crate) async fn handle(
     let stores = Arc::clone(&daemon.stores);
     let shown = blocking(move || stores.show(&name)).await?;
     let (capabilities, modelfile) = (capabilities(&shown), modelfile(&shown));
-    let memory = memory::estimates(&shown.gguf, &daemon.config.engine);
+    let memory = memory::estimates(&shown.gguf, &daemon.config().engine);
     let (model, gguf) = (shown.model, shown.gguf);
     Ok(ModelDetails {
         summary: summary(
