@@ -58,6 +58,9 @@ pub(crate) enum Command {
         prompt: Vec<String>,
         #[command(flatten)]
         answer: AnswerArgs,
+        /// An image that the prompt is about; may be given several times
+        #[arg(long = "image", value_name = "FILE")]
+        images: Vec<PathBuf>,
         /// Print so many answers, with a line `---` before each but the first
         #[arg(long, value_name = "NUMBER")]
         candidates: Option<u32>,

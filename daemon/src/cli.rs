@@ -75,6 +75,9 @@ pub enum PluginCommand {
         /// A model it can open, for the checks that need one
         #[arg(long, value_name = "FILE")]
         model: Option<PathBuf>,
+        /// A projector that goes with the model, for the checks of images
+        #[arg(long, value_name = "FILE", requires = "model")]
+        projector: Option<PathBuf>,
         /// Run the checks in this process (used by the command itself)
         #[arg(long, hide = true)]
         here: bool,

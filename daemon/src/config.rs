@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use hearth_protocol::{FlashAttention, KvType};
 use hearth_registry::Url;
 use hearth_store::ModelName;
-pub(crate) use http::{Address, HttpConfig, TlsFiles};
+pub(crate) use http::{Address, HttpConfig, ImageUrls, TlsFiles};
 use http::{FileHttp, http};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};

@@ -10,9 +10,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         None => hearthd::service::run(&cli.run),
-        Some(Command::Plugin { command: PluginCommand::Check { file, model, here } }) => {
-            hearthd::plugin_check::run(file, model.as_deref(), *here)
-        }
+        Some(Command::Plugin {
+            command: PluginCommand::Check { file, model, projector, here },
+        }) => hearthd::plugin_check::run(file, model.as_deref(), projector.as_deref(), *here),
         Some(Command::Man { folder }) => {
             clap_mangen::generate_to(Cli::command(), folder).map_err(Into::into)
         }

@@ -13,15 +13,29 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Checks a plugin and prints a line for each rule. Fails if a rule is broken.
-pub fn run(file: &Path, model: Option<&Path>, here: bool) -> anyhow::Result<()> {
-    if here { check_here(file, model) } else { check_in_child(file, model) }
+pub fn run(
+    file: &Path,
+    model: Option<&Path>,
+    projector: Option<&Path>,
+    here: bool,
+) -> anyhow::Result<()> {
+    match here {
+        true => check_here(file, model, projector),
+        false => check_in_child(file, model, projector),
+    }
 }
 
-fn check_in_child(file: &Path, model: Option<&Path>) -> anyhow::Result<()> {
+fn check_in_child(
+    file: &Path,
+    model: Option<&Path>,
+    projector: Option<&Path>,
+) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["plugin", "check", "--here"]).arg(file).stdin(Stdio::null());
-    if let Some(model) = model {
-        command.arg("--model").arg(model);
+    for (option, path) in [("--model", model), ("--projector", projector)] {
+        if let Some(path) = path {
+            command.arg(option).arg(path);
+        }
     }
     let mut child = command.spawn().context("cannot start the check")?;
     let pid = rustix::process::Pid::from_child(&child);
@@ -46,11 +60,11 @@ fn check_in_child(file: &Path, model: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-fn check_here(file: &Path, model: Option<&Path>) -> anyhow::Result<()> {
+fn check_here(file: &Path, model: Option<&Path>, projector: Option<&Path>) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut written = Ok(());
-    check::run(file, model, &mut |outcome| {
+    check::run(file, model, projector, &mut |outcome| {
         let line = match &outcome.verdict {
             Verdict::Passed => {
                 passed += 1;

@@ -19,6 +19,7 @@ mod export;
 mod files;
 mod formats;
 mod hostile;
+mod images;
 mod layouts;
 mod memory;
 mod mistakes;

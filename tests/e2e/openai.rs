@@ -305,7 +305,7 @@ fn a_seed_and_biases_decide_what_is_said() {
 }
 
 #[test]
-fn messages_come_in_parts_and_images_are_refused() {
+fn messages_come_in_parts_and_a_model_that_cannot_see_says_so() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[("script", "Yes.".into())]);
     let ask = |content: Value| {

@@ -6,6 +6,7 @@ mod clients;
 mod context;
 mod embedding;
 mod grammar;
+mod images;
 mod kernels;
 mod lora;
 mod mtp;

@@ -30,6 +30,7 @@ pub fn generate(model: &str, prompt: &str) -> GenerateParams {
     GenerateParams {
         model: model.into(),
         prompt: prompt.into(),
+        images: Vec::new(),
         suffix: None,
         raw: false,
         format: None,

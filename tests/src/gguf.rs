@@ -48,14 +48,28 @@ impl GgufText {
         self.text(key).u32(6).u32(value.to_bits())
     }
 
+    /// A metadata pair.
+    #[must_use]
+    pub fn true_pair(self, key: &str) -> Self {
+        let mut this = self.text(key).u32(7);
+        this.0.push(1);
+        this
+    }
+
     /// The tensors after all metadata pairs, and so the rest of the file.
     #[must_use]
     pub fn tensors(mut self, tensors: &[Tensor]) -> Self {
         let mut offset = 0;
         for Tensor { name, columns, values } in tensors {
-            let (columns, rows) = (*columns as u64, (values.len() / columns) as u64);
-            // Two dimensions; type 0 is F32.
-            self = self.text(name).u32(2).u64(columns).u64(rows).u32(0).u64(offset);
+            // The filters of an image's patches are squares in three colours.
+            let is_filter = name.contains("patch_embd");
+            let side = if is_filter { (columns / 3).isqrt() } else { 0 };
+            let rows = values.len() / columns;
+            let shape = if is_filter { vec![side, side, 3, rows] } else { vec![*columns, rows] };
+            self = self.text(name).u32(u32::try_from(shape.len()).unwrap());
+            self = shape.iter().fold(self, |text, length| text.u64(*length as u64));
+            // Type 0 is F32.
+            self = self.u32(0).u64(offset);
             offset += (values.len() * 4).next_multiple_of(ALIGNMENT) as u64;
         }
         for Tensor { values, .. } in tensors {

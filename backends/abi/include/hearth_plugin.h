@@ -75,6 +75,8 @@ typedef struct hearth_model hearth_model_t;
 typedef struct hearth_context hearth_context_t;
 typedef struct hearth_grammar hearth_grammar_t;
 typedef struct hearth_adapter hearth_adapter_t;
+typedef struct hearth_projector hearth_projector_t;
+typedef struct hearth_image hearth_image_t;
 
 typedef int32_t hearth_token_t;
 typedef int32_t hearth_seq_t; /* 0 .. n_seq_max-1 */
@@ -492,6 +494,72 @@ typedef struct hearth_lora {
   hearth_status_t (*attach)(hearth_context_t *context, hearth_adapter_t *const *adapters, const float *scales, size_t n,
                             hearth_error_t *error);
 } hearth_lora_t;
+
+/* ---- hearth.images/1: images in prompts -------------------------------------------------------------- */
+
+/* With an image:  projector_open after model_open; image_create, piece... to lay out the prompt; encode and append for each
+ *                 span, where the prompt has it, and decode for the tokens around; image_destroy; projector_close before
+ *                 model_close.
+ *
+ * A span is embeddings in the place of tokens. It takes n_cells cells, and makes its sequence n_positions longer, which may be
+ * less: a sequence's length is the position that comes next. The host gives seq_remove, seq_copy and seq_shift no position
+ * inside of a span. */
+#define HEARTH_EXT_IMAGES "hearth.images/1"
+
+/* A part of an image as the prompt has it: tokens that the model wants around its images, or a span. */
+typedef struct hearth_image_piece {
+  uint32_t struct_size;
+  uint32_t n_cells;             /* tokens, or embeddings of a span; at least 1 */
+  uint32_t n_positions;         /* n_cells for tokens, 1 .. n_cells for a span */
+  uint32_t n_floats;            /* length of all embeddings of a span together; 0 for tokens */
+  const hearth_token_t *tokens; /* null for a span; the image's */
+} hearth_image_piece_t;
+
+typedef struct hearth_images {
+  uint32_t struct_size;
+
+  /* Opens the file that turns images into embeddings for this model. `n_threads` compute them; 0: the plugin chooses. A file
+   * that is none, or is for another model, answers BAD_MODEL and must not crash. On OK the host owns `*projector`.
+   * [main-thread] */
+  hearth_status_t (*projector_open)(hearth_model_t *model, const char *path, uint32_t n_threads,
+                                    hearth_projector_t **projector, hearth_error_t *error);
+
+  /* All its images must be destroyed before.
+   * [main-thread] */
+  void (*projector_close)(hearth_projector_t *projector);
+
+  /* Cuts and scales an image as the model wants it. `rgb` has width * height pixels of three bytes (red, green, blue), row by
+   * row from the top, and is only read during the call. A size that it cannot take answers INVALID_ARGUMENT. The same pixels
+   * have the same pieces. On OK the host owns `*image`.
+   * [any-thread] */
+  hearth_status_t (*image_create)(const hearth_projector_t *projector, const uint8_t *rgb, uint32_t width,
+                                  uint32_t height, hearth_image_t **image, hearth_error_t *error);
+
+  /* [any-thread] */
+  void (*image_destroy)(hearth_image_t *image);
+
+  /* Number of pieces, at least one of which is a span.
+   * [any-thread] */
+  uint32_t (*piece_count)(const hearth_image_t *image);
+
+  /* Fills `piece`, whose struct_size the host has set. `tokens` stays valid until image_destroy.
+   * [any-thread] */
+  hearth_status_t (*piece_get)(const hearth_image_t *image, uint32_t index, hearth_image_piece_t *piece,
+                               hearth_error_t *error);
+
+  /* Computes a span's embeddings. `n_floats` is the piece's.
+   * [engine-thread, with the projector in the place of a context] */
+  hearth_status_t (*encode)(const hearth_image_t *image, uint32_t index, float *embeddings, size_t n_floats,
+                            hearth_error_t *error);
+
+  /* Appends a span, whole, to a sequence whose length is `position`. `embeddings` are what encode computed for it. Statuses as
+   * for decode, and UNSUPPORTED for a span that this context's n_ubatch has no room for, where the model wants it in one
+   * piece. There are no logits to read until the next decode.
+   * [engine-thread & !embeddings] */
+  hearth_status_t (*append)(hearth_context_t *context, const hearth_image_t *image, uint32_t index,
+                            const float *embeddings, size_t n_floats, hearth_seq_t seq, hearth_pos_t position,
+                            hearth_error_t *error);
+} hearth_images_t;
 
 /* ---- hearth.mtp/1: guesses of a model's own layers for several tokens (multi-token prediction) ------------------ */
 

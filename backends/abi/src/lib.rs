@@ -13,6 +13,7 @@ pub mod raw;
 mod types;
 
 pub use types::{
-    BatchEntry, ContextConfig, ContextInfo, DeviceInfo, DeviceKind, FlashAttention, KvType,
-    LogLevel, ModelInfo, OpenParams, Piece, PluginError, Pooling, QuantizeParams, Result, Status,
+    BatchEntry, ContextConfig, ContextInfo, DeviceInfo, DeviceKind, FlashAttention, ImagePiece,
+    ImageSpan, KvType, LogLevel, ModelInfo, OpenParams, Piece, Pixels, PluginError, Pooling,
+    QuantizeParams, Result, Status,
 };

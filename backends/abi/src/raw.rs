@@ -3,10 +3,12 @@
 //! The header is the contract and holds the documentation: effects, threads, ownership, failure. Here are only the
 //! layouts. `tests/header.rs` compiles the header with a C compiler and compares every size and offset.
 
+mod images;
 mod quantize;
 
 use std::ffi::{c_char, c_void};
 
+pub use images::{EXT_IMAGES, ImagePiece, Images};
 pub use quantize::{EXT_QUANTIZE, Quantize, QuantizeParams};
 
 /// Major version in the upper half, minor in the lower.
@@ -73,6 +75,10 @@ opaque! {
     Grammar;
     /// `hearth_adapter_t`
     Adapter;
+    /// `hearth_projector_t`
+    Projector;
+    /// `hearth_image_t`
+    Image;
 }
 
 /// `hearth_error_t`

@@ -313,3 +313,60 @@ pub struct QuantizeParams {
     pub n_threads: u32,
     pub requantize: bool,
 }
+
+/// An image's pixels: three bytes each (red, green, blue), row by row from the top.
+#[derive(Clone, Copy)]
+pub struct Pixels<'a> {
+    rgb: &'a [u8],
+    width: u32,
+    height: u32,
+}
+
+impl std::fmt::Debug for Pixels<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pixels({} x {})", self.width, self.height)
+    }
+}
+
+impl<'a> Pixels<'a> {
+    /// `None` unless there are as many bytes as the size says, and at least one pixel.
+    pub fn new(rgb: &'a [u8], width: u32, height: u32) -> Option<Self> {
+        let n_bytes = (width as usize).checked_mul(height as usize)?.checked_mul(3)?;
+        (n_bytes > 0 && rgb.len() == n_bytes).then_some(Self { rgb, width, height })
+    }
+
+    /// The bytes.
+    pub fn rgb(&self) -> &'a [u8] {
+        self.rgb
+    }
+
+    /// Pixels of a row.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+}
+
+/// A part of an image as a prompt has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImagePiece {
+    /// What the model wants around its images, at least one.
+    Tokens(Vec<raw::Token>),
+    /// Embeddings in the place of tokens.
+    Span(ImageSpan),
+}
+
+/// The room that a span of embeddings takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageSpan {
+    /// Cells of the KV memory, at least 1.
+    pub n_cells: u32,
+    /// Positions of its sequence, at least 1 and at most as many.
+    pub n_positions: u32,
+    /// Length of all embeddings together.
+    pub n_floats: u32,
+}

@@ -124,7 +124,7 @@ fn a_file_of_a_third_user_is_refused() {
 fn the_check_reports_a_plugin_that_does_not_load() {
     let (_dir, path) = broken("BREAK_NULL");
     let mut outcomes = Vec::new();
-    check::run(&path, None, &mut |outcome| outcomes.push(outcome));
+    check::run(&path, None, None, &mut |outcome| outcomes.push(outcome));
     assert!(
         matches!(&outcomes[0].verdict, Verdict::Failed(reason) if reason.contains("null pointer"))
     );

@@ -12,8 +12,9 @@ use crate::shim::{
 };
 use hearth_abi::author::{BatchRef, Context};
 use hearth_abi::raw::{Pos, Seq};
-use hearth_abi::{ContextConfig, ContextInfo, FlashAttention, KvType, Result, Status};
+use hearth_abi::{ContextConfig, ContextInfo, FlashAttention, ImageSpan, KvType, Result, Status};
 use llama_cpp_sys_2 as sys;
+use std::ffi::c_char;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,8 @@ pub struct LlamaContext {
     /// Tells saved sequences of this sort of context from others.
     mark: u64,
     sharing: Sharing,
+    /// For each sequence a position up to which it reaches, whatever its cells show.
+    image_ends: Vec<Pos>,
     batch: BatchBuffers,
     kv_type: KvType,
     flash_attention: FlashAttention,
@@ -178,6 +181,7 @@ impl LlamaContext {
                 ^ (u64::from(config.flash_attention == FlashAttention::Off) << 2)
                 ^ (u64::from(traits.without_memory) << 8),
             sharing: Sharing::new(n_seq_max),
+            image_ends: vec![0; n_seq_max],
             kv_type: config.kv_type,
             flash_attention: config.flash_attention,
             mtp: None,
@@ -272,6 +276,44 @@ impl LlamaContext {
             n_seq_id: buffers.n_seq_ids.as_mut_ptr(),
             seq_id: buffers.seq_ids.as_mut_ptr(),
             logits: buffers.outputs.as_mut_ptr(),
+        }
+    }
+
+    /// Lets an image follow in a sequence that goes on at `position`, by `body`, which answers as llama.cpp's decode does.
+    pub(crate) fn append_image(
+        &mut self,
+        seq: Seq,
+        position: Pos,
+        span: ImageSpan,
+        body: impl FnOnce(*mut sys::llama_context, &mut i32, *mut c_char) -> bool,
+    ) -> Result<()> {
+        let slot = self.check_seq(seq)?;
+        let next = self.len_of(seq);
+        if position != next || self.pooling.is_some() {
+            return Err(invalid(format!(
+                "an image at position {position} in sequence {seq}, which goes on at {next}"
+            )));
+        }
+        self.abort.store(false, Ordering::Relaxed);
+        self.batch.outputs.clear();
+        let (raw, mut answer) = (self.raw(), 0);
+        let called = captured(|message| body(raw, &mut answer, message));
+        if let Some(mtp) = &mut self.mtp {
+            // The heads read no images.
+            mtp.lost(seq);
+        }
+        match answer {
+            0 if called.is_ok() => {
+                // At most n_cells, which llama.cpp counts by positions.
+                self.image_ends[slot] = position + Pos::try_from(span.n_positions).unwrap_or(0);
+                Ok(())
+            }
+            1 => Err(error(
+                Status::NoKvSpace,
+                format!("no room in the context for {} embeddings more", span.n_cells),
+            )),
+            2 => Err(error(Status::Cancelled, "decoding was cancelled")),
+            _ => Err(error(Status::Failed, format!("cannot decode an image: {}", called.why()))),
         }
     }
 

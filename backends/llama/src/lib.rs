@@ -16,6 +16,7 @@ mod chat;
 mod context;
 mod facts;
 mod grammar;
+mod images;
 #[cfg(target_arch = "x86_64")]
 mod kernels;
 mod log;
@@ -30,7 +31,8 @@ mod tree;
 mod vocab;
 
 use hearth_abi::author::{
-    Backend, HostLog, chat_table, grammar_table, lora_table, mtp_table, quantize_table,
+    Backend, HostLog, chat_table, grammar_table, images_table, lora_table, mtp_table,
+    quantize_table,
 };
 use hearth_abi::{DeviceInfo, OpenParams, Result, raw};
 use std::ffi::CStr;
@@ -38,6 +40,7 @@ use std::marker::PhantomData;
 
 pub use context::LlamaContext;
 pub use grammar::LlamaGrammar;
+pub use images::{LlamaImage, LlamaProjector};
 pub use lora::LlamaAdapter;
 pub use model::LlamaModel;
 
@@ -68,6 +71,7 @@ impl<E: Engine> Backend for LlamaBackend<E> {
 
     const CHAT: Option<raw::Chat> = Some(chat_table::<LlamaModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<LlamaModel>());
+    const IMAGES: Option<raw::Images> = Some(images_table::<LlamaModel>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<LlamaContext>());
     const LORA: Option<raw::Lora> = Some(lora_table::<LlamaModel>());
     const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());

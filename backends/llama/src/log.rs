@@ -29,6 +29,7 @@ pub(crate) fn start(host: HostLog) {
     unsafe {
         sys::llama_log_set(Some(take_piece), std::ptr::null_mut());
         sys::ggml_set_abort_callback(Some(take_abort));
+        crate::images::hearth_shim_image_log(take_piece, std::ptr::null_mut());
         crate::shim::hearth_shim_silence_common();
     }
 }

@@ -51,26 +51,32 @@ impl MemoryKind {
 }
 
 /// The header in front of llama.cpp's bytes, so that damage is seen before llama.cpp reads them.
-/// Four words: magic, the mark of model and context, the payload's length, its checksum.
-pub(crate) const HEADER_LEN: usize = 32;
+/// Five words: magic, the mark of model and context, the sequence's length, the payload's, the checksum of both.
+pub(crate) const HEADER_LEN: usize = 40;
 
-const MAGIC: [u8; 8] = *b"hearthS1";
+const MAGIC: [u8; 8] = *b"hearthS2";
 
-/// Fills in the header of a buffer whose payload stands behind it.
-pub(crate) fn seal(buffer: &mut [u8], mark: u64) {
+/// Fills in the header of a buffer whose payload stands behind it, of a sequence of `len` positions.
+pub(crate) fn seal(buffer: &mut [u8], mark: u64, len: Pos) {
     let (header, payload) = buffer.split_at_mut(HEADER_LEN);
+    let len = u64::from(len.unsigned_abs());
     header[..8].copy_from_slice(&MAGIC);
     header[8..16].copy_from_slice(&mark.to_le_bytes());
-    header[16..24].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-    header[24..].copy_from_slice(&checksum(payload).to_le_bytes());
+    header[16..24].copy_from_slice(&len.to_le_bytes());
+    header[24..32].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+    header[32..].copy_from_slice(&(checksum(payload) ^ len).to_le_bytes());
 }
 
-/// The payload of saved bytes, if they are whole and of a model with this mark.
-pub(crate) fn unseal(data: &[u8], mark: u64) -> Result<&[u8]> {
+/// The payload of saved bytes, if they are whole and of a model with this mark, and the sequence's length.
+pub(crate) fn unseal(data: &[u8], mark: u64) -> Result<(&[u8], Pos)> {
     let damaged = || invalid("the saved sequence is damaged");
     let (header, payload) = data.split_at_checked(HEADER_LEN).ok_or_else(damaged)?;
     let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap_or_default());
-    if header[..8] != MAGIC || word(16) != payload.len() as u64 || word(24) != checksum(payload) {
+    let len = Pos::try_from(word(16)).map_err(|_| damaged())?;
+    if header[..8] != MAGIC
+        || word(24) != payload.len() as u64
+        || word(32) != checksum(payload) ^ word(16)
+    {
         return Err(damaged());
     }
     if word(8) != mark {
@@ -78,7 +84,7 @@ pub(crate) fn unseal(data: &[u8], mark: u64) -> Result<&[u8]> {
             "the saved sequence is of another model, or of a context with another `kv_type`",
         ));
     }
-    Ok(payload)
+    Ok((payload, len))
 }
 
 /// A hash for finding damage, eight bytes at a time: states have hundreds of megabytes.
@@ -128,8 +134,8 @@ mod tests {
     #[test]
     fn every_damaged_byte_is_noticed() {
         let mut saved: Vec<u8> = (0..HEADER_LEN + 37).map(|n| u8::try_from(n).unwrap()).collect();
-        seal(&mut saved, 77);
-        assert_eq!(unseal(&saved, 77).unwrap(), &saved[HEADER_LEN..]);
+        seal(&mut saved, 77, 5);
+        assert_eq!(unseal(&saved, 77).unwrap(), (&saved[HEADER_LEN..], 5));
         for at in 0..saved.len() {
             for bit in 0..8 {
                 saved[at] ^= 1 << bit;

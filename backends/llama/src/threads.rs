@@ -9,8 +9,13 @@ use std::path::Path;
 /// More rarely helps a single stream.
 const MOST: usize = 8;
 
+/// As many as the host says, or as are good if it says 0.
+pub(crate) fn number(n: u32) -> i32 {
+    if n == 0 { default_count() } else { i32::try_from(n.min(512)).unwrap_or(1) }
+}
+
 /// Physical cores, as many as this process may use, up to [`MOST`].
-pub(crate) fn default_count() -> i32 {
+fn default_count() -> i32 {
     // Respects affinity and cgroup quotas, unlike the count in /sys.
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = physical_cores(Path::new("/sys/devices/system/cpu")).unwrap_or(allowed);

@@ -1,5 +1,6 @@
 //! Decoding: checks a batch to the letter, appends it to the memory, and computes what was asked for.
 
+use crate::images::is_seen;
 use crate::memory::Memory;
 use crate::model::{ReferenceModel, error};
 use crate::text::{Entry, View, embed, mix};
@@ -95,6 +96,30 @@ impl ReferenceContext {
             let is_wrong = u64::from(pos.cast_unsigned()).is_multiple_of(settings.mtp_wrong_one_in);
             token = if is_wrong { next } else { view.favourite(settings) };
             *guess = token;
+        }
+        Ok(())
+    }
+
+    /// Adds what was seen in an image, by the positions that it takes.
+    pub(crate) fn append_seen(&mut self, seq: Seq, seen: &[Entry], pos: Pos) -> Result<()> {
+        self.check_seq(seq)?;
+        self.check_defined(seq)?;
+        let next = self.memory.next_pos(seq);
+        if pos != next || self.memory.has_gap(seq) || self.pooling.is_some() {
+            return Err(self.misbehaving(format!(
+                "an image at position {pos} of sequence `{seq}`, where {next} is next"
+            )));
+        }
+        let (n, n_free) = (seen.len(), self.memory.n_free());
+        if n > n_free {
+            return Err(error(
+                Status::NoKvSpace,
+                format!("{n} embeddings need room, and {n_free} cells are free"),
+            ));
+        }
+        self.rows.clear();
+        for entry in seen {
+            self.memory.append(seq, Entry { pos: pos + entry.pos, salt: self.salt, ..*entry });
         }
         Ok(())
     }
@@ -448,8 +473,11 @@ impl Context for ReferenceContext {
 
 impl ReferenceContext {
     fn are_valid(&self, entries: &[Entry]) -> bool {
-        entries.iter().all(|entry| entry.pos >= 0 && self.model.is_token(entry.token))
-            && entries.is_sorted_by(|before, after| before.pos < after.pos)
+        let is_known = |token| self.model.is_token(token) || is_seen(token);
+        entries.iter().all(|entry| entry.pos >= 0 && is_known(entry.token))
+            && entries.is_sorted_by(|before, after| {
+                before.pos < after.pos || is_seen(after.token) && before.pos == after.pos
+            })
     }
 }
 

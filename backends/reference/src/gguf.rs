@@ -96,6 +96,15 @@ pub fn write_adapter(path: &Path, lora_seed: u64) -> std::io::Result<()> {
     write(path, all, &[("lora_seed", lora_seed.into())])
 }
 
+/// Writes a projector; another `projector_seed` sees other things in an image.
+pub fn write_projector(path: &Path, projector_seed: u64) -> std::io::Result<()> {
+    let all = vec![
+        ("general.architecture".to_owned(), Value::from(ARCHITECTURE)),
+        ("general.type".to_owned(), "mmproj".into()),
+    ];
+    write(path, all, &[("projector_seed", projector_seed.into())])
+}
+
 fn write(
     path: &Path,
     mut all: Vec<(String, Value)>,

@@ -17,6 +17,7 @@ mod context;
 mod export;
 mod gguf;
 mod grammar;
+mod images;
 mod memory;
 mod model;
 mod mtp;
@@ -25,7 +26,8 @@ mod settings;
 mod text;
 pub mod vocab;
 
-pub use gguf::{Value, write_adapter, write_model};
+pub use gguf::{Value, write_adapter, write_model, write_projector};
+pub use images::seen;
 pub use settings::Settings;
 pub use text::expected;
 

@@ -68,7 +68,8 @@ impl Memory {
 
     /// Positions are missing before the last.
     pub(crate) fn has_gap(&self, seq: Seq) -> bool {
-        usize::try_from(self.next_pos(seq)) != Ok(self.len(seq))
+        let mut next = 0;
+        !self.entries(seq).all(|entry| entry.pos <= std::mem::replace(&mut next, entry.pos + 1))
     }
 
     pub(crate) fn entries(&self, seq: Seq) -> impl DoubleEndedIterator<Item = Entry> {

@@ -6,8 +6,8 @@ use crate::grammar::ByteGrammar;
 use crate::settings::Settings;
 use crate::{text, vocab};
 use hearth_abi::author::{
-    Backend, GrammarModel, HostLog, LoraModel, Model, chat_table, grammar_table, lora_table,
-    mtp_table, quantize_table,
+    Backend, GrammarModel, HostLog, LoraModel, Model, chat_table, grammar_table, images_table,
+    lora_table, mtp_table, quantize_table,
 };
 use hearth_abi::raw::{self, Token};
 use hearth_abi::{
@@ -44,6 +44,7 @@ impl Backend for Reference {
 
     const CHAT: Option<raw::Chat> = Some(chat_table::<ReferenceModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<ReferenceModel>());
+    const IMAGES: Option<raw::Images> = Some(images_table::<ReferenceModel>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<ReferenceContext>());
     const LORA: Option<raw::Lora> = Some(lora_table::<ReferenceModel>());
     const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());
@@ -73,10 +74,10 @@ impl Backend for Reference {
     fn open(params: &OpenParams, progress: &mut dyn FnMut(f32) -> bool) -> Result<ReferenceModel> {
         let pairs = gguf::read(&params.path)?;
         let settings = settings_of(&pairs)?;
-        if settings.lora_seed.is_some() {
+        if settings.lora_seed.or(settings.projector_seed).is_some() {
             return Err(error(
                 Status::BadModel,
-                format!("`{}` is an adapter, not a model", params.path.display()),
+                format!("`{}` is made for a model, and is none", params.path.display()),
             ));
         }
         if settings.crash_open {
@@ -251,9 +252,9 @@ impl LoraModel for ReferenceModel {
 
     fn adapter(self: &Arc<Self>, path: &Path) -> Result<u64> {
         let settings = settings_of(&gguf::read(path)?)?;
-        settings.lora_seed.ok_or_else(|| {
-            error(Status::BadModel, format!("`{}` is a model, not an adapter", path.display()))
-        })
+        settings
+            .lora_seed
+            .ok_or_else(|| error(Status::BadModel, format!("`{}` is no adapter", path.display())))
     }
 
     fn attach(context: &mut ReferenceContext, adapters: &[(&u64, f32)]) -> Result<()> {

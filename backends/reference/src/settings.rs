@@ -77,6 +77,8 @@ pub struct Settings {
     pub mtp_wrong_one_in: u64,
     /// Only in adapters: what they change the output by.
     pub lora_seed: Option<u64>,
+    /// Only in projectors: what they see things by.
+    pub projector_seed: Option<u64>,
 }
 
 impl Default for Settings {
@@ -115,6 +117,7 @@ impl Default for Settings {
             mtp: 0,
             mtp_wrong_one_in: 0,
             lora_seed: None,
+            projector_seed: None,
         }
     }
 }
@@ -184,6 +187,7 @@ impl Settings {
                 "mtp" => settings.mtp = small()?,
                 "mtp_wrong_one_in" => settings.mtp_wrong_one_in = number()?,
                 "lora_seed" => settings.lora_seed = Some(number()?),
+                "projector_seed" => settings.projector_seed = Some(number()?),
                 _ => return Err(wrong("a setting of this plugin")),
             }
         }

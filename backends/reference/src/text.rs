@@ -4,6 +4,7 @@
 //! pronounceable nonsense that ends now and then. The other tokens get lower logits from the same hash, so that
 //! sampling has something to choose from.
 
+use crate::images::{is_seen, positions};
 use crate::settings::Settings;
 use crate::vocab::{ASSISTANT, END, EOS, N_BASE, is_end};
 use hearth_abi::raw::{Pos, Token};
@@ -63,6 +64,9 @@ impl View {
                 | u64::from(entry.token.cast_unsigned());
             view.hash = mix(view.hash ^ mix(place) ^ entry.salt);
             view.last = Some(entry.token);
+            if is_seen(entry.token) {
+                continue;
+            }
             view.recent[view.n_tokens % MAX_ECHO] = entry.token;
             view.n_tokens += 1;
             view.answered = match view.answered {
@@ -114,11 +118,12 @@ impl View {
 }
 
 /// What greedy decoding of a model with these settings gives after `prompt`: up to `n` tokens, the last an end
-/// token if one comes. Adapters are not considered.
+/// token if one comes. For an image stands what [`seen`](crate::seen) tells. Adapters are not considered.
 pub fn expected(settings: &Settings, prompt: &[Token], n: usize) -> Vec<Token> {
     let mut tokens = prompt.to_vec();
     while tokens.len() < prompt.len() + n {
-        let entries = (0..).zip(&tokens).map(|(pos, token)| Entry { pos, token: *token, salt: 0 });
+        let entries = positions(&tokens).zip(&tokens);
+        let entries = entries.map(|(pos, token)| Entry { pos, token: *token, salt: 0 });
         let next = View::new(settings.seed, entries).favourite(settings);
         tokens.push(next);
         if is_end(next) {

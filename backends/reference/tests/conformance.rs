@@ -8,7 +8,7 @@ mod compiler;
 
 use compiler::{abi_dir, compile_plugin};
 use hearth_abi::check::{self, Outcome, SCENARIOS, Verdict};
-use hearth_reference::{Value, write_model};
+use hearth_reference::{Value, write_model, write_projector};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -23,9 +23,9 @@ fn reference_plugin(dir: &Path) -> PathBuf {
     copy
 }
 
-fn run(plugin: &Path, model: Option<&Path>) -> Vec<Outcome> {
+fn run(plugin: &Path, model: Option<&Path>, projector: Option<&Path>) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    check::run(plugin, model, &mut |outcome| outcomes.push(outcome));
+    check::run(plugin, model, projector, &mut |outcome| outcomes.push(outcome));
     assert_eq!(outcomes.len(), SCENARIOS.len() + 1, "every scenario reports once");
     outcomes
 }
@@ -47,8 +47,10 @@ fn not_applicable(outcomes: &[Outcome]) -> Vec<&'static str> {
 fn run_reference(pairs: &[(&str, Value)]) -> Vec<Outcome> {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model.gguf");
+    let projector = dir.path().join("projector.gguf");
     write_model(&model, pairs).unwrap();
-    run(&reference_plugin(dir.path()), Some(&model))
+    write_projector(&projector, 7).unwrap();
+    run(&reference_plugin(dir.path()), Some(&model), Some(&projector))
 }
 
 #[test]
@@ -72,7 +74,7 @@ fn memory_that_cannot_roll_back_passes() {
 #[test]
 fn without_a_model_the_rest_still_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let outcomes = run(&reference_plugin(dir.path()), None);
+    let outcomes = run(&reference_plugin(dir.path()), None, None);
     assert_eq!(failures(&outcomes), []);
     let with_model = not_applicable(&outcomes).len();
     assert_eq!(outcomes.len() - with_model, 9, "{outcomes:#?}");
@@ -83,7 +85,7 @@ fn lying_memory_is_caught() {
     let failed = failures(&run_reference(&[("kv_lie", true.into())]));
     assert_eq!(
         failed.iter().map(|(scenario, _)| *scenario).collect::<Vec<_>>(),
-        ["seq-roll-back"],
+        ["seq-roll-back", "images"],
         "{failed:#?}"
     );
 }
@@ -94,7 +96,7 @@ fn run_c(source: &str, flags: &[&str]) -> Vec<Outcome> {
     let (plugin, model) = (dir.path().join("plugin.so"), dir.path().join("model"));
     compile_plugin(&abi_dir().join(source), &plugin, flags);
     std::fs::write(&model, "minimal\n").unwrap();
-    run(&plugin, Some(&model))
+    run(&plugin, Some(&model), None)
 }
 
 #[test]
@@ -110,6 +112,9 @@ fn the_minimal_plugin_passes() {
         "chat-parse",
         "grammar",
         "adapters",
+        "projector",
+        "images",
+        "images-refused",
         "quantize",
         "quantize-cancel",
     ];

@@ -57,8 +57,8 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Chat { model, session, answer } => {
             chat::run(context, model, session.as_deref(), &answer)
         }
-        Command::Run { model, prompt, answer, candidates } => {
-            run::run(context, model, &prompt, &answer, candidates)
+        Command::Run { model, prompt, answer, images, candidates } => {
+            run::run(context, model, &prompt, &images, &answer, candidates)
         }
         Command::Ls => ls::run(context),
         Command::Show { model, part } => show::run(context, model, &part),

@@ -7,27 +7,41 @@ use crate::answer::{self, Ending, Hurry, request_name};
 use crate::args::AnswerArgs;
 use crate::error::CtlError;
 use crate::session::Session;
-use hearth_protocol::{ChatParams, Message, Options, Role, ToolChoice};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hearth_protocol::{ChatParams, Image, Message, Options, Role, ToolChoice};
 use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
 
 pub(super) fn run(
     context: &Context,
     model: String,
     prompt: &[String],
+    images: &[PathBuf],
     args: &AnswerArgs,
     candidates: Option<u32>,
 ) -> Result<(), CtlError> {
+    let images = images.iter().map(|path| read_image(path)).collect::<Result<Vec<_>, _>>()?;
     // Before connecting, since whoever writes to stdin may take its time.
     match assemble(prompt.join(" "), piped_stdin()?) {
         Some(prompt) => {
+            let prompt = Message { images, ..Message::text(Role::User, prompt) };
             let session = &mut context.connect()?;
             answer_once(context, session, None, model, prompt, args, candidates)
         }
-        None if std::io::stdin().is_terminal() => {
+        None if std::io::stdin().is_terminal() && images.is_empty() => {
             chat::interactive(context, Some(model), None, args)
         }
         None => Err(empty_prompt()),
     }
+}
+
+fn read_image(path: &Path) -> Result<Image, CtlError> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        let message = format!("cannot read the image `{}`: {error}", path.display());
+        CtlError::usage(message, "`--image` takes the path of a file")
+    })?;
+    Ok(Image(BASE64_STANDARD.encode(bytes)))
 }
 
 /// One question, one answer, and its ending as the command's own.
@@ -36,7 +50,7 @@ pub(super) fn answer_once(
     session: &mut Session,
     kept: Option<String>,
     model: String,
-    prompt: String,
+    prompt: Message,
     args: &AnswerArgs,
     candidates: Option<u32>,
 ) -> Result<(), CtlError> {
@@ -46,7 +60,7 @@ pub(super) fn answer_once(
     let params = ChatParams {
         session: kept,
         model,
-        messages: system.into_iter().chain([Message::text(Role::User, prompt)]).collect(),
+        messages: system.into_iter().chain([prompt]).collect(),
         template: None,
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,

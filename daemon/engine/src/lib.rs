@@ -16,6 +16,7 @@ mod constraint;
 mod embedder;
 mod engine;
 mod guess;
+mod images;
 mod ledger;
 mod pace;
 mod runner;
@@ -33,6 +34,7 @@ pub use constraint::{
 pub use embedder::Embedder;
 pub use engine::{Engine, Fatal, Held, Sink};
 pub use guess::DraftError;
+pub use images::{Span, outside_spans};
 pub use sampler::{Breakers, Dry, Logprobs, Mirostat, MirostatVersion, Sampler, Sampling};
 pub use sequence::{Event, Failure, Finish, FinishReason, Request};
 pub use thoughts::Thinking;

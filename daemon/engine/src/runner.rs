@@ -22,12 +22,12 @@ impl Runner {
         self.batch.clear();
     }
 
-    /// Adds tokens that follow the `n_before` a slot holds. Answers the index of the last one, whose logits are read if
+    /// Adds tokens to a slot, where `position` comes next. Answers the index of the last one, whose logits are read if
     /// `output` is set.
     pub(crate) fn add(
         &mut self,
         slot: usize,
-        n_before: usize,
+        position: usize,
         tokens: &[Token],
         output: bool,
     ) -> usize {
@@ -35,7 +35,7 @@ impl Runner {
         for (offset, token) in tokens.iter().enumerate() {
             last = self.batch.push(BatchEntry {
                 token: *token,
-                position: pos_of(n_before + offset),
+                position: pos_of(position + offset),
                 sequence: seq_of(slot),
                 output: output && offset + 1 == tokens.len(),
             });
@@ -44,9 +44,9 @@ impl Runner {
     }
 
     /// Adds guessed tokens, each with an output.
-    pub(crate) fn add_draft(&mut self, slot: usize, n_before: usize, tokens: &[Token]) {
+    pub(crate) fn add_draft(&mut self, slot: usize, position: usize, tokens: &[Token]) {
         for (offset, token) in tokens.iter().enumerate() {
-            self.add(slot, n_before + offset, &[*token], true);
+            self.add(slot, position + offset, &[*token], true);
         }
     }
 

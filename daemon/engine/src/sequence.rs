@@ -1,6 +1,7 @@
 //! One request's tokens and everything that belongs to them but the KV memory.
 
 use crate::constraint::Constraint;
+use crate::images::{Span, is_text, outside_spans};
 use crate::sampler::{Logprobs, Sampler, Sampling};
 use crate::text::TextOut;
 use crate::thoughts::{Thinking, Thoughts};
@@ -15,8 +16,10 @@ pub struct Request {
     pub id: u64,
     /// Whose it is. Memory of one owner is reused for another only where it is public.
     pub owner: u32,
-    /// The prompt, at least one token.
+    /// The prompt, at least one token, and one behind the last image.
     pub prompt: Vec<Token>,
+    /// The images of which the prompt has [`Span::tokens`].
+    pub spans: Vec<Span>,
     /// Tokens at its start that are the same for everybody, such as the model's own system prompt.
     pub n_public: u32,
     /// Most tokens of prompt and answer together; `None`: what the engine has.
@@ -140,6 +143,12 @@ pub enum Failure {
     /// The prompt is empty.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// Nothing stands behind the last image of the prompt.
+    #[error("the prompt ends with an image")]
+    EndsWithImage,
+    /// The plugin cannot read an image.
+    #[error("an image cannot be read: {0}")]
+    Image(String),
     /// What the answer must look like cannot be followed further, as when a grammar branches without end.
     #[error("the answer's constraint cannot be followed: {0}")]
     Constraint(String),
@@ -155,6 +164,9 @@ pub(crate) struct Sequence {
     pub(crate) owner: u32,
     /// The prompt, then what was generated, without what was shifted out.
     pub(crate) tokens: Vec<Token>,
+    spans: Vec<Span>,
+    /// Of the span that comes next, while it is not in memory.
+    pub(crate) embeddings: Option<Vec<f32>>,
     pub(crate) n_prompt: usize,
     pub(crate) n_shifted: usize,
     pub(crate) n_public: usize,
@@ -190,7 +202,12 @@ pub(crate) struct Sequence {
 
 impl Sequence {
     pub(crate) fn new(request: Request, n_ctx: usize) -> Self {
+        let text = request.prompt.iter().copied().filter(|token| is_text(*token));
+        let text: Vec<Token> = text.collect();
         Self {
+            sampler: Sampler::new(request.sampling, &text),
+            spans: request.spans,
+            embeddings: None,
             id: request.id,
             owner: request.owner,
             n_prompt: request.prompt.len(),
@@ -202,7 +219,6 @@ impl Sequence {
             n_ctx,
             shift: request.shift.map(|keep| (keep as usize).min((n_ctx - 1) / 2)),
             slot: None,
-            sampler: Sampler::new(request.sampling, &request.prompt),
             guess: Vec::new(),
             text: TextOut::new(request.stops),
             max_tokens: request.max_tokens.map_or(usize::MAX, |max| max as usize),
@@ -228,10 +244,16 @@ impl Sequence {
         self.shift.is_some()
     }
 
-    /// The tokens that leave a full context.
+    /// The tokens that leave a full context, and images as a whole.
     pub(crate) fn oldest(&self) -> Range<usize> {
         let start = self.shift.unwrap_or(0);
-        start..start + (self.tokens.len() - start) / 2
+        outside_spans(&self.tokens, start..start + (self.tokens.len() - start) / 2)
+    }
+
+    /// The image that stands there.
+    pub(crate) fn span_at(&self, at: usize) -> Option<&Span> {
+        let tokens = self.tokens.get(at..)?;
+        self.spans.iter().find(|span| tokens.starts_with(span.tokens()))
     }
 
     /// Takes tokens out of the context.

@@ -28,6 +28,9 @@ pub struct Message {
     /// The text. May be empty beside tool calls.
     #[serde(default)]
     pub content: String,
+    /// What the text is about. They stand where it says `[img]`, one after the other, and those that are left over before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// What a reasoning model thought before it answered; only in assistant messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
@@ -45,6 +48,7 @@ impl Message {
         Self {
             role,
             content: content.into(),
+            images: Vec::new(),
             reasoning: None,
             tool_calls: Vec::new(),
             tool_call_id: None,
@@ -56,6 +60,17 @@ impl Message {
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Message({:?}, {} bytes)", self.role, self.content.len())
+    }
+}
+
+/// An image: a PNG, JPEG, WebP or GIF file, of which the first picture is seen, in base64. A request has at most 32.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Image(pub String);
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Image({} bytes)", self.0.len())
     }
 }
 
@@ -217,6 +232,9 @@ pub struct GenerateParams {
     pub model: String,
     /// Text to continue, as it stands, without a chat template, unless there is a `suffix`. Control tokens in it are not recognised unless `raw`.
     pub prompt: String,
+    /// What the prompt is about, as in a chat's message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// Text that comes after what the model writes; needs a model whose template has a place for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suffix: Option<String>,

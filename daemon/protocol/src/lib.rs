@@ -61,7 +61,7 @@ pub use bench::{
 };
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Counted, Event, FinishReason, Format,
-    GenerateParams, GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta,
+    GenerateParams, GenerateReply, Image, Message, Role, Timings, Tool, ToolCall, ToolCallDelta,
     ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};

@@ -353,7 +353,7 @@ impl Endpoint {
 }
 
 /// The innermost cause: those around it only say that a request failed. The URL, which may hold a signature, is left out.
-fn describe(error: &reqwest::Error) -> String {
+pub(crate) fn describe(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

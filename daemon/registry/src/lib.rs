@@ -9,6 +9,7 @@
 
 mod auth;
 mod blobs;
+mod elsewhere;
 mod error;
 mod fetch;
 mod http;
@@ -26,6 +27,7 @@ mod source;
 mod token;
 mod upload;
 
+pub use elsewhere::{Elsewhere, Reach, fetch_elsewhere};
 pub use error::PullError;
 pub use http::Secret;
 pub use key::Key;

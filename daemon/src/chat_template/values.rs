@@ -82,7 +82,10 @@ pub(super) fn messages(messages: &[Message]) -> Value {
                     plain("Role", role.into()),
                     plain("Content", message.content.as_str().into()),
                     plain("Thinking", message.reasoning.as_deref().unwrap_or_default().into()),
-                    plain("Images", Value::from_iter([]).typed(&LIST)),
+                    plain(
+                        "Images",
+                        message.images.iter().map(|_| "".into()).collect::<Value>().typed(&LIST),
+                    ),
                     plain("ToolCalls", tool_calls(message)),
                     plain("ToolName", id.map_or("", name_of).into()),
                     plain("ToolCallID", id.map_or("", String::as_str).into()),

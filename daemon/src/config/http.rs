@@ -14,6 +14,18 @@ pub(super) struct FileHttp {
     open: Option<bool>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    image_urls: Option<ImageUrls>,
+}
+
+/// Which images that clients name by URL are fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImageUrls {
+    #[default]
+    No,
+    /// Over TLS, at addresses that everybody can reach.
+    Public,
+    All,
 }
 
 /// HTTP over TCP.
@@ -26,6 +38,7 @@ pub(crate) struct HttpConfig {
     pub(crate) keys: Option<PathBuf>,
     /// Other machines need no key.
     pub(crate) open: bool,
+    pub(crate) image_urls: ImageUrls,
     /// There where an address is for TLS.
     pub(crate) tls: Option<TlsFiles>,
 }
@@ -79,6 +92,7 @@ pub(super) fn http(file: FileHttp) -> anyhow::Result<HttpConfig> {
         origins: file.origins.unwrap_or_else(origins),
         keys: named(file.keys).or_else(credential),
         open: file.open.unwrap_or(false),
+        image_urls: file.image_urls.unwrap_or_default(),
         tls,
     })
 }

@@ -11,6 +11,7 @@ mod blobs;
 mod body;
 mod core;
 mod download;
+mod images;
 mod ollama;
 mod openai;
 mod said;
@@ -24,7 +25,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 pub(crate) use core::Core;
-use said::{Called, OfferedFunction, Token, no_images};
+use said::{Called, OfferedFunction, Token};
 
 /// Every route of every dialect.
 pub(crate) fn router() -> Router {

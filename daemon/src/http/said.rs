@@ -1,7 +1,7 @@
 //! What several dialects write alike: tools, their calls, and how likely a token was.
 
 use super::or_default;
-use hearth_protocol::{ErrorKind, RpcError, TokenLogprob, Tool};
+use hearth_protocol::{TokenLogprob, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -61,10 +61,4 @@ impl From<TokenLogprob> for Token {
     fn from(token: TokenLogprob) -> Self {
         Self { token: token.token, logprob: token.logprob, bytes: token.bytes }
     }
-}
-
-/// In the words that Ollama has for it.
-pub(super) fn no_images() -> RpcError {
-    RpcError::new(ErrorKind::Unsupported, "this model is missing data required for image input")
-        .with_hint("no backend here reads images yet")
 }

@@ -207,6 +207,7 @@ impl Supervisor {
             tuning,
             plugin: backend.path.clone().into(),
             model: model.model_path.clone(),
+            projector: model.projector.clone(),
             adapters: model.adapters.clone(),
             preset: Preset::of(model),
             n_ctx: engine.context,

@@ -39,6 +39,7 @@ pub(super) fn requests(
         requests.push(Request {
             id: first.id + u64::from(candidate),
             prompt: first.prompt.clone(),
+            spans: first.spans.clone(),
             sampling: Sampling { seed, ..first.sampling.clone() },
             stops: first.stops.clone(),
             thinking: first.thinking.clone(),

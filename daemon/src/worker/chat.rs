@@ -1,6 +1,7 @@
 //! From a conversation to a prompt: what the model's manifest says goes before it, what does not fit is left out.
 
 use super::fit::{Dropped, Fit};
+use super::images::{Pictures, Sight};
 use super::prepare::refused;
 use super::preset::Preset;
 use super::render::{Rendered, Renderer};
@@ -16,17 +17,21 @@ pub(super) struct Conversation<'a> {
     messages: Vec<Message>,
     pub(super) offer: Offer<'a>,
     pub(super) think: Option<bool>,
+    pub(super) pictures: Pictures,
 }
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(
         renderer: &'a Renderer,
         preset: &Preset,
+        sight: &Sight,
         params: &'a ChatParams,
     ) -> Result<Self, RpcError> {
+        let mut messages = preset.begin(&params.messages);
         Ok(Self {
             renderer,
-            messages: preset.begin(&params.messages),
+            pictures: sight.take(&mut messages)?,
+            messages,
             offer: Offer::new(params)?,
             think: renderer.think(params.think),
         })
@@ -49,7 +54,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn render(&self, messages: &[&Message]) -> Result<(Rendered, Vec<Token>), RpcError> {
-        self.renderer.chat(messages, &self.offer, self.think)
+        self.renderer.chat(messages, &self.pictures, &self.offer, self.think)
     }
 }
 

@@ -7,9 +7,8 @@
 use super::candidates::{engine_ids, split};
 use super::end;
 use super::frames::{FromWorker, Holdings, LoadSpec, LoadedInfo, Reply};
-use super::load::{Loaded, load};
+use super::load::{Loaded, Opened, load};
 use super::present::Present;
-use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::{Event, Failure, Fatal, Request, Sink};
 use hearth_protocol::{EmbedReply, ErrorKind, RpcError, Usage};
@@ -46,11 +45,11 @@ pub(super) struct EmbedJob {
 
 pub(super) fn run(
     spec: &LoadSpec,
-    opened: &Sender<(Arc<Model>, u32)>,
+    opened: &Sender<Opened>,
     commands: &Receiver<Command>,
     present: &Sender<Present>,
 ) {
-    let mut loaded = match load(spec, present) {
+    let (mut loaded, sight) = match load(spec, present) {
         Ok(loaded) => loaded,
         Err(error) => return last_words(present, FromWorker::LoadFailed(error)),
     };
@@ -59,7 +58,8 @@ pub(super) fn run(
     let Loaded { n_ctx, has_draft, .. } = loaded;
     let info = LoadedInfo { description, n_ctx, n_threads, has_draft };
     send(present, FromWorker::Loaded(info));
-    if opened.send((Arc::clone(&loaded.model), loaded.n_ctx)).is_err() {
+    let model = Arc::clone(&loaded.model);
+    if opened.send(Opened { model, n_ctx, sight }).is_err() {
         return;
     }
     let mut sink = Forward { present, failed: Vec::new(), told: Holdings::default() };
@@ -273,6 +273,10 @@ fn failed(failure: &Failure) -> RpcError {
             .with_hint("cut the text into pieces and embed each"),
         Failure::Overloaded { .. } => RpcError::new(ErrorKind::Overloaded, message)
             .with_hint("try again when some of them have ended"),
+        Failure::EndsWithImage => RpcError::new(ErrorKind::InvalidParams, message)
+            .with_hint("say something about it"),
+        Failure::Image(_) => RpcError::new(ErrorKind::Unsupported, message)
+            .with_hint("scale the image down, or raise `engine.batch` in the configuration"),
         Failure::Cancelled => RpcError::new(ErrorKind::Cancelled, message),
         Failure::EmptyPrompt => RpcError::new(ErrorKind::InvalidParams, message),
         Failure::Constraint(_) => RpcError::new(ErrorKind::InvalidParams, message)

@@ -5,6 +5,7 @@
 
 use super::sampling::number;
 use hearth_abi::raw::Token;
+use hearth_engine::outside_spans;
 use hearth_protocol::{Message, Options, Role, RpcError};
 
 /// Where `keep` says nothing: the first tokens, on which models put much of their attention whatever they are.
@@ -65,15 +66,15 @@ impl Fit {
         if self.truncate { excess.next_multiple_of((self.n_ctx / 4).max(1)) } else { 0 }
     }
 
-    /// Leaves out tokens of a plain text.
+    /// Leaves out tokens of a plain text, and images as a whole.
     pub(super) fn cut(&self, tokens: &mut Vec<Token>) -> Dropped {
         let keep = self.keep(|| 0);
         let n_tokens = self.excess(tokens.len()).min(tokens.len().saturating_sub(keep));
         if n_tokens == 0 {
             return Dropped::default();
         }
-        tokens.drain(keep..keep + n_tokens);
-        Dropped { n_messages: 0, n_tokens }
+        let out = outside_spans(tokens, keep..keep + n_tokens);
+        Dropped { n_messages: 0, n_tokens: tokens.drain(out).count() }
     }
 
     /// Leaves out turns of a chat: a message of the user's and what follows it, up to the next. System messages and the last

@@ -23,6 +23,7 @@ pub(crate) const MAX_FRAME: usize = 256 << 20;
 pub(crate) struct LoadSpec {
     pub(crate) plugin: PathBuf,
     pub(crate) model: PathBuf,
+    pub(crate) projector: Option<PathBuf>,
     pub(crate) adapters: Vec<PathBuf>,
     pub(crate) preset: Preset,
     pub(crate) n_ctx: u32,

@@ -2,6 +2,7 @@
 
 use super::engine_loop::send;
 use super::frames::{DraftSpec, FromWorker, Holdings, LoadSpec, LogLevel};
+use super::images::Sight;
 use super::present::Present;
 use hearth_abi::host::{Adapter, Model, Plugin};
 use hearth_abi::{FlashAttention, KvType, OpenParams, PluginError, Status};
@@ -13,6 +14,14 @@ use std::time::Duration;
 
 /// Tokens of a prompt that is computed by itself, in one step: few, because others wait for it.
 const STEP: u32 = 64;
+
+/// What requests are prepared with.
+pub(super) struct Opened {
+    pub(super) model: Arc<Model>,
+    /// Most tokens of one sequence.
+    pub(super) n_ctx: u32,
+    pub(super) sight: Sight,
+}
 
 /// A model and what computes with it.
 pub(super) struct Loaded {
@@ -28,7 +37,10 @@ pub(super) struct Loaded {
     adapters: Vec<(Arc<Adapter>, f32)>,
 }
 
-pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded, RpcError> {
+pub(super) fn load(
+    spec: &LoadSpec,
+    present: &Sender<Present>,
+) -> Result<(Loaded, Sight), RpcError> {
     let sink = {
         let present = present.clone();
         Box::new(move |level, text: &str| {
@@ -91,7 +103,23 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
     } else {
         loaded.n_ctx = loaded.embedder(spec)?.max_tokens();
     }
-    Ok(loaded)
+    let sight = sight(spec, &loaded.model);
+    if let Sight::Broken(why) = &sight {
+        let text = format!("the model cannot see, because its projector cannot be used: {why}");
+        send(present, FromWorker::Log { level: LogLevel::Warn, text });
+    }
+    Ok((loaded, sight))
+}
+
+/// A model whose projector is of no use still writes.
+fn sight(spec: &LoadSpec, model: &Arc<Model>) -> Sight {
+    match &spec.projector {
+        Some(path) => match model.projector(path, spec.n_threads) {
+            Ok(projector) => Sight::Of(projector, path.clone()),
+            Err(error) => Sight::Broken(error.message),
+        },
+        None => Sight::None,
+    }
 }
 
 impl Loaded {
@@ -120,7 +148,8 @@ impl Loaded {
     ) -> Result<&mut Engine, RpcError> {
         if alone && self.alone.is_none() {
             let config = EngineConfig {
-                n_batch: STEP,
+                // Some models want an image in one piece.
+                n_batch: if spec.projector.is_some() { spec.n_batch } else { STEP },
                 n_parallel: 1,
                 n_kept: 0,
                 archive_bytes: 0,

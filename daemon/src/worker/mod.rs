@@ -13,6 +13,7 @@ mod engine_loop;
 mod fit;
 mod formats;
 pub(crate) mod frames;
+mod images;
 mod load;
 mod parsing;
 mod prepare;
@@ -63,8 +64,8 @@ pub fn run() -> anyhow::Result<()> {
         let preset = spec.preset.clone();
         move || {
             // Nothing can be prepared before the model is open; the sender goes without a model if that fails.
-            if let Ok((model, n_ctx)) = model_rx.recv() {
-                prepare::run(&model, n_ctx, preset, &prepare_rx, &later, &engine, &present);
+            if let Ok(opened) = model_rx.recv() {
+                prepare::run(&opened, preset, &prepare_rx, &later, &engine, &present);
             }
         }
     })?;

@@ -8,6 +8,8 @@ use super::engine_loop::{Command, EmbedJob};
 use super::fit::{self, Fit};
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
+use super::images::{Pictures, Sight};
+use super::load::Opened;
 use super::parsing::Parsing;
 use super::present::{Answers, Present};
 use super::preset::Preset;
@@ -31,17 +33,18 @@ pub(super) enum Todo {
 }
 
 pub(super) fn run(
-    model: &Arc<Model>,
-    n_ctx: u32,
+    opened: &Opened,
     preset: Preset,
     todos: &Receiver<Todo>,
     later: &Sender<Todo>,
     engine: &Sender<Command>,
     present: &Sender<Present>,
 ) {
+    let Opened { model, n_ctx, sight } = opened;
     let renderer = Renderer::new(model, preset.template.as_deref());
     let (formats, public) = (Formats::new(model), PublicPrefix::default());
-    let mut preparer = Preparer { model, n_ctx, renderer, preset, formats, public, present };
+    let n_ctx = *n_ctx;
+    let mut preparer = Preparer { model, n_ctx, sight, renderer, preset, formats, public, present };
     while let Ok(todo) = todos.recv() {
         let frames = match todo {
             Todo::Frame(frame) => preparer.formats.hold_back(frame, later).into_iter().collect(),
@@ -83,6 +86,7 @@ struct Preparer<'a> {
     model: &'a Arc<Model>,
     /// Most tokens of one sequence.
     n_ctx: u32,
+    sight: &'a Sight,
     renderer: Renderer,
     preset: Preset,
     formats: Formats<'a>,
@@ -119,7 +123,7 @@ impl Preparer<'_> {
         let own = params.template.as_deref().map(|template| self.renderer.with(template));
         let own = own.transpose()?;
         let renderer = own.as_ref().unwrap_or(&self.renderer);
-        let conversation = Conversation::new(renderer, &self.preset, params)?;
+        let conversation = Conversation::new(renderer, &self.preset, self.sight, params)?;
         let (rendered, prompt, dropped) = conversation.prompt(&fit)?;
         let mut first = self.request(asker, options, &fit, || conversation.n_system(&prompt))?;
         if own.is_none() {
@@ -127,6 +131,7 @@ impl Preparer<'_> {
             first.n_public = self.public.of(&self.renderer, &self.preset, think, &prompt);
         }
         first.prompt = prompt;
+        first.spans = conversation.pictures.spans();
         first.stops.extend_from_slice(&rendered.stops);
         let thinks_by_grammar = params.format.is_none() && rendered.calls.grammar_thinks;
         first.thinking = thinking(model, &rendered, params.think_tokens, thinks_by_grammar)?;
@@ -155,7 +160,7 @@ impl Preparer<'_> {
     fn count(&self, params: &ChatParams) -> Result<Counted, RpcError> {
         generates(self.model)?;
         let fit = Fit::new(&self.preset.options(&params.options), self.n_ctx)?;
-        let conversation = Conversation::new(&self.renderer, &self.preset, params)?;
+        let conversation = Conversation::new(&self.renderer, &self.preset, self.sight, params)?;
         let (_, prompt, _) = conversation.prompt(&fit)?;
         Ok(Counted { prompt_tokens: u32::try_from(prompt.len()).unwrap_or(u32::MAX) })
     }
@@ -166,7 +171,12 @@ impl Preparer<'_> {
         let fit = Fit::new(options, self.n_ctx)?;
         let mut first = self.request(asker, options, &fit, || 0)?;
         first.prompt = match &params.suffix {
-            None => model.tokenize(&params.prompt, !params.raw, params.raw).map_err(refused)?,
+            None => {
+                let (mut prompt, mut pictures) = (params.prompt.clone(), Pictures::default());
+                self.sight.place(&params.images, &mut prompt, &mut pictures)?;
+                first.spans = pictures.spans();
+                pictures.tokenize(model, &prompt, !params.raw, params.raw)?
+            }
             Some(_) if params.raw => {
                 return Err(RpcError::new(
                     ErrorKind::InvalidParams,
@@ -199,6 +209,7 @@ impl Preparer<'_> {
             id: engine_id(asker.id, 0),
             owner: asker.owner,
             prompt: Vec::new(),
+            spans: Vec::new(),
             n_public: 0,
             max_context: options.context,
             sampling: sampling(self.model, options, asker.seed)?,

@@ -1,6 +1,7 @@
 //! The beginning that chats of one model have in common, whoever writes them: what its template and its manifest put before
 //! the first message, such as a system prompt of the model's own. Only that may be shared between users.
 
+use super::images::Pictures;
 use super::preset::Preset;
 use super::render::Renderer;
 use super::tools::Offer;
@@ -29,8 +30,9 @@ impl PublicPrefix {
                 let messages = preset.begin(&[Message::text(Role::User, text)]);
                 let messages: Vec<&Message> = messages.iter().collect();
                 // A template that refuses has no public beginning.
-                let (_, tokens) =
-                    renderer.chat(&messages, &Offer::default(), think).unwrap_or_default();
+                let (_, tokens) = renderer
+                    .chat(&messages, &Pictures::default(), &Offer::default(), think)
+                    .unwrap_or_default();
                 tokens
             });
             let n = common(&one, &other);

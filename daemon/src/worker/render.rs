@@ -1,6 +1,7 @@
 //! From a chat to a prompt: by the template that the manifest has in Go's language, or else by the plugin, which knows the
 //! one in the weights.
 
+use super::images::Pictures;
 use super::parsing::Reading;
 use super::prepare::refused;
 use super::tools::{Calls, Offer};
@@ -64,6 +65,7 @@ impl Renderer {
     pub(super) fn chat(
         &self,
         messages: &[&Message],
+        pictures: &Pictures,
         offer: &Offer<'_>,
         think: Option<bool>,
     ) -> Result<(Rendered, Vec<Token>), RpcError> {
@@ -74,17 +76,20 @@ impl Renderer {
                 if offer.tools.is_empty()
                     || template.abilities().tools && !offer.needs_grammar() =>
             {
-                self.by_template(template, &Chat { messages, tools: &offer.tools, think })
+                let chat = Chat { messages, tools: &offer.tools, think };
+                self.by_template(template, &chat, pictures)
             }
-            _ => self.by_plugin(messages, offer, think.unwrap_or(true)),
+            _ => self.by_plugin(messages, pictures, offer, think.unwrap_or(true)),
         }
     }
 
     /// A prompt for what stands between two texts.
     pub(super) fn between(&self, before: &str, after: &str) -> Result<Vec<Token>, RpcError> {
         match &self.template {
-            Some(Ok(template)) if template.abilities().insert => self
-                .tokens(&template.render_between(before, after).map_err(|error| broken(&error))?),
+            Some(Ok(template)) if template.abilities().insert => {
+                let prompt = template.render_between(before, after);
+                self.tokens(&prompt.map_err(|error| broken(&error))?, &Pictures::default())
+            }
             Some(Err(error)) => Err(broken(error)),
             _ => Err(RpcError::new(
                 ErrorKind::Unsupported,
@@ -98,6 +103,7 @@ impl Renderer {
         &self,
         template: &ChatTemplate,
         chat: &Chat<'_>,
+        pictures: &Pictures,
     ) -> Result<(Rendered, Vec<Token>), RpcError> {
         let prompt = template.render(chat).map_err(|error| broken(&error))?;
         let reader = template.reader(&prompt, chat.tools, chat.think == Some(true));
@@ -110,12 +116,12 @@ impl Renderer {
             calls: Calls::default(),
             reading: (!reader.is_plain()).then_some(Reading::Tags(reader)),
         };
-        Ok((rendered, self.tokens(&prompt)?))
+        Ok((rendered, self.tokens(&prompt, pictures)?))
     }
 
     /// With what begins every text, which some of these templates write and most do not.
-    fn tokens(&self, prompt: &str) -> Result<Vec<Token>, RpcError> {
-        let mut tokens = self.model.tokenize(prompt, true, true).map_err(refused)?;
+    fn tokens(&self, prompt: &str, pictures: &Pictures) -> Result<Vec<Token>, RpcError> {
+        let mut tokens = pictures.tokenize(&self.model, prompt, true, true)?;
         if let [first, second, ..] = *tokens
             && first == second
             && self.bos == Some(first)
@@ -128,6 +134,7 @@ impl Renderer {
     fn by_plugin(
         &self,
         messages: &[&Message],
+        pictures: &Pictures,
         offer: &Offer<'_>,
         think: bool,
     ) -> Result<(Rendered, Vec<Token>), RpcError> {
@@ -143,7 +150,7 @@ impl Renderer {
                 format!("the backend answered no chat prompt: {error}"),
             )
         })?;
-        let tokens = self.model.tokenize(&answer.prompt, false, true).map_err(refused)?;
+        let tokens = pictures.tokenize(&self.model, &answer.prompt, false, true)?;
         let model = Arc::clone(&self.model);
         let rendered = Rendered {
             stops: answer.stops,

@@ -6,18 +6,21 @@
 
 mod contexts;
 mod extensions;
+mod images;
 mod quantize;
 mod shims;
 
 use crate::raw::{self, Pos, Seq, Token};
 use crate::types::{
-    ContextConfig, ContextInfo, DeviceInfo, LogLevel, ModelInfo, OpenParams, Piece, Result,
+    ContextConfig, ContextInfo, DeviceInfo, ImagePiece, LogLevel, ModelInfo, OpenParams, Piece,
+    Pixels, Result,
 };
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use extensions::{chat_table, grammar_table, lora_table, mtp_table};
+pub use images::images_table;
 pub use quantize::{QuantizeBackend, quantize_table};
 pub use shims::plugin_table;
 
@@ -39,6 +42,8 @@ pub trait Backend: Sized + 'static {
     const GRAMMAR: Option<raw::GrammarExt> = None;
     /// `hearth.lora/1`, made by [`lora_table`].
     const LORA: Option<raw::Lora> = None;
+    /// `hearth.images/1`, made by [`images_table`].
+    const IMAGES: Option<raw::Images> = None;
     /// `hearth.mtp/1`, made by [`mtp_table`].
     const MTP: Option<raw::Mtp> = None;
     /// `hearth.quantize/1`, made by [`quantize_table`].
@@ -147,6 +152,35 @@ pub trait LoraModel: Model {
     fn adapter(self: &Arc<Self>, path: &std::path::Path) -> Result<Self::Adapter>;
     /// Replaces the adapters a context applies.
     fn attach(context: &mut Self::Context, adapters: &[(&Self::Adapter, f32)]) -> Result<()>;
+}
+
+/// `hearth.images/1`
+pub trait ImageModel: Model {
+    /// What makes embeddings of images for one model.
+    type Projector: Send + Sync + 'static;
+    /// An image, cut and scaled.
+    type Image: Send + Sync + 'static;
+    /// Opens a projector; 0 threads: it chooses.
+    fn projector(
+        self: &Arc<Self>,
+        path: &std::path::Path,
+        n_threads: u32,
+    ) -> Result<Self::Projector>;
+    /// Cuts and scales an image.
+    fn image(projector: &Arc<Self::Projector>, pixels: Pixels<'_>) -> Result<Self::Image>;
+    /// What it is in a prompt.
+    fn pieces(image: &Self::Image) -> &[ImagePiece];
+    /// Computes the embeddings of a span. Called by one thread at a time for one projector.
+    fn encode(image: &Self::Image, index: usize, embeddings: &mut [f32]) -> Result<()>;
+    /// Appends a span to a sequence.
+    fn append(
+        context: &mut Self::Context,
+        image: &Self::Image,
+        index: usize,
+        embeddings: &[f32],
+        seq: Seq,
+        position: Pos,
+    ) -> Result<()>;
 }
 
 /// `hearth.mtp/1`

@@ -447,6 +447,8 @@ unsafe extern "C" fn extension<B: Backend>(id: *const c_char) -> *const c_void {
         table(const { &B::GRAMMAR })
     } else if id == raw::EXT_LORA {
         table(const { &B::LORA })
+    } else if id == raw::EXT_IMAGES {
+        table(const { &B::IMAGES })
     } else if id == raw::EXT_MTP {
         table(const { &B::MTP })
     } else if id == raw::EXT_QUANTIZE {

@@ -132,6 +132,7 @@ const TEXT_C: &str = " Then the music stopped; nobody in the hall knew why, unti
 pub(super) struct Bench {
     pub(super) plugin: Arc<Plugin>,
     pub(super) model_path: Option<PathBuf>,
+    pub(super) projector_path: Option<PathBuf>,
     pub(super) log: Log,
     model: Option<Arc<Model>>,
     yardstick: Option<f32>,
@@ -139,10 +140,16 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(plugin: Arc<Plugin>, model: Option<&Path>, log: Log) -> Self {
+    pub(super) fn new(
+        plugin: Arc<Plugin>,
+        model: Option<&Path>,
+        projector: Option<&Path>,
+        log: Log,
+    ) -> Self {
         Self {
             plugin,
             model_path: model.map(Path::to_path_buf),
+            projector_path: projector.map(Path::to_path_buf),
             log,
             model: None,
             yardstick: None,
@@ -278,7 +285,7 @@ impl Writer {
 }
 
 /// Root of the mean square of the differences; not a number if one of them is not.
-fn rms(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn rms(a: &[f32], b: &[f32]) -> f32 {
     let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
     // A vocabulary's size is exact, and 24 bits are plenty.

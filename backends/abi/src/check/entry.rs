@@ -96,6 +96,7 @@ pub(super) fn extensions(bench: &mut Bench) -> Step {
         (raw::EXT_CHAT, size_of::<raw::Chat>()),
         (raw::EXT_GRAMMAR, size_of::<raw::GrammarExt>()),
         (raw::EXT_LORA, size_of::<raw::Lora>()),
+        (raw::EXT_IMAGES, size_of::<raw::Images>()),
         (raw::EXT_MTP, size_of::<raw::Mtp>()),
         (raw::EXT_QUANTIZE, size_of::<raw::Quantize>()),
     ];

@@ -10,6 +10,7 @@ mod bench;
 mod decoding;
 mod entry;
 mod files;
+mod images;
 mod memory;
 mod powers;
 mod quantize;
@@ -277,6 +278,17 @@ pub const SCENARIOS: &[Scenario] = &[
         "a file that is no adapter is refused, and attaching none works",
         powers::adapters,
     ),
+    fair("projector", "a file that is no projector is refused", images::projector),
+    fair(
+        "images",
+        "the same image is the same in any sequence, another one is not, and text goes on behind it",
+        images::images,
+    ),
+    foul(
+        "images-refused",
+        "a span in a wrong place or with embeddings of another length changes nothing",
+        images::refused,
+    ),
     fair(
         "quantize",
         "every type has a name, what is refused has its status, and what is written is a model",
@@ -290,13 +302,18 @@ pub const SCENARIOS: &[Scenario] = &[
     fair("log-lines", "log lines have no newline and are not empty", entry::log_lines),
 ];
 
-/// Tries every scenario. Those that need a model are not applicable without one.
-pub fn run(plugin_file: &Path, model: Option<&Path>, report: &mut dyn FnMut(Outcome)) {
+/// Tries every scenario. Those that need a model, or a projector that goes with it, are not applicable without one.
+pub fn run(
+    plugin_file: &Path,
+    model: Option<&Path>,
+    projector: Option<&Path>,
+    report: &mut dyn FnMut(Outcome),
+) {
     let log = bench::Log::default();
     match Plugin::load(plugin_file, log.sink()) {
         Ok(plugin) => {
             report(Outcome { scenario: LOAD, rule: LOAD_RULE, verdict: Verdict::Passed });
-            let mut bench = Bench::new(plugin, model, log);
+            let mut bench = Bench::new(plugin, model, projector, log);
             for scenario in SCENARIOS {
                 report(Outcome {
                     scenario: scenario.name,

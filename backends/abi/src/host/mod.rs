@@ -1,6 +1,6 @@
 //! The host's side: load a plugin, and call it through handles that keep each other alive.
 //!
-//! [`Plugin`] ← [`Model`] ← [`Context`], [`Grammar`], [`Adapter`]: each holds an `Arc` of what it needs, so that drop
+//! [`Plugin`] ← [`Model`] ← [`Context`], [`Grammar`], [`Adapter`], [`Projector`] ← [`Image`]: each holds an `Arc` of what it needs, so that drop
 //! order follows the header's by itself. A library is never unloaded: engines leave thread-locals and handlers
 //! behind, and a process holds one plugin for its whole life.
 //!
@@ -9,12 +9,14 @@
 
 mod context;
 mod extensions;
+mod images;
 mod loader;
 mod model;
 mod quantize;
 
 pub use context::{Aborter, Batch, Context};
 pub use extensions::{Adapter, Grammar};
+pub use images::{Image, Projector};
 pub use loader::{LoadError, LogSink, Plugin};
 pub use model::Model;
 

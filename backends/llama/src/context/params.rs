@@ -79,11 +79,8 @@ pub(super) fn raw_params(
     params.n_ubatch =
         if pooling.is_some() { params.n_batch } else { config.n_ubatch.min(params.n_batch) };
     params.n_seq_max = config.n_seq_max;
-    let count = |n: u32| {
-        if n == 0 { threads::default_count() } else { i32::try_from(n.min(512)).unwrap_or(1) }
-    };
-    params.n_threads = count(config.n_threads);
-    params.n_threads_batch = count(config.n_threads_batch);
+    params.n_threads = threads::number(config.n_threads);
+    params.n_threads_batch = threads::number(config.n_threads_batch);
     params.embeddings = pooling.is_some();
     params.pooling_type = pooling.unwrap_or(sys::LLAMA_POOLING_TYPE_NONE);
     let kv_type = match config.kv_type {

@@ -30,10 +30,12 @@ impl LlamaContext {
         slot.ok_or_else(|| invalid(format!("sequence {seq} is not below `n_seq_max`, {n_seq_max}")))
     }
 
-    /// Tokens in a sequence that exists, counted by its last position.
+    /// Positions of a sequence that exists. An image may take more than its cells show.
     pub(super) fn len_of(&self, seq: Seq) -> Pos {
         // SAFETY: the memory is the live context's, or null, which llama.cpp answers with -1.
-        unsafe { sys::llama_memory_seq_pos_max(self.memory, seq) + 1 }
+        let last = unsafe { sys::llama_memory_seq_pos_max(self.memory, seq) };
+        let image_end = usize::try_from(seq).ok().and_then(|seq| self.image_ends.get(seq));
+        (last + 1).max(image_end.copied().unwrap_or(0))
     }
 
     /// The oldest position that every layer still holds.
@@ -46,6 +48,7 @@ impl LlamaContext {
         // SAFETY: the memory is the live context's, or null; the sequence exists. Removing all never fails.
         unsafe { sys::llama_memory_seq_rm(self.memory, seq, -1, -1) };
         self.sharing.removed(slot, 0, Pos::MAX);
+        self.image_ends[slot] = 0;
         if let Some(mtp) = &mut self.mtp {
             mtp.lost(seq);
         }
@@ -77,7 +80,11 @@ impl LlamaContext {
         if !removed {
             return Err(unsupported(&format!("be cut at position {p0} of {len}")));
         }
-        self.sharing.removed(slot, p0, if to_end { Pos::MAX } else { p1 });
+        let end = if to_end { Pos::MAX } else { p1 };
+        self.sharing.removed(slot, p0, end);
+        if (p0..=end).contains(&self.image_ends[slot]) {
+            self.image_ends[slot] = p0;
+        }
         match &mut self.mtp {
             Some(mtp) if to_end => mtp.cut(seq, p0),
             // What follows is moved, which the heads do not follow.
@@ -111,6 +118,7 @@ impl LlamaContext {
         // SAFETY: the memory is the live context's; both sequences exist, and `to` is empty.
         unsafe { sys::llama_memory_seq_cp(self.memory, from, to, -1, if whole { -1 } else { p1 }) };
         self.sharing.copied(from_slot, to_slot, if whole { len } else { p1 });
+        self.image_ends[to_slot] = self.image_ends[from_slot].min(if whole { len } else { p1 });
         if let Some(mtp) = &mut self.mtp {
             mtp.copied(from, to, if whole { len } else { p1 });
         }
@@ -142,7 +150,12 @@ impl LlamaContext {
         }
         // SAFETY: a live context; the sequence exists and shares none of these cells; no position becomes negative.
         guarded(|message| unsafe { hearth_shim_seq_shift(raw, seq, p0, end, delta, message) })
-            .map_err(failed)
+            .map_err(failed)?;
+        let image_end = &mut self.image_ends[slot];
+        if (p0 + 1..=end).contains(image_end) {
+            *image_end += delta;
+        }
+        Ok(())
     }
 
     pub(super) fn save_len(&mut self, seq: Seq) -> Result<usize> {
@@ -159,7 +172,7 @@ impl LlamaContext {
             return Err(error(Status::BufferTooSmall, format!("the state has {needed} bytes")));
         };
         self.write_state(seq, &mut buffer[HEADER_LEN..])?;
-        seal(buffer, self.mark);
+        seal(buffer, self.mark, self.len_of(seq));
         Ok(needed)
     }
 
@@ -169,7 +182,10 @@ impl LlamaContext {
             return Err(unsupported("be loaded"));
         }
         self.clear(seq, slot);
-        self.read_state(seq, slot, unseal(data, self.mark)?)
+        let (state, len) = unseal(data, self.mark)?;
+        self.read_state(seq, slot, state)?;
+        self.image_ends[slot] = len;
+        Ok(())
     }
 
     fn state_len(&mut self, seq: Seq) -> Result<usize> {

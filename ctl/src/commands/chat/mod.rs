@@ -46,6 +46,7 @@ pub(super) fn run(
     let kept = open(&mut session, kept, model.as_deref(), args)?;
     let model = model_of(&mut session, kept.as_ref(), model)?;
     let kept = kept.map(|details| details.summary.id);
+    let prompt = Message::text(Role::User, prompt);
     answer_once(context, &mut session, kept, model, prompt, args, None)
 }
 

@@ -13,6 +13,7 @@ mod archive;
 mod cells;
 mod find;
 
+use crate::images::{is_cut, n_positions, whole};
 use archive::Archive;
 use cells::Cells;
 use hearth_abi::host::Context;
@@ -63,7 +64,8 @@ impl Entitled<'_> {
         if owner != self.owner {
             most = most.min(self.n_public);
         }
-        tokens.iter().zip(&self.prompt[..most]).take_while(|(a, b)| a == b).count()
+        let pairs = tokens.iter().zip(&self.prompt[..most]);
+        whole(self.prompt, pairs.take_while(|(a, b)| a == b).count())
     }
 }
 
@@ -196,6 +198,11 @@ impl Cache {
         !self.moving.is_zero()
     }
 
+    /// The position that comes next behind the first `len` tokens.
+    fn position(&self, slot: usize, len: usize) -> Pos {
+        pos_of(n_positions(&self.slots[slot].tokens[..len]))
+    }
+
     /// Cells in use, and promised.
     pub(crate) fn n_cells_held(&self) -> (usize, usize) {
         (self.cells.n_used(), self.promised())
@@ -230,7 +237,7 @@ impl Cache {
             Placement::Reuse { slot, keep } => (slot, self.cut(context, slot, keep)?),
             Placement::Copy { from, to, len } => {
                 self.evict(context, to)?;
-                let part = (len < self.len_of(from)).then(|| pos_of(len));
+                let part = (len < self.len_of(from)).then(|| self.position(from, len));
                 context.seq_copy(seq_of(from), seq_of(to), part)?;
                 self.cells.share(from, to, len);
                 self.slots[to].tokens = self.slots[from].tokens[..len].to_vec();
@@ -285,7 +292,7 @@ impl Cache {
         if keep == self.slots[slot].tokens.len() {
             return Ok(keep);
         }
-        match context.seq_remove(seq_of(slot), pos_of(keep), None) {
+        match context.seq_remove(seq_of(slot), self.position(slot, keep), None) {
             Ok(()) => {
                 let held = &mut self.slots[slot];
                 held.tokens.truncate(keep);
@@ -316,9 +323,11 @@ impl Cache {
         for other in sharers {
             self.evict(context, other)?;
         }
-        let (seq, len) = (seq_of(slot), self.len_of(slot));
-        context.seq_remove(seq, pos_of(out.start), Some(pos_of(out.end)))?;
-        context.seq_shift(seq, pos_of(out.end), pos_of(len), -pos_of(out.len()))?;
+        let seq = seq_of(slot);
+        let [start, end, len] =
+            [out.start, out.end, self.len_of(slot)].map(|len| self.position(slot, len));
+        context.seq_remove(seq, start, Some(end))?;
+        context.seq_shift(seq, end, len, start - end)?;
         self.cells.take_out(slot, out.clone());
         let held = &mut self.slots[slot];
         held.shifted_at = Some(held.shifted_at.map_or(out.start, |at| at.min(out.start)));
@@ -509,6 +518,7 @@ impl Cache {
                     "slot {idx} holds more than reserved"
                 ),
             }
+            assert!(!is_cut(&slot.tokens), "slot {idx} ends in an image");
         }
         self.cells.verify_invariants(|slot| self.slots[slot].tokens.len());
         self.archive.verify_invariants();

@@ -120,6 +120,7 @@ impl Engine {
     pub(super) fn preempt(&mut self, at: usize) {
         let mut sequence = self.running.remove(at);
         sequence.stop_at = None;
+        sequence.embeddings = None;
         if let Some(slot) = sequence.slot.take() {
             self.cache.keep(slot);
         }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod answers;
+mod looking;
 mod scheduling;
 mod shifting;
 
@@ -13,6 +14,7 @@ use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
 use crate::constraint::MaskThread;
 use crate::guess::{DraftError, Drafter, Guesser, Heads, Lookups, Rules};
+use crate::images::{is_cut, is_text, n_positions};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::runner::Runner;
@@ -196,6 +198,8 @@ impl Engine {
         let n_waiting = self.waiting.iter().filter(|other| other.owner == request.owner).count();
         let refusal = if n_prompt == 0 {
             Some(Failure::EmptyPrompt)
+        } else if request.prompt.last().is_some_and(|last| !is_text(*last)) {
+            Some(Failure::EndsWithImage)
         } else if n_prompt >= n_ctx {
             Some(Failure::ContextOverflow { n_prompt, n_ctx })
         } else if n_waiting >= self.config.max_waiting
@@ -259,13 +263,13 @@ impl Engine {
     pub fn step(&mut self, sink: &mut dyn Sink) -> Result<(), Fatal> {
         self.admit(sink).map_err(Fatal)?;
         self.find_cells(sink).map_err(Fatal)?;
-        self.schedule().map_err(Fatal)?;
-        if self.shares.is_empty() {
+        let looked = self.look(sink).and_then(|()| self.schedule());
+        if looked.is_ok() && self.shares.is_empty() {
             return Ok(());
         }
-        match self.run() {
+        match looked.and_then(|()| self.run()) {
             Ok(()) => {
-                self.tell_prefill(sink);
+                self.tell_prefills(sink);
                 self.make_checkpoints().and_then(|()| self.answer(sink))
             }
             Err(error) if error.status == Status::NoKvSpace => self.retreat(sink),
@@ -323,13 +327,14 @@ impl Engine {
             let Some(slot) = sequence.slot else { continue };
             let from = self.cache.len_of(slot);
             let tokens = &sequence.tokens[from..from + share.n_tokens];
-            let index = self.runner.add(slot, from, tokens, share.completes);
+            let position = n_positions(&sequence.tokens[..from]);
+            let index = self.runner.add(slot, position, tokens, share.completes);
             if share.completes {
                 let draft = &sequence.guess[..share.n_drafted];
                 if let Some(constraint) = &mut sequence.constraint {
                     constraint.begin(&mut self.masks, draft);
                 }
-                self.runner.add_draft(slot, from + tokens.len(), draft);
+                self.runner.add_draft(slot, position + tokens.len(), draft);
                 self.outputs.push(Output { id: sequence.id, index, n_drafted: draft.len() });
             }
         }
@@ -355,14 +360,16 @@ impl Engine {
         Ok(())
     }
 
-    fn tell_prefill(&self, sink: &mut dyn Sink) {
-        for share in &self.shares {
-            let sequence = &self.running[share.idx];
-            if let (Some(slot), 0) = (sequence.slot, sequence.n_generated()) {
-                let (done, cached) = (self.cache.len_of(slot), sequence.n_cached);
-                let [done, cached, total] = [done, cached, sequence.n_prompt].map(to_u32);
-                sink.event(sequence.id, Event::Prefill { done, cached, total });
-            }
+    fn tell_prefills(&self, sink: &mut dyn Sink) {
+        self.shares.iter().for_each(|share| self.tell_prefill(share.idx, sink));
+    }
+
+    fn tell_prefill(&self, at: usize, sink: &mut dyn Sink) {
+        let sequence = &self.running[at];
+        if let (Some(slot), 0) = (sequence.slot, sequence.n_generated()) {
+            let (done, cached) = (self.cache.len_of(slot), sequence.n_cached);
+            let [done, cached, total] = [done, cached, sequence.n_prompt].map(to_u32);
+            sink.event(sequence.id, Event::Prefill { done, cached, total });
         }
     }
 
@@ -418,6 +425,11 @@ impl Engine {
                 "a running sequence has nothing to compute"
             );
             assert!(sequence.n_sat_out < self.config.n_parallel, "an answer never goes on");
+            assert!(
+                is_text(sequence.tokens[held.len()]) || sequence.span_at(held.len()).is_some(),
+                "a running sequence lacks the image that comes next"
+            );
+            assert!(!is_cut(&sequence.tokens), "a sequence ends in an image");
             assert_eq!(
                 running.iter().filter(|other| **other == slot).count(),
                 1,

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::guess::Step;
+use crate::images::is_text;
 use crate::scheduler::{Pending, most_of_each, plan};
 use crate::sequence::{Sequence, to_u32};
 use hearth_abi::PluginError;
@@ -16,7 +17,9 @@ impl Engine {
             let held = self.cache.len_of(slot);
             let n_pending = sequence.tokens.len() - held;
             let stop = sequence.stop_at.into_iter().chain(self.checkpoint_of(sequence, held));
-            let n_most = stop.map(|stop| stop - held).fold(n_pending, usize::min);
+            let n_text =
+                sequence.tokens[held..].iter().take_while(|token| is_text(**token)).count();
+            let n_most = stop.map(|stop| stop - held).fold(n_text, usize::min);
             self.pending.push(Pending { idx, n_pending, n_most });
         }
         if self.config.adapts {

@@ -5,6 +5,7 @@
 //! right. So how often they are right is known before any is used.
 
 use super::{Guesser, Step};
+use crate::images::is_text;
 use crate::scheduler::Share;
 use crate::sequence::Sequence;
 use hearth_abi::PluginError;
@@ -94,12 +95,11 @@ impl Lookup {
         self.n_indexed = tokens.len();
     }
 
-    /// What is guessed to come, at most [`MAX_DRAFT`] tokens.
+    /// What is guessed to come, at most [`MAX_DRAFT`] tokens and no image.
     fn guess<'a>(&self, tokens: &'a [Token]) -> &'a [Token] {
-        match self.guess {
-            Some(guess) => &tokens[guess..tokens.len().min(guess + MAX_DRAFT)],
-            None => &[],
-        }
+        let Some(guess) = self.guess else { return &[] };
+        let seen = &tokens[guess..tokens.len().min(guess + MAX_DRAFT)];
+        &seen[..seen.iter().take_while(|token| is_text(**token)).count()]
     }
 }
 

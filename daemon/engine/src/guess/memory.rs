@@ -140,7 +140,8 @@ impl Memory {
     }
 
     /// Adds tokens behind those that a slot holds. Answers the index of the last one, whose logits are read if `output` is
-    /// set. `n_vocab` tokens are known: another is read as the last of them, and only the guesses are worse for it.
+    /// set. `n_vocab` tokens are known: another, and each cell of an image, is read as one of them, and only the guesses are
+    /// worse for it.
     pub(super) fn add(
         &mut self,
         at: usize,
@@ -152,7 +153,7 @@ impl Memory {
         let mut last = 0;
         for (offset, token) in tokens.iter().enumerate() {
             last = self.batch.push(BatchEntry {
-                token: (*token).min(pos_of(n_vocab) - 1),
+                token: (*token).clamp(0, pos_of(n_vocab) - 1),
                 position: pos_of(n_held + offset),
                 sequence: seq_of(at),
                 output: output && offset + 1 == tokens.len(),
@@ -240,6 +241,7 @@ mod tests {
             id,
             owner,
             prompt: prompt.to_vec(),
+            spans: Vec::new(),
             n_public: 0,
             max_context: None,
             shift: None,

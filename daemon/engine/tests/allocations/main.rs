@@ -42,6 +42,7 @@ fn request(id: i32) -> Request {
         id: id.unsigned_abs().into(),
         owner: 1,
         prompt: (0..40).map(|at| 97 + (at * 7 + id) % 26).collect(),
+        spans: Vec::new(),
         n_public: 0,
         max_context: None,
         shift: None,

@@ -6,6 +6,7 @@ mod drafting;
 mod fairness;
 mod guessing;
 mod heads;
+mod images;
 mod randomized;
 mod scheduling;
 mod shifting;

@@ -4,7 +4,7 @@
 //! ran beside it, was reused, copied, saved, preempted, guessed, shifted or cancelled.
 //! Constrained ones, too.
 
-use crate::support::{Collected, model, request, run, shifted_answer, whole_answer};
+use crate::support::{Collected, Illustrated, model, projector, run, shifted_answer, whole_answer};
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::{
@@ -23,6 +23,8 @@ enum Operation {
         shared: usize,
         /// Of these, how many are the same for everybody.
         n_public: u32,
+        /// Stands between the two.
+        image: Option<u8>,
         own: Vec<Token>,
         max_tokens: u32,
         shift: Option<Shift>,
@@ -32,6 +34,7 @@ enum Operation {
     /// A prompt that continues an earlier request's prompt and answer.
     Continue {
         earlier: usize,
+        image: Option<u8>,
         own: Vec<Token>,
         max_tokens: u32,
     },
@@ -55,7 +58,7 @@ struct Shift {
 #[derive(Debug, Clone)]
 struct Asked {
     owner: u32,
-    prompt: Vec<Token>,
+    prompt: Illustrated,
     max_tokens: u32,
     shift: Option<Shift>,
     is_lazy: bool,
@@ -63,11 +66,11 @@ struct Asked {
 
 impl Asked {
     fn context(&self, shift: Shift) -> u32 {
-        u32::try_from(self.prompt.len()).unwrap() + shift.room
+        u32::try_from(self.prompt.seen.len()).unwrap() + shift.room
     }
 
     fn request(&self, model: &Arc<Model>, id: usize, n_public: u32) -> Request {
-        let request = request(id as u64, self.owner, self.prompt.clone(), self.max_tokens);
+        let request = self.prompt.request(id as u64, self.owner, self.max_tokens);
         let max_context = self.shift.map(|shift| self.context(shift));
         let shift = self.shift.map(|shift| shift.keep);
         let constraint = self.is_lazy.then(|| constraint(model));
@@ -78,10 +81,10 @@ impl Asked {
     fn answer(&self, model: &Arc<Model>, settings: &Settings, max_context: u32) -> (String, bool) {
         match self.shift {
             None if self.is_lazy => constrained_answer(model, &self.prompt, self.max_tokens),
-            None => whole_answer(settings, &self.prompt, self.max_tokens),
+            None => whole_answer(settings, &self.prompt.seen, self.max_tokens),
             Some(shift) => {
                 let n_ctx = self.context(shift).min(max_context);
-                shifted_answer(settings, &self.prompt, self.max_tokens, n_ctx, shift.keep)
+                shifted_answer(settings, &self.prompt.seen, self.max_tokens, n_ctx, shift.keep)
             }
         }
     }
@@ -89,18 +92,19 @@ impl Asked {
 
 fn operation() -> impl Strategy<Value = Operation> {
     let own = || prop::collection::vec(97_i32..123, 1..40);
+    let image = || prop::option::of(prop_oneof![0_u8..3, 200_u8..202]);
     let shift =
         prop::option::of((0_u32..40, 1_u32..20).prop_map(|(keep, room)| Shift { keep, room }));
     prop_oneof![
-        4 => (0_u32..3, 0_usize..120, 0_u32..120, own(), 1_u32..40, shift, any::<bool>())
-            .prop_map(|(owner, shared, n_public, own, max_tokens, shift, is_lazy)| {
+        4 => (0_u32..3, 0_usize..120, 0_u32..120, image(), own(), 1_u32..40, shift, any::<bool>())
+            .prop_map(|(owner, shared, n_public, image, own, max_tokens, shift, is_lazy)| {
                 let n_public = n_public.min(u32::try_from(shared).unwrap_or(0));
                 let max_tokens = if shift.is_some() { 4 * max_tokens } else { max_tokens };
                 let is_lazy = is_lazy && shift.is_none();
-                Operation::Submit { owner, shared, n_public, own, max_tokens, shift, is_lazy }
+                Operation::Submit { owner, shared, n_public, image, own, max_tokens, shift, is_lazy }
             }),
-        3 => (any::<usize>(), own(), 1_u32..40)
-            .prop_map(|(earlier, own, max_tokens)| Operation::Continue { earlier, own, max_tokens }),
+        3 => (any::<usize>(), image(), own(), 1_u32..40)
+            .prop_map(|(earlier, image, own, max_tokens)| Operation::Continue { earlier, image, own, max_tokens }),
         1 => any::<usize>().prop_map(|which| Operation::Cancel { which }),
         1 => Just(Operation::Tidy),
         4 => (1_usize..12).prop_map(|n| Operation::Steps { n }),
@@ -116,11 +120,11 @@ fn constraint(model: &Arc<Model>) -> Constraint {
 
 /// What [`constraint`] makes of the text that the prompt determines, by an engine that does nothing else and guesses
 /// nothing, and whether it ends.
-fn constrained_answer(model: &Arc<Model>, prompt: &[Token], max_tokens: u32) -> (String, bool) {
+fn constrained_answer(model: &Arc<Model>, prompt: &Illustrated, max_tokens: u32) -> (String, bool) {
     let config = EngineConfig { speculate: false, ..EngineConfig::default() };
     let mut engine = Engine::new(model, config).unwrap();
     let mut sink = Collected::default();
-    let request = request(0, 0, prompt.to_vec(), max_tokens);
+    let request = prompt.request(0, 0, max_tokens);
     engine.submit(Request { constraint: Some(constraint(model)), ..request }, &mut sink);
     run(&mut engine, &mut sink);
     let text = sink.text.remove(&0).unwrap_or_default();
@@ -137,23 +141,39 @@ fn constrained_answer(model: &Arc<Model>, prompt: &[Token], max_tokens: u32) -> 
 fn check(settings: &[(&str, Value)], config: EngineConfig, operations: &[Operation]) {
     let model = model(settings);
     let plain = Settings::from_pairs(settings).unwrap();
+    let projector = projector(&model);
+    let illustrate = |prompt: Illustrated, image: Option<u8>| match image {
+        Some(which) => prompt.image(&projector, which),
+        None => prompt,
+    };
     let mut engine = Engine::new(&model, config).unwrap();
     let mut sink = Collected::default();
     let mut all_asked: Vec<Asked> = Vec::new();
     let common: Vec<Token> = (0..120).map(|i| 97 + (i * 7) % 26).collect();
     for operation in operations {
         match operation.clone() {
-            Operation::Submit { owner, shared, n_public, own, max_tokens, shift, is_lazy } => {
-                let prompt = [&common[..shared], &own].concat();
+            Operation::Submit {
+                owner,
+                shared,
+                n_public,
+                image,
+                own,
+                max_tokens,
+                shift,
+                is_lazy,
+            } => {
+                let prompt = Illustrated::default().text(&common[..shared]);
+                let prompt = illustrate(prompt, image).text(&own);
                 let asked = Asked { owner, prompt, max_tokens, shift, is_lazy };
                 engine.submit(asked.request(&model, all_asked.len(), n_public), &mut sink);
                 all_asked.push(asked);
             }
-            Operation::Continue { earlier, own, max_tokens } if !all_asked.is_empty() => {
+            Operation::Continue { earlier, image, own, max_tokens } if !all_asked.is_empty() => {
                 let at = earlier % all_asked.len();
                 let text = sink.text.get(&(at as u64)).cloned().unwrap_or_default();
-                let answer = text.bytes().map(Token::from).collect();
-                let prompt = [all_asked[at].prompt.clone(), answer, own].concat();
+                let answer: Vec<Token> = text.bytes().map(Token::from).collect();
+                let prompt = all_asked[at].prompt.clone().text(&answer);
+                let prompt = illustrate(prompt, image).text(&own);
                 let asked =
                     Asked { prompt, max_tokens, shift: None, is_lazy: false, ..all_asked[at] };
                 engine.submit(asked.request(&model, all_asked.len(), 0), &mut sink);

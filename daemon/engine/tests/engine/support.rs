@@ -1,10 +1,11 @@
 //! Models, requests and a sink that checks what it takes.
 
 use hearth_abi::OpenParams;
-use hearth_abi::host::{Model, Plugin};
+use hearth_abi::host::{Model, Plugin, Projector};
 use hearth_abi::raw::Token;
-use hearth_engine::{Engine, Event, Failure, Finish, Logprobs, Request, Sampling, Sink};
-use hearth_reference::{Settings, Value, expected, vocab, write_model};
+use hearth_abi::{ImagePiece, Pixels};
+use hearth_engine::{Engine, Event, Failure, Finish, Logprobs, Request, Sampling, Sink, Span};
+use hearth_reference::{Settings, Value, expected, seen, vocab, write_model, write_projector};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -63,6 +64,7 @@ pub(crate) fn request(id: u64, owner: u32, prompt: Vec<Token>, max_tokens: u32) 
         id,
         owner,
         prompt,
+        spans: Vec::new(),
         n_public: 0,
         max_context: None,
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
@@ -122,7 +124,12 @@ pub(crate) fn shifted_answer(
         answer.extend(&next);
         context.extend(next);
         if context.len() == n_ctx as usize {
-            context.drain(keep..keep + (context.len() - keep) / 2);
+            let is_seen = |at: &usize| context.get(*at).is_some_and(|token| *token < 0);
+            // An image leaves as a whole.
+            let start = (0..=keep).rev().find(|at| !is_seen(at) || !is_seen(&(at - 1))).unwrap();
+            let end = keep + (context.len() - keep) / 2;
+            let end = (end..).find(|at| !is_seen(at) || !is_seen(&(at - 1))).unwrap();
+            context.drain(start..end);
         }
     }
     in_words(answer)
@@ -134,4 +141,57 @@ fn in_words(mut tokens: Vec<Token>) -> (String, bool) {
         tokens.pop();
     }
     (tokens.iter().filter_map(|token| u8::try_from(*token).ok()).map(char::from).collect(), ends)
+}
+
+const PROJECTOR: u64 = 5;
+
+pub(crate) fn projector(model: &Arc<Model>) -> Arc<Projector> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("projector.gguf");
+    write_projector(&path, PROJECTOR).unwrap();
+    model.projector(&path, 0).unwrap()
+}
+
+/// A prompt with images: as the engine takes it, and as it lies in the reference's memory.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Illustrated {
+    pub(crate) prompt: Vec<Token>,
+    pub(crate) seen: Vec<Token>,
+    pub(crate) spans: Vec<Span>,
+}
+
+impl Illustrated {
+    pub(crate) fn text(mut self, tokens: &[Token]) -> Self {
+        self.prompt.extend(tokens);
+        self.seen.extend(tokens);
+        self
+    }
+
+    /// One of 256 images, of which the last half is wide.
+    pub(crate) fn image(mut self, projector: &Arc<Projector>, which: u8) -> Self {
+        let (width, height) = if which < 128 { (2, 2) } else { (5, 2) };
+        let rgb = vec![which; 3 * width * height];
+        let size = [width, height].map(|side| u32::try_from(side).unwrap());
+        let pixels = Pixels::new(&rgb, size[0], size[1]).unwrap();
+        let image = Arc::new(projector.image(pixels).unwrap());
+        self.seen.extend(seen(PROJECTOR, pixels));
+        let hash = std::array::from_fn(|at| which.wrapping_mul(97).wrapping_add(at as u8));
+        for (index, piece) in image.pieces().iter().enumerate() {
+            match piece {
+                ImagePiece::Tokens(tokens) => self.prompt.extend(tokens),
+                ImagePiece::Span(_) => {
+                    let span = Span::new(&image, index, &hash).unwrap();
+                    self.prompt.extend(span.tokens());
+                    self.spans.push(span);
+                }
+            }
+        }
+        assert_eq!(self.prompt.len(), self.seen.len());
+        self
+    }
+
+    pub(crate) fn request(&self, id: u64, owner: u32, max_tokens: u32) -> Request {
+        let request = request(id, owner, self.prompt.clone(), max_tokens);
+        Request { spans: self.spans.clone(), ..request }
+    }
 }

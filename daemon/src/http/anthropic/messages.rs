@@ -5,7 +5,7 @@ use super::stream::Stream;
 use super::usage::{End, Usage};
 use super::{Answer, id, with_id};
 use crate::http::body::{self, Answering};
-use crate::http::{Core, json_response, object_of};
+use crate::http::{Core, images, json_response, object_of};
 use axum::body::Body;
 use axum::http::StatusCode;
 use hearth_protocol::{ChatCount, ChatReply, ChatSend, ErrorKind, Event, RpcError};
@@ -23,7 +23,8 @@ pub(super) async fn messages(core: Core, body: Body) -> Answer {
     request.check_max_tokens()?;
     let (model, stops) = (request.model.clone(), request.stop_sequences.clone());
     let streams = request.stream;
-    let params = request.params()?;
+    let mut params = request.params()?;
+    images::resolve(&core, &mut params.messages).await?;
     if !streams {
         let reply = core.run::<ChatSend>(params).await?;
         let body = whole(model, &stops, reply);
@@ -48,7 +49,9 @@ pub(super) async fn messages(core: Core, body: Body) -> Answer {
 
 pub(super) async fn count_tokens(core: Core, body: Body) -> Answer {
     let asked = body::read::<Request>(&core, body).await?;
-    let counted = core.run::<ChatCount>(asked.value.params()?).await?;
+    let mut params = asked.value.params()?;
+    images::resolve(&core, &mut params.messages).await?;
+    let counted = core.run::<ChatCount>(params).await?;
     let body = json!({ "input_tokens": counted.prompt_tokens });
     drop(asked.held);
     Ok(with_id(json_response(StatusCode::OK, &body), &id("req")))

@@ -1,8 +1,10 @@
 //! From a request's messages to a chat.
 
+use crate::http::images::PLACE;
 use crate::http::{invalid, or_default};
 use hearth_protocol::{
-    ChatParams, ErrorKind, Format, Message, Options, Role, RpcError, Tool, ToolCall, ToolChoice,
+    ChatParams, ErrorKind, Format, Image, Message, Options, Role, RpcError, Tool, ToolCall,
+    ToolChoice,
 };
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
@@ -71,7 +73,16 @@ enum Block {
         thinking: String,
     },
     RedactedThinking,
-    Image,
+    Image {
+        source: Source,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Source {
+    Base64 { data: String },
+    Url { url: String },
 }
 
 #[derive(Deserialize)]
@@ -191,10 +202,12 @@ impl Said {
         let (mut own, mut has_results) = (Message::text(role, ""), false);
         for block in self.content.0 {
             match (self.role, block) {
-                (_, Block::Text { text }) => add(&mut own.content, &text),
                 (Speaker::User, Block::ToolResult { tool_use_id, content }) => {
                     has_results = true;
-                    let mut result = Message::text(Role::Tool, content.text()?);
+                    let mut result = Message::text(Role::Tool, "");
+                    for block in content.0 {
+                        say(&mut result, block)?;
+                    }
                     result.tool_call_id = Some(tool_use_id);
                     messages.push(result);
                 }
@@ -206,8 +219,7 @@ impl Said {
                     add(own.reasoning.get_or_insert_default(), &thinking);
                 }
                 (Speaker::Assistant, Block::RedactedThinking) => {}
-                (_, Block::Image) => return Err(no_images()),
-                (_, block) => return Err(misplaced(&block)),
+                (_, block) => say(&mut own, block)?,
             }
         }
         if !(has_results && own.content.is_empty()) {
@@ -224,7 +236,6 @@ impl Content {
         for block in self.0 {
             match block {
                 Block::Text { text } => add(&mut all, &text),
-                Block::Image => return Err(no_images()),
                 block => return Err(misplaced(&block)),
             }
         }
@@ -232,9 +243,22 @@ impl Content {
     }
 }
 
-/// Blocks of text stand below each other.
+/// Takes what may be said: text and images.
+fn say(message: &mut Message, block: Block) -> Result<(), RpcError> {
+    match block {
+        Block::Text { text } => add(&mut message.content, &text),
+        Block::Image { source: Source::Base64 { data: image } | Source::Url { url: image } } => {
+            message.content.push_str(PLACE);
+            message.images.push(Image(image));
+        }
+        block => return Err(misplaced(&block)),
+    }
+    Ok(())
+}
+
+/// Blocks of text stand below each other, and images between without a line of their own.
 fn add(all: &mut String, text: &str) {
-    if !all.is_empty() {
+    if !all.is_empty() && !all.ends_with(PLACE) {
         all.push('\n');
     }
     all.push_str(text);
@@ -247,14 +271,9 @@ fn misplaced(block: &Block) -> RpcError {
         Block::ToolResult { .. } => "tool_result",
         Block::Thinking { .. } => "thinking",
         Block::RedactedThinking => "redacted_thinking",
-        Block::Image => "image",
+        Block::Image { .. } => "image",
     };
     invalid(format!("a block of type `{kind}` has no place there"))
-}
-
-fn no_images() -> RpcError {
-    RpcError::new(ErrorKind::Unsupported, "images cannot be read")
-        .with_hint("no backend here reads images yet")
 }
 
 fn tool(offered: Offered) -> Result<Tool, RpcError> {
@@ -365,10 +384,27 @@ mod tests {
     }
 
     #[test]
+    fn images_stand_where_their_blocks_do() {
+        let text = |text: &str| json!({ "type": "text", "text": text });
+        let image = |source: Value| json!({ "type": "image", "source": source });
+        let here = image(json!({ "type": "base64", "media_type": "image/png", "data": "AA==" }));
+        let there = image(json!({ "type": "url", "url": "https://example.org/a.png" }));
+        let result = json!({ "type": "tool_result", "tool_use_id": "a", "content": [here] });
+        let blocks = json!([result, text("a"), here, text("b"), text("c"), there]);
+        let said = json!({ "messages": [{ "role": "user", "content": blocks }] });
+        let params = params(said).unwrap();
+        let [result, own] = &*params.messages else { panic!("{:?}", params.messages) };
+        assert_eq!((result.content.as_str(), result.images.len()), ("[img]", 1));
+        assert_eq!(own.content, "a[img]b\nc[img]");
+        assert_eq!(
+            own.images,
+            ["AA==", "https://example.org/a.png"].map(|text| Image(text.into()))
+        );
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused_by_its_name() {
         let block = |block: Value| json!({ "messages": [{ "role": "user", "content": [block] }] });
-        let image = block(json!({ "type": "image", "source": { "type": "base64", "data": "" } }));
-        assert_eq!(params(image).unwrap_err().kind(), Some(ErrorKind::Unsupported));
         let call = block(json!({ "type": "tool_use", "id": "a", "name": "b", "input": {} }));
         assert!(params(call).unwrap_err().message.contains("`tool_use`"));
         let searching = json!({

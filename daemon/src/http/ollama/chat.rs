@@ -4,12 +4,12 @@ use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
 use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
 use crate::http::{
-    Called, Core, OfferedFunction, body, invalid, json_response, no_images, object_of, or_default,
+    Called, Core, OfferedFunction, body, invalid, json_response, object_of, or_default,
 };
 use axum::body::Body;
 use axum::http::StatusCode;
 use hearth_protocol::{
-    ChatParams, ChatReply, ChatSend, Event, Message, Role, RpcError, ToolCall, ToolChoice,
+    ChatParams, ChatReply, ChatSend, Event, Image, Message, Role, RpcError, ToolCall, ToolChoice,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -44,7 +44,7 @@ struct Said {
     content: String,
     thinking: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    images: Vec<Value>,
+    images: Vec<Image>,
     #[serde(default, deserialize_with = "or_default")]
     tool_calls: Vec<Called>,
     #[serde(default, deserialize_with = "or_default")]
@@ -195,9 +195,6 @@ fn messages(said: Vec<Said>) -> Result<Vec<Message>, RpcError> {
     let (mut n_calls, mut open) = (0, Vec::<ToolCall>::new());
     said.into_iter()
         .map(|said| {
-            if !said.images.is_empty() {
-                return Err(no_images());
-            }
             let role = role(&said.role)?;
             let calls: Vec<_> =
                 said.tool_calls.into_iter().map(|call| called(call, &mut n_calls)).collect();
@@ -213,6 +210,7 @@ fn messages(said: Vec<Said>) -> Result<Vec<Message>, RpcError> {
             Ok(Message {
                 role,
                 content: said.content,
+                images: said.images,
                 reasoning: said.thinking.filter(|text| !text.is_empty()),
                 tool_calls: calls,
                 tool_call_id: answered.or(Some(said.tool_call_id).filter(|id| !id.is_empty())),

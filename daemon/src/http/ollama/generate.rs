@@ -4,13 +4,13 @@ use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
 use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
 use crate::http::body::{self, Asked};
-use crate::http::{Core, invalid, json_response, no_images, or_default};
+use crate::http::{Core, invalid, json_response, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
 use hearth_protocol::{
     ChatParams, ChatReply, ChatSend, Event, FinishReason, Generate, GenerateParams, GenerateReply,
-    Logprob, Message, Options, Role, RpcError, Timings, ToolChoice, Usage,
+    Image, Logprob, Message, Options, Role, RpcError, Timings, ToolChoice, Usage,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -35,7 +35,7 @@ struct Request {
     stream: Option<bool>,
     format: Option<Value>,
     #[serde(default, deserialize_with = "or_default")]
-    images: Vec<Value>,
+    images: Vec<Image>,
     keep_alive: Option<Value>,
     #[serde(default, deserialize_with = "or_default")]
     options: Map<String, Value>,
@@ -79,9 +79,6 @@ pub(super) async fn generate(core: Core, body: Body) -> Answer {
         let keep_alive = options::keep_alive(request.keep_alive.as_ref())?;
         return load::load(&core, &model, keep_alive, ("response", "".into())).await;
     }
-    if !request.images.is_empty() {
-        return Err(no_images().into());
-    }
     let mut options = options::options(
         &request.options,
         Cut { truncate: request.truncate, shift: request.shift },
@@ -95,7 +92,9 @@ pub(super) async fn generate(core: Core, body: Body) -> Answer {
     if params.template.is_none() {
         can_think(&core, &about.model, params.think).await?;
     }
-    let about = About { conversation: params.messages.clone(), ..about };
+    let mut conversation = params.messages.clone();
+    conversation.iter_mut().for_each(|message| message.images.clear());
+    let about = About { conversation, ..about };
     answer(core.start::<ChatSend>(params), held, about).await
 }
 
@@ -108,6 +107,7 @@ fn continuation(request: Request, options: Options) -> Result<GenerateParams, Rp
         keep_alive: options::keep_alive(request.keep_alive.as_ref())?,
         model: request.model,
         prompt: request.prompt,
+        images: request.images,
         suffix: Some(request.suffix).filter(|suffix| !suffix.is_empty()),
         raw: request.raw,
         options,
@@ -123,7 +123,8 @@ fn conversation(request: Request, options: Options) -> Result<ChatParams, RpcErr
         messages.retain(|message| message.role != Role::System);
         messages.insert(0, Message::text(Role::System, request.system));
     }
-    messages.push(Message::text(Role::User, request.prompt));
+    let prompt = Message::text(Role::User, request.prompt);
+    messages.push(Message { images: request.images, ..prompt });
     Ok(ChatParams {
         session: None,
         messages,
@@ -196,7 +197,7 @@ struct About {
     model: String,
     since: Instant,
     streams: bool,
-    /// Up to the prompt; empty where there is none.
+    /// Up to the prompt, without images; empty where there is none.
     conversation: Vec<Message>,
 }
 

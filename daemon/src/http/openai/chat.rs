@@ -3,8 +3,7 @@
 use super::answer::{EVENTS, Frame, finish_reason, write_error};
 use super::chat_request::{Request, params};
 use super::{Answer, model_of, read};
-use crate::http::body;
-use crate::http::{Core, Token, json_response};
+use crate::http::{Core, Token, body, images, json_response};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -94,7 +93,9 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
     model_of(&request.model)?;
     let (model, streams) = (request.model.clone(), request.sampling.stream);
     let counts = request.sampling.counts();
-    let running = core.start::<ChatSend>(params(request)?);
+    let mut params = params(request)?;
+    images::resolve(&core, &mut params.messages).await?;
+    let running = core.start::<ChatSend>(params);
     let answering = body::begin(running, asked.held).await?;
     if streams {
         let frame = Frame::new("chatcmpl", "chat.completion.chunk", model, counts);

@@ -1,8 +1,9 @@
 //! A request for a chat completion, and what the daemon is asked for it.
 
+use super::content::Content;
 use super::options::{self, ResponseFormat, Sampling};
-use crate::http::{Called, OfferedFunction, invalid, no_images, or_default};
-use hearth_protocol::{ChatParams, ErrorKind, Message, Role, RpcError, Tool, ToolCall, ToolChoice};
+use crate::http::{Called, OfferedFunction, invalid, or_default};
+use hearth_protocol::{ChatParams, Message, Role, RpcError, Tool, ToolCall, ToolChoice};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -41,29 +42,6 @@ struct Said {
     #[serde(default, deserialize_with = "or_default")]
     tool_calls: Vec<Called>,
     tool_call_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self::Text(String::new())
-    }
-}
-
-#[derive(Deserialize)]
-struct Part {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default, deserialize_with = "or_default")]
-    text: String,
-    #[serde(default, deserialize_with = "or_default")]
-    refusal: String,
 }
 
 #[derive(Deserialize)]
@@ -140,32 +118,15 @@ fn message(said: Said) -> Result<Message, RpcError> {
         name: call.function.name,
     });
     let reasoning = said.reasoning_content.or(said.reasoning);
+    let (content, images) = said.content.read()?;
     Ok(Message {
         role,
-        content: text(said.content)?,
+        content,
+        images,
         reasoning: reasoning.filter(|text| !text.is_empty()),
         tool_calls: calls.collect(),
         tool_call_id: said.tool_call_id,
     })
-}
-
-/// Texts that come in parts are lines, as llama-server has them.
-fn text(content: Content) -> Result<String, RpcError> {
-    let parts = match content {
-        Content::Text(text) => return Ok(text),
-        Content::Parts(parts) => parts,
-    };
-    let texts = parts.into_iter().map(|part| match part.kind.as_str() {
-        "text" => Ok(part.text),
-        "refusal" => Ok(part.refusal),
-        "image_url" => Err(no_images()),
-        other => Err(RpcError::new(
-            ErrorKind::Unsupported,
-            format!("a part of a message has the type `{other}`, which nothing here reads"),
-        )
-        .with_hint("send parts of the type `text`")),
-    });
-    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 fn tool(offered: Offered) -> Result<Tool, RpcError> {

@@ -87,6 +87,7 @@ pub(super) async fn completions(core: Core, body: Body) -> Answer {
     let asked = prompts.iter().map(|prompt| GenerateParams {
         model: model.clone(),
         prompt: prompt.clone(),
+        images: Vec::new(),
         suffix: suffix.clone(),
         raw,
         format: None,

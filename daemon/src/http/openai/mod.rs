@@ -5,6 +5,7 @@ mod answer;
 mod chat;
 mod chat_request;
 mod completions;
+mod content;
 mod embeddings;
 mod models;
 mod options;

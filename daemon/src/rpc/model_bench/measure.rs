@@ -85,6 +85,7 @@ impl Subject<'_> {
         let params = GenerateParams {
             model: self.model.name.to_string(),
             prompt: prompt(text, n_words),
+            images: Vec::new(),
             suffix: None,
             raw: false,
             format: None,

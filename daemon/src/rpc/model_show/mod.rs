@@ -76,7 +76,7 @@ fn capabilities(shown: &ShownModel) -> Vec<String> {
         (abilities.tools, "tools"),
         (abilities.thinking, "thinking"),
         (abilities.insert, "insert"),
-        (model.projector.is_some() || has(".vision.block_count"), "vision"),
+        (model.projector.is_some(), "vision"),
     ]
     .into_iter()
     .filter(|(can, _)| *can)

@@ -4,7 +4,7 @@
 
 use super::growing::{Growing, Told};
 use super::request::{Asked, Request};
-use crate::http::Core;
+use crate::http::{Core, images};
 use crate::listen::Held;
 use crate::rpc::{Running, from_text, messages, to_text};
 use hearth_protocol::{
@@ -58,6 +58,8 @@ pub(super) async fn prepare(core: &Core, request: Request) -> Result<Prepared, R
     };
     let stores = request.stores();
     let mut asked = request.asked()?;
+    // Here, so that what is kept has the images themselves.
+    images::resolve(core, &mut asked.params.messages).await?;
     let mut system = None;
     if let Some(turn) = &turn {
         system.clone_from(&turn.session.system);

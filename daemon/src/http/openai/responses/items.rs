@@ -1,7 +1,8 @@
 //! Items that were said before, and the messages that they are.
 
 use super::id;
-use crate::http::{invalid, no_images, or_default};
+use crate::http::openai::content::{Content, Part};
+use crate::http::{invalid, or_default};
 use hearth_protocol::{ErrorKind, Message, Role, RpcError, ToolCall};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,29 +36,6 @@ pub(super) enum Item {
     },
     #[serde(other)]
     Other,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "neither a text nor a list of parts")]
-pub(super) enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self::Text(String::new())
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct Part {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default, deserialize_with = "or_default")]
-    text: String,
-    #[serde(default, deserialize_with = "or_default")]
-    refusal: String,
 }
 
 impl Item {
@@ -101,18 +79,19 @@ pub(super) fn messages(items: Vec<Item>) -> Result<Vec<Message>, RpcError> {
     for item in items {
         match item {
             Item::Message { role, content } => {
-                let (role, text) = (role_of(&role)?, text(content)?);
+                let (role, (text, images)) = (role_of(&role)?, content.read()?);
                 match answer(&mut messages) {
                     Some(last) if role == Role::Assistant && last.content.is_empty() => {
                         last.content = text;
+                        last.images = images;
                     }
-                    _ => messages.push(Message::text(role, text)),
+                    _ => messages.push(Message { images, ..Message::text(role, text) }),
                 }
             }
             Item::Reasoning { content, summary, encrypted_content } => {
                 let thoughts = [content, summary].into_iter().find(|parts| !parts.is_empty());
                 let thoughts = match thoughts {
-                    Some(parts) => text(Content::Parts(parts))?,
+                    Some(parts) => Content::Parts(parts).read()?.0,
                     None => encrypted_content.unwrap_or_default(),
                 };
                 let mut message = Message::text(Role::Assistant, "");
@@ -132,9 +111,9 @@ pub(super) fn messages(items: Vec<Item>) -> Result<Vec<Message>, RpcError> {
                 }
             }
             Item::FunctionCallOutput { call_id, output } => {
-                let mut message = Message::text(Role::Tool, text(output)?);
-                message.tool_call_id = Some(call_id);
-                messages.push(message);
+                let (text, images) = output.read()?;
+                let tool_call_id = Some(call_id);
+                messages.push(Message { images, tool_call_id, ..Message::text(Role::Tool, text) });
             }
             Item::Other => {}
         }
@@ -156,25 +135,6 @@ fn role_of(role: &str) -> Result<Role, RpcError> {
             "a message's role is `{other}`, and must be `system`, `developer`, `user` or `assistant`"
         ))),
     }
-}
-
-/// Texts that come in parts are lines, as in chat completions.
-fn text(content: Content) -> Result<String, RpcError> {
-    let parts = match content {
-        Content::Text(text) => return Ok(text),
-        Content::Parts(parts) => parts,
-    };
-    let texts = parts.into_iter().map(|part| match part.kind.as_str() {
-        "input_text" | "output_text" | "text" | "reasoning_text" | "summary_text" => Ok(part.text),
-        "refusal" => Ok(part.refusal),
-        "input_image" => Err(no_images()),
-        other => Err(RpcError::new(
-            ErrorKind::Unsupported,
-            format!("a part of an item has the type `{other}`, which nothing here reads"),
-        )
-        .with_hint("send parts of the type `input_text`")),
-    });
-    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 #[cfg(test)]
