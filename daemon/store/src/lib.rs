@@ -39,7 +39,7 @@ pub use config::ModelConfig;
 pub use create::Recipe;
 pub use digest::Digest;
 pub use error::StoreError;
-pub use hearth_gguf::{GgufError, GgufSummary, GgufValue, KvShape, TensorGroup, quote};
+pub use hearth_gguf::{Gguf, GgufError, GgufSummary, GgufValue, KvShape, TensorGroup, quote};
 pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import, place};
 pub use manifest::{Layer, LayerKind, Manifest};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
