@@ -106,6 +106,7 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, GrammarExt = "hearth_grammar_ext_t": struct_size create destroy mask accept accept_text);
     compare_struct!(all, Lora = "hearth_lora_t": struct_size open close attach);
     compare_struct!(all, Mtp = "hearth_mtp_t": struct_size begin draft);
+    compare_struct!(all, Rank = "hearth_rank_t": struct_size tokenize);
     compare_struct!(all, QuantizeParams = "hearth_quantize_params_t":
         struct_size n_threads input output type_name imatrix requantize progress progress_data);
     compare_struct!(all, Quantize = "hearth_quantize_t": struct_size type_name quantize);
@@ -120,11 +121,18 @@ fn the_mirror_has_the_headers_layout() {
 
     let source = format!(
         "#include \"hearth_plugin.h\"\n#include <stdio.h>\nint main(void) {{\n{}  puts(HEARTH_EXT_CHAT \" \" \
-         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_MTP \" \" HEARTH_EXT_QUANTIZE);\n}}\n",
+         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_MTP \" \" HEARTH_EXT_RANK \" \" HEARTH_EXT_QUANTIZE);\n}}\n",
         all.c_source
     );
-    let names = [raw::EXT_CHAT, raw::EXT_GRAMMAR, raw::EXT_LORA, raw::EXT_MTP, raw::EXT_QUANTIZE]
-        .map(|id| id.to_str().unwrap());
+    let names = [
+        raw::EXT_CHAT,
+        raw::EXT_GRAMMAR,
+        raw::EXT_LORA,
+        raw::EXT_MTP,
+        raw::EXT_RANK,
+        raw::EXT_QUANTIZE,
+    ]
+    .map(|id| id.to_str().unwrap());
     writeln!(all.expected, "{}", names.join(" ")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("layout");
@@ -144,6 +152,7 @@ fn every_constant_of_the_header_is_compared() {
         "HEARTH_EXT_GRAMMAR",
         "HEARTH_EXT_LORA",
         "HEARTH_EXT_MTP",
+        "HEARTH_EXT_RANK",
         "HEARTH_EXT_QUANTIZE",
     ];
     let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -24,12 +24,13 @@ mod memory;
 mod model;
 mod modules;
 mod quantize;
+mod rank;
 mod shim;
 mod threads;
 mod vocab;
 
 use hearth_abi::author::{
-    Backend, HostLog, chat_table, grammar_table, lora_table, mtp_table, quantize_table,
+    Backend, HostLog, chat_table, grammar_table, lora_table, mtp_table, quantize_table, rank_table,
 };
 use hearth_abi::{DeviceInfo, OpenParams, Result, raw};
 use std::ffi::CStr;
@@ -68,6 +69,7 @@ impl<E: Engine> Backend for LlamaBackend<E> {
     const CHAT: Option<raw::Chat> = Some(chat_table::<LlamaModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<LlamaModel>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<LlamaContext>());
+    const RANK: Option<raw::Rank> = Some(rank_table::<LlamaModel>());
     const LORA: Option<raw::Lora> = Some(lora_table::<LlamaModel>());
     const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());
 
