@@ -60,7 +60,7 @@ pub use bench::{
 };
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Counted, Event, FinishReason, Format,
-    GenerateParams, GenerateReply, Message, Role, Timings, Tool, ToolCall, ToolCallDelta,
+    GenerateParams, GenerateReply, Message, Rendered, Role, Timings, Tool, ToolCall, ToolCallDelta,
     ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
@@ -73,11 +73,12 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
-    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatSend, DaemonStatus,
-    Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy, ModelCreate,
-    ModelDelete, ModelExport, ModelImport, ModelListMethod, ModelLoad, ModelPs, ModelPull,
-    ModelPush, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, StorePrune, StoreUsageMethod,
-    StoreVerify, StreamMethod, Tokenize, Who, methods,
+    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatRender, ChatSend,
+    DaemonStatus, Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy,
+    ModelCreate, ModelDelete, ModelExport, ModelHeaderMethod, ModelImport, ModelListMethod,
+    ModelLoad, ModelPs, ModelPull, ModelPush, ModelQuantize, ModelShow, ModelUnload, Rerank,
+    RpcDiscover, Score, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who,
+    methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
@@ -87,14 +88,14 @@ pub use model::{
 pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use options::{Logprob, Options, TokenLogprob};
 pub use quantize::{QuantizeParams, Quantized};
-pub use show::{MemoryEstimate, WeightGroup};
+pub use show::{MemoryEstimate, ModelHeader, TensorFacts, WeightGroup};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
     StoreUsage, Verified, VerifyFault, VerifyParams,
 };
 pub use tokens::{
-    DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
-    TokenizeReply,
+    DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, RerankParams,
+    RerankReply, ScoreParams, ScoreReply, TokenizeParams, TokenizeReply,
 };
 pub use transfer::{
     PullParams, Pulled, PushParams, Pushed, TransferBlob, TransferEvent, TransferState,

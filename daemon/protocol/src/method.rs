@@ -7,10 +7,11 @@ use crate::{
     BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
     CopyParams, Counted, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply,
     EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams,
-    GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList,
-    ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed,
-    QuantizeParams, Quantized, RunningModels, Status, StoreUsage, TokenizeParams, TokenizeReply,
-    TransferEvent, Unloaded, Verified, VerifyParams,
+    GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelHeader,
+    ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams,
+    Pushed, QuantizeParams, Quantized, Rendered, RerankParams, RerankReply, RunningModels,
+    ScoreParams, ScoreReply, Status, StoreUsage, TokenizeParams, TokenizeReply, TransferEvent,
+    Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -123,6 +124,8 @@ table! {
     /// Lets a running `chat.send` of the same user think no more, but answer with what it has; nothing happens if it does not
     /// think any more.
     ChatEndThinking = "chat.end_thinking" [Anyone] (EndThinkingParams) -> Empty;
+    /// The prompt that `chat.send` would have the model read with the same parameters, as text.
+    ChatRender = "chat.render" [Anyone] (ChatParams) -> Rendered;
     /// Answers a conversation.
     ChatSend = "chat.send" [Anyone] (ChatParams) -> ChatReply, streams Event<ChatReply>;
     /// Facts about the daemon.
@@ -143,6 +146,8 @@ table! {
     ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
     /// What an export of a model is made of.
     ModelExport = "model.export" [Anyone] (ModelParams) -> Exported;
+    /// All that a model's file says of itself, with what `model.show` leaves out for its length.
+    ModelHeaderMethod = "model.header" [Anyone] (ModelParams) -> ModelHeader;
     /// Brings a GGUF file into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.
@@ -161,8 +166,12 @@ table! {
     ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
     /// Takes a model out of memory; its running requests get an error.
     ModelUnload = "model.unload" [Admin] (ModelParams) -> Unloaded;
+    /// How well each of several texts answers a question, by a model that was made for that.
+    Rerank = "rerank" [Anyone] (RerankParams) -> RerankReply;
     /// This table, as an OpenRPC document.
     RpcDiscover = "rpc.discover" [Anyone] (Empty) -> serde_json::Value;
+    /// How likely a model finds a text, token by token.
+    Score = "score" [Anyone] (ScoreParams) -> ScoreReply;
     /// Removes what no model has and what was never finished.
     StorePrune = "store.prune" [Admin] (PruneParams) -> Pruned;
     /// What takes space in the store.

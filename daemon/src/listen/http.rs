@@ -9,7 +9,7 @@ use super::guard::Refused;
 use super::raw::Writer;
 use super::users::Held;
 use super::{Caller, Connection, websocket};
-use crate::http::{Core, refusal};
+use crate::http::{Core, drain, refusal};
 use axum::body::Body;
 use hearth_protocol::{ErrorKind, RpcError};
 use http_body_util::BodyExt;
@@ -81,21 +81,19 @@ async fn let_in(
     upgraded: &Upgraded,
 ) -> Result<Answer, hyper::Error> {
     let guard = &connection.server.guard;
-    let path = request.uri().path().to_owned();
-    let refuse = |(status, error): Refused| refusal(&path, status, &error);
     if !connection.is_tcp {
         return route(request, connection.caller, connection, upgraded).await;
     }
     let origin = match guard.origin(request.headers()) {
         Ok(origin) => origin,
-        Err(refused) => return Ok(refuse(refused)),
+        Err(refused) => return Ok(refuse(request, refused).await),
     };
     let mut answer = if origin.is_some() && request.method() == Method::OPTIONS {
         preflight(&request)
     } else {
         match guard.admit(request.headers(), request.uri(), connection.owner) {
             Ok(caller) => route(request, caller, connection, upgraded).await?,
-            Err(refused) => refuse(refused),
+            Err(refused) => refuse(request, refused).await,
         }
     };
     if let Some(origin) = origin {
@@ -103,6 +101,12 @@ async fn let_in(
         answer.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
     }
     Ok(answer)
+}
+
+async fn refuse(request: Request<Incoming>, (status, error): Refused) -> Answer {
+    let path = request.uri().path().to_owned();
+    drain(request.into_body()).await;
+    refusal(&path, status, &error)
 }
 
 /// What a browser asks before a page's request.
@@ -158,7 +162,7 @@ async fn route(
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, "`/rpc` takes POST, or GET for a WebSocket"),
     };
-    Ok(refusal("/rpc", status, &RpcError::new(ErrorKind::InvalidRequest, why)))
+    Ok(refuse(request, (status, RpcError::new(ErrorKind::InvalidRequest, why))).await)
 }
 
 async fn post(answerer: &Answerer, body: Incoming) -> Result<Answer, hyper::Error> {

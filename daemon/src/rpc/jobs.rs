@@ -5,8 +5,9 @@ use super::{Daemon, blocking};
 use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
 use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{
-    ChatCount, ChatParams, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind,
-    Event, Generate, GenerateParams, KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
+    ChatCount, ChatParams, ChatRender, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams,
+    ErrorKind, Event, Generate, GenerateParams, KeepAlive, Method, Rerank, RerankParams, RpcError,
+    Score, ScoreParams, Tokenize, TokenizeParams,
 };
 use hearth_store::ModelName;
 use serde::Serialize;
@@ -41,9 +42,7 @@ impl ByWorker for ChatSend {
     }
 
     fn ask(params: ChatParams) -> Ask {
-        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-        let timeout = params.timeout_ms.map(Duration::from_millis);
-        Ask { model, keep_alive, job: Job::Chat(Box::new(params)), timeout }
+        of_chat(params, Job::Chat)
     }
 
     fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply> {
@@ -60,13 +59,25 @@ impl ByWorker for ChatCount {
     }
 
     fn ask(params: ChatParams) -> Ask {
-        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-        let timeout = params.timeout_ms.map(Duration::from_millis);
-        Ask { model, keep_alive, job: Job::Count(Box::new(params)), timeout }
+        of_chat(params, Job::Count)
     }
 
     fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
         if let Reply::Count(reply) = reply { Some(reply) } else { None }
+    }
+}
+
+impl ByWorker for ChatRender {
+    fn name(params: &mut ChatParams) -> Option<String> {
+        params.request.take()
+    }
+
+    fn ask(params: ChatParams) -> Ask {
+        of_chat(params, Job::Render)
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Render(reply) = reply { Some(reply) } else { None }
     }
 }
 
@@ -100,6 +111,28 @@ impl ByWorker for Embed {
     }
 }
 
+impl ByWorker for Rerank {
+    fn ask(params: RerankParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        Ask { model, keep_alive, job: Job::Rerank(params), timeout: None }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Rerank(reply) = reply { Some(reply) } else { None }
+    }
+}
+
+impl ByWorker for Score {
+    fn ask(params: ScoreParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        Ask { model, keep_alive, job: Job::Score(params), timeout: None }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Score(reply) = reply { Some(reply) } else { None }
+    }
+}
+
 impl ByWorker for Tokenize {
     fn ask(params: TokenizeParams) -> Ask {
         let model = params.model.clone();
@@ -120,6 +153,12 @@ impl ByWorker for Detokenize {
     fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
         if let Reply::Detokenize(reply) = reply { Some(reply) } else { None }
     }
+}
+
+fn of_chat(params: ChatParams, job: fn(Box<ChatParams>) -> Job) -> Ask {
+    let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+    let timeout = params.timeout_ms.map(Duration::from_millis);
+    Ask { model, keep_alive, job: job(Box::new(params)), timeout }
 }
 
 impl<M: ByWorker> Work for M

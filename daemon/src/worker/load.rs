@@ -5,7 +5,7 @@ use super::frames::{DraftSpec, FromWorker, Holdings, LoadSpec, LogLevel};
 use super::present::Present;
 use hearth_abi::host::{Adapter, Model, Plugin};
 use hearth_abi::{FlashAttention, KvType, OpenParams, PluginError, Status};
-use hearth_engine::{DraftError, Embedder, Engine, EngineConfig};
+use hearth_engine::{DraftError, Embedder, Engine, EngineConfig, Scorer};
 use hearth_protocol::{ErrorKind, RpcError};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -23,6 +23,8 @@ pub(super) struct Loaded {
     alone: Option<Engine>,
     /// Made at the first use where there is an engine.
     embedder: Option<Embedder>,
+    /// Made at the first use.
+    scorer: Option<Scorer>,
     pub(super) n_ctx: u32,
     adapters: Vec<(Arc<Adapter>, f32)>,
 }
@@ -51,8 +53,15 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
     let model = Model::open(&plugin, &params, &mut progress).map_err(failed)?;
     let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
     let adapters = adapters.collect::<Result<_, PluginError>>().map_err(failed)?;
-    let mut loaded =
-        Loaded { model, engine: None, alone: None, embedder: None, n_ctx: 0, adapters };
+    let mut loaded = Loaded {
+        model,
+        engine: None,
+        alone: None,
+        embedder: None,
+        scorer: None,
+        n_ctx: 0,
+        adapters,
+    };
     if loaded.model.info().can_generate {
         let mut engine = engine(&loaded, config(spec, &loaded.model)).map_err(failed)?;
         if spec.mtp {
@@ -114,6 +123,20 @@ impl Loaded {
         engine
             .as_mut()
             .ok_or_else(|| RpcError::new(ErrorKind::Internal, "this model writes no text"))
+    }
+
+    pub(super) fn scorer(&mut self, spec: &LoadSpec) -> Result<&mut Scorer, RpcError> {
+        match &mut self.scorer {
+            Some(scorer) => Ok(scorer),
+            none => {
+                let n_ctx = n_ctx(spec, &self.model);
+                let mut scorer = Scorer::new(&self.model, n_ctx, spec.n_threads).map_err(failed)?;
+                if !self.adapters.is_empty() {
+                    scorer.attach(&self.adapters).map_err(failed)?;
+                }
+                Ok(none.insert(scorer))
+            }
+        }
     }
 
     pub(super) fn embedder(&mut self, spec: &LoadSpec) -> Result<&mut Embedder, RpcError> {

@@ -4,13 +4,14 @@ use crate::http::{invalid, or_default};
 use hearth_protocol::{
     ChatParams, ErrorKind, Format, Message, Options, Role, RpcError, Tool, ToolCall, ToolChoice,
 };
+use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// What is not here, such as `metadata` and `service_tier`, changes no answer and is ignored.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
     #[serde(default)]
     pub(super) model: String,
@@ -33,13 +34,13 @@ pub(super) struct Request {
     output_config: Option<OutputConfig>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Said {
     role: Speaker,
     content: Content,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Speaker {
     User,
@@ -47,10 +48,18 @@ enum Speaker {
 }
 
 /// A text, or blocks of several kinds.
-#[derive(Default)]
-struct Content(Vec<Block>);
+#[derive(Default, JsonSchema)]
+struct Content(#[schemars(with = "TextOrBlocks")] Vec<Block>);
 
-#[derive(Deserialize)]
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "it only tells the schema")]
+enum TextOrBlocks {
+    Text(String),
+    Blocks(Vec<Block>),
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Block {
     Text {
@@ -74,7 +83,7 @@ enum Block {
     Image,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Offered {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -85,7 +94,7 @@ struct Offered {
     input_schema: Value,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Choice {
     #[serde(rename = "type")]
     kind: ChoiceKind,
@@ -95,7 +104,7 @@ struct Choice {
     disable_parallel_tool_use: bool,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ChoiceKind {
     Auto,
@@ -104,19 +113,19 @@ enum ChoiceKind {
     None,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
     budget_tokens: Option<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct OutputConfig {
     format: Option<OutputFormat>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum OutputFormat {
     JsonSchema { schema: Value },

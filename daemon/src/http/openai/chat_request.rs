@@ -3,9 +3,10 @@
 use super::options::{self, ResponseFormat, Sampling};
 use crate::http::{Called, OfferedFunction, invalid, no_images, or_default};
 use hearth_protocol::{ChatParams, ErrorKind, Message, Role, RpcError, Tool, ToolCall, ToolChoice};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) model: String,
@@ -23,14 +24,16 @@ pub(super) struct Request {
     top_logprobs: Option<u32>,
     reasoning_effort: Option<String>,
     reasoning: Option<Reasoning>,
+    #[serde(default, rename = "_debug_render_only", deserialize_with = "or_default")]
+    pub(super) only_renders: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Reasoning {
     effort: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Said {
     #[serde(default, deserialize_with = "or_default")]
     role: String,
@@ -43,7 +46,7 @@ struct Said {
     tool_call_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Content {
     Text(String),
@@ -56,7 +59,7 @@ impl Default for Content {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Part {
     #[serde(rename = "type", default)]
     kind: String,
@@ -66,14 +69,14 @@ struct Part {
     refusal: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Offered {
     #[serde(rename = "type", default)]
     kind: String,
     function: Option<OfferedFunction>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Choice {
     Word(String),
@@ -84,7 +87,7 @@ enum Choice {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct ChosenFunction {
     name: String,
 }
