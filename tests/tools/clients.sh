@@ -3,7 +3,7 @@
 #
 # They lie in a virtual environment in the cache. What it holds is in its file `installed`, which is written last.
 
-python_clients=(ollama==0.6.3 openai==3.54.0 anthropic==2.12.0)
+python_clients=(ollama==0.6.3 openai==3.54.0 anthropic==2.12.0 schemathesis==4.32.5)
 
 clients=${cache:?}/clients
 export HEARTH_TEST_CLIENTS=$clients
