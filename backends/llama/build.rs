@@ -44,6 +44,7 @@ fn compile_shim(source: &Path) {
         "src/shim/mtp.cpp",
         "src/shim/quantize.cpp",
         "src/shim/tools.cpp",
+        "src/shim/walk.cpp",
     ]);
     // `.` comes first, so that `common/chat.h` cannot be mistaken for the shim's own `chat.h`.
     for folder in [".", "include", "ggml/include", "ggml/src", "src", "common", "vendor"] {

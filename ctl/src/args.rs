@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Chat {
         /// Taken for granted where only one model is loaded, or only one is in the store
         model: Option<String>,
+        /// Go on with this session of yours, which the daemon keeps; made if there is none of that name
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
         #[command(flatten)]
         answer: AnswerArgs,
     },
@@ -81,11 +84,11 @@ pub(crate) enum Command {
         #[arg(long)]
         format: Option<ExportFormat>,
     },
-    /// Bring a GGUF file into the store
+    /// Bring a GGUF file into the store, or a model of an OCI layout
     Import {
-        /// A GGUF file; the daemon must be able to read it
+        /// A GGUF file, or a folder as `ctl export` writes it; the daemon must be able to read it
         file: PathBuf,
-        /// Made from the file's name if absent; a model of that name is replaced
+        /// Made from the file's name if absent, or that in the layout; a model of that name is replaced
         name: Option<String>,
         #[command(flatten)]
         mode: ImportModeArgs,
@@ -223,6 +226,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<BackendCommand>,
     },
+    /// Let the daemon read its configuration again
+    ///
+    /// Models that are loaded stay as they are. What needs a restart is named.
+    Reload,
+    /// List, show and remove conversations that the daemon keeps
+    #[command(visible_alias = "sessions")]
+    Session {
+        #[command(subcommand)]
+        command: Option<SessionCommand>,
+    },
     /// Show facts about the daemon
     Status,
     /// Call any method and print its result
@@ -240,6 +253,9 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Write manual pages to a folder
+    #[command(hide = true)]
+    Man { folder: PathBuf },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -252,6 +268,30 @@ pub(crate) enum ExportFormat {
 pub(crate) enum BackendCommand {
     /// The same as `ctl backend`
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// List your sessions, the one used last first; the same as `ctl session`
+    Ls,
+    /// Show a session and what was said in it
+    Show {
+        /// Its name or its id
+        session: String,
+    },
+    /// Give a session another name
+    Rename {
+        /// Its name or its id
+        session: String,
+        /// The name it gets
+        name: String,
+    },
+    /// Remove sessions, with what was said in them
+    Rm {
+        /// Their names or ids
+        #[arg(required = true, value_name = "SESSION")]
+        sessions: Vec<String>,
+    },
 }
 
 /// How an answer is made.

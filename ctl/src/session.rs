@@ -104,11 +104,21 @@ impl Session {
         mut on_event: impl FnMut(Value, &Watch<'_>) -> Result<(), StreamError>,
     ) -> Result<(), CtlError> {
         let interrupt = self.interrupt.clone();
-        let watch = watch(&interrupt, &self.client, request)?;
+        let mut watch = watch(&interrupt, &self.client, request)?;
         let result = (|| {
             let mut stream: Stream<'_, AsSent<M>> = self.client.stream(params)?;
-            while let Some(event) = stream.next_event()? {
+            let mut first = stream.next_event()?;
+            if first.as_ref().is_some_and(was_not_begun)
+                && let Ok(client) = Client::connect(&self.path)
+            {
+                self.client = client;
+                watch = self::watch(&interrupt, &self.client, request)?;
+                stream = self.client.stream(params)?;
+                first = stream.next_event()?;
+            }
+            while let Some(event) = first {
                 on_event(event, &watch)?;
+                first = stream.next_event()?;
             }
             Ok(())
         })();
@@ -248,6 +258,12 @@ fn watch<'a>(
         )
     })?;
     Ok(interrupt.watch(canceller, request.map(str::to_owned)))
+}
+
+/// Whether this first event of a stream says that the daemon stops. While it is restarted its socket takes connections, if the
+/// service manager has it, and the next daemon answers them.
+fn was_not_begun(event: &Value) -> bool {
+    event["type"] == "error" && event["error"]["data"]["kind"] == "shutting_down"
 }
 
 fn is_lost(error: &io::Error) -> bool {

@@ -52,6 +52,9 @@ pub enum Command {
         #[command(subcommand)]
         command: PluginCommand,
     },
+    /// Write manual pages to a folder
+    #[command(hide = true)]
+    Man { folder: PathBuf },
     /// List a plugin's devices as JSON (used by the daemon itself)
     #[command(hide = true)]
     Probe { file: PathBuf },

@@ -4,6 +4,7 @@
 //! with, made from the command line, the environment, the file and the defaults, in that order. Unknown keys are refused
 //! with the nearest name there is.
 
+mod change;
 mod http;
 
 use crate::cli::RunArgs;
@@ -11,7 +12,7 @@ use anyhow::{Context as _, bail};
 use hearth_protocol::{FlashAttention, KvType};
 use hearth_registry::Url;
 use hearth_store::ModelName;
-pub(crate) use http::HttpConfig;
+pub(crate) use http::{Address, HttpConfig, TlsFiles};
 use http::{FileHttp, http};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};
@@ -249,7 +250,7 @@ impl Config {
                 credentials: file.pull.credentials.unwrap_or_default(),
                 key: key_file(args),
             },
-            http: http(file.http),
+            http: http(file.http)?,
         })
     }
 }

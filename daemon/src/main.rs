@@ -1,6 +1,6 @@
 //! `hearthd`: the daemon, and the processes it starts itself as.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use hearthd::cli::{Cli, Command, PluginCommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
         None => hearthd::service::run(&cli.run),
         Some(Command::Plugin { command: PluginCommand::Check { file, model, here } }) => {
             hearthd::plugin_check::run(file, model.as_deref(), *here)
+        }
+        Some(Command::Man { folder }) => {
+            clap_mangen::generate_to(Cli::command(), folder).map_err(Into::into)
         }
         Some(Command::Probe { file }) => hearthd::probe::run(file),
         Some(Command::Quantize) => hearthd::quantize::process::run(),

@@ -3,11 +3,14 @@
 use crate::cli::RunArgs;
 use crate::config::{Config, OLLAMAS_MODELS};
 use crate::daemonize::{Forked, Parent, daemonize};
-use crate::listen::{self, Bound};
-use crate::logging;
+use crate::listen::{self, Listener, Socket, Stop};
+use crate::manager::Sockets;
 use crate::rpc::{self, Daemon, Requests};
+use crate::settings::Settings;
 use crate::supervisor::Supervisor;
+use crate::{logging, manager};
 use anyhow::Context;
+use hearth_sessions::Sessions;
 use hearth_store::{Store, Stores};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
@@ -22,7 +25,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Runs the daemon until a signal ends it.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let args = absolute(args.clone())?;
+    let mut args = absolute(args.clone())?;
+    let sockets = Sockets::take()?;
+    args.socket = sockets.path().or(args.socket);
     let config = Config::load(&args)?;
     // Forks, and so must come before the runtime has threads.
     let parent = match args.daemonize.then(|| daemonize(&args)).transpose()? {
@@ -30,16 +35,23 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         Some(Forked::Child(parent)) => Some(parent),
         None => None,
     };
-    let result = run_here(config, parent, started);
+    let pid_file = args.pid_file.clone();
+    let result = run_here(args, config, sockets, parent, started);
     // A number left behind may soon be another process's.
-    if let Some(path) = args.pid_file {
+    if let Some(path) = pid_file {
         let _ = std::fs::remove_file(path);
     }
     result
 }
 
-fn run_here(config: Config, parent: Option<Parent>, started: Instant) -> anyhow::Result<()> {
-    logging::init(&config.log)?;
+fn run_here(
+    args: RunArgs,
+    config: Config,
+    sockets: Sockets,
+    parent: Option<Parent>,
+    started: Instant,
+) -> anyhow::Result<()> {
+    let level = logging::init(&config.log)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The daemon moves bytes; the cores are the workers'.
@@ -47,20 +59,25 @@ fn run_here(config: Config, parent: Option<Parent>, started: Instant) -> anyhow:
         .thread_name("hearthd")
         .enable_all()
         .build()?;
-    runtime.block_on(serve(Arc::new(config), parent, started))
+    let settings = Arc::new(Settings::new(args, config, level)?);
+    runtime.block_on(serve(settings, sockets, parent, started))
 }
 
 async fn serve(
-    config: Arc<Config>,
+    settings: Arc<Settings>,
+    sockets: Sockets,
     parent: Option<Parent>,
     started: Instant,
 ) -> anyhow::Result<()> {
+    let config = settings.config();
     let store = Arc::new(Store::open(config.models.clone()));
     let stores = Arc::new(Stores::new(Arc::clone(&store), more_models(&config)));
     let puller = rpc::puller(Arc::clone(&stores), &config.pull)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (listener, socket, tcp) = match bind(&config).await {
+    // Before the socket is there: whoever knows of the daemon may send it.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let bound = match bind(&settings, sockets).await {
         Ok(bound) => bound,
         Err(error) => {
             if let Some(parent) = parent {
@@ -69,40 +86,47 @@ async fn serve(
             return Err(error);
         }
     };
-    let addresses = tcp.iter().filter_map(|tcp| tcp.local_addr().ok()).collect();
-    let supervisor = Supervisor::start(Arc::clone(&config), executable()?);
+    let supervisor = Supervisor::start(Arc::clone(&settings), executable()?);
     let daemon = Arc::new(Daemon {
         supervisor: Arc::clone(&supervisor),
         store,
         stores,
         puller,
         requests: Requests::default(),
+        sessions: config.state.as_ref().map(|dir| Arc::new(Sessions::new(dir.join("state.db")))),
         started,
         measuring: tokio::sync::Mutex::default(),
-        addresses,
-        config: Arc::clone(&config),
+        addresses: bound.addresses(),
+        settings,
     });
     let methods = rpc::module(Arc::clone(&daemon)).into();
-    let (stop, stopped) = listen::Stop::channel();
-    let tcp = tcp.into_iter().map(listen::Listener::Tcp);
-    let listeners = std::iter::once(listen::Listener::Unix(listener)).chain(tcp).collect();
-    listen::serve(listeners, &daemon, methods, &config.http, stopped)?;
+    let (drain, draining) = Stop::channel();
+    let (stop, stopped) = Stop::channel();
+    let (listeners, socket) = bound.until(&draining, &stopped);
+    listen::serve(listeners, &daemon, methods, stopped);
     tell_ready(&daemon, parent);
+    tokio::spawn(manager::pulse(Arc::clone(&daemon)));
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => drop(daemon.reload().await),
+        }
     }
     tracing::info!(
         requests = daemon.requests.n_running(),
         "Stopping: running requests may end first"
     );
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    // New connections and new requests are refused from here on; the socket's file goes, so that clients know.
+    // New connections and new requests are refused from here on, or left to the next daemon if the service manager has the
+    // sockets; a socket's file of our own goes, so that clients know.
+    let _ = drain.send(());
     drop(socket);
+    let drained = daemon.requests.drain();
+    manager::stopping(&daemon);
     tokio::select! {
-        () = daemon.requests.drain() => {}
-        () = tokio::time::sleep(config.drain) => tracing::warn!("Ending requests that took longer than the drain time"),
+        () = drained => {}
+        () = tokio::time::sleep(daemon.config().drain) => tracing::warn!("Ending requests that took longer than the drain time"),
         _ = terminate.recv() => tracing::info!("Ending at once, after a second signal"),
         _ = interrupt.recv() => tracing::info!("Ending at once, after a second signal"),
     }
@@ -118,10 +142,52 @@ async fn serve(
     Ok(())
 }
 
-async fn bind(config: &Config) -> anyhow::Result<(UnixListener, Bound, Vec<TcpListener>)> {
-    let tcp = listen::bind_tcp(&config.http).await?;
-    let (listener, socket) = listen::bind(&config.socket, config.socket_mode)?;
-    Ok((listener, socket, tcp))
+/// The sockets that clients connect to.
+struct Bound {
+    unix: Vec<UnixListener>,
+    /// Where `unix` was made here, which is where no service manager did.
+    own: Option<listen::Bound>,
+    /// The service manager's.
+    given: Vec<Socket>,
+    tcp: Vec<Socket>,
+}
+
+async fn bind(settings: &Settings, sockets: Sockets) -> anyhow::Result<Bound> {
+    let config = settings.config();
+    let tcp = |listeners: Vec<std::net::TcpListener>| {
+        listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>()
+    };
+    let given = tcp(sockets.tcp)?;
+    let tcp = listen::bind_tcp(&config.http, settings.tls(), &given, tcp(sockets.kept)?).await?;
+    let given = given.into_iter().map(|listener| Socket::Tcp(listener, None)).collect();
+    let unix = sockets.unix.into_iter().map(UnixListener::from_std);
+    let mut unix = unix.collect::<Result<Vec<_>, _>>()?;
+    let mut own = None;
+    if unix.is_empty() {
+        let (listener, bound) = listen::bind(&config.socket, config.socket_mode)?;
+        unix.push(listener);
+        own = Some(bound);
+    }
+    Ok(Bound { unix, own, given, tcp })
+}
+
+impl Bound {
+    fn addresses(&self) -> Vec<String> {
+        self.given.iter().chain(&self.tcp).filter_map(Socket::address).collect()
+    }
+
+    /// What the service manager has takes connections until the daemon begins to stop: those that come later wait there for the
+    /// next daemon. Others take them until the end, to say so.
+    fn until(self, drain: &Stop, end: &Stop) -> (Vec<Listener>, Option<listen::Bound>) {
+        let unix_until = if self.own.is_some() { end } else { drain };
+        let tcp_until = if manager::keep(&self.tcp) { drain } else { end };
+        let unix = self.unix.into_iter().map(|unix| (Socket::Unix(unix), unix_until));
+        let given = self.given.into_iter().map(|tcp| (tcp, drain));
+        let tcp = self.tcp.into_iter().map(|tcp| (tcp, tcp_until));
+        let listeners = unix.chain(given).chain(tcp);
+        let listener = |(socket, until): (_, &Stop)| Listener { socket, until: until.clone() };
+        (listeners.map(listener).collect(), self.own)
+    }
 }
 
 /// Nobody need have an Ollama, nor let us read its models. What the configuration names besides is to be there.
@@ -133,16 +199,12 @@ fn more_models(config: &Config) -> Vec<PathBuf> {
 }
 
 fn tell_ready(daemon: &Daemon, parent: Option<Parent>) {
-    let config = &daemon.config;
+    let config = daemon.config();
     tracing::info!(socket = %config.socket.display(), models = %config.models.display(), "Listening");
     for address in &daemon.addresses {
         tracing::info!(%address, "Listening for HTTP");
     }
-    let status = format!("Listening on {}", config.socket.display());
-    let _ = sd_notify::notify(&[
-        sd_notify::NotifyState::Ready,
-        sd_notify::NotifyState::Status(&status),
-    ]);
+    manager::ready(daemon);
     if let Some(parent) = parent {
         parent.ready();
     }
@@ -150,7 +212,10 @@ fn tell_ready(daemon: &Daemon, parent: Option<Parent>) {
 
 /// Each connection is an open file. The usual soft limit of 1024 is there for programs that call `select`.
 fn raise_file_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
     let raised = Rlimit { current: maximum, maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("Raising the limit of open files: {error}");

@@ -79,7 +79,7 @@ impl Hearth {
     pub(crate) fn import(&self, model: &Path) -> Result<()> {
         let path = std::path::absolute(model)?.display().to_string();
         let params =
-            ImportParams { path, name: MODEL.into(), mode: ImportMode::Copy, request: None };
+            ImportParams { path, name: Some(MODEL.into()), mode: ImportMode::Copy, request: None };
         self.client()?.call::<ModelImport>(&params)?;
         Ok(())
     }

@@ -5,9 +5,11 @@ Each function is one thing that its users do. The first that fails ends this wit
 
 import asyncio
 import json
+import os
 import sys
 
 import anthropic
+import httpx2
 
 base_url, MODEL = sys.argv[1:]
 client = anthropic.Anthropic(base_url=base_url, api_key="any", max_retries=0)
@@ -111,6 +113,14 @@ def errors():
     raises(anthropic.BadRequestError, 400, messages=[{"role": "user", "content": [image]}])
 
 
+def over_the_socket():
+    transport = httpx2.HTTPTransport(uds=os.environ["HEARTH_SOCKET"])
+    with anthropic.DefaultHttpxClient(transport=transport) as http:
+        socket = anthropic.Anthropic(base_url="http://localhost", api_key="any", http_client=http)
+        with socket.messages.stream(**asked()) as stream:
+            assert "".join(stream.text_stream)
+
+
 async def at_once():
     async with anthropic.AsyncAnthropic(base_url=base_url, api_key="any", max_retries=0) as many:
         messages = await asyncio.gather(*(many.messages.create(**asked()) for _ in range(4)))
@@ -121,7 +131,7 @@ async def at_once():
                 break
 
 
-for check in (whole, streaming, events, stop_sequence, tools, count, errors):
+for check in (whole, streaming, events, stop_sequence, tools, count, errors, over_the_socket):
     check()
 asyncio.run(at_once())
 print("all is well")

@@ -1,7 +1,9 @@
 """The client `ollama` of PyPI against a daemon: OLLAMA_HOST says where. Its model is `smollm2`, with `minilm` for embeddings."""
 
 import asyncio
+import os
 
+import httpx
 import ollama
 import pydantic
 
@@ -116,6 +118,12 @@ def errors() -> None:
             raise AssertionError(f"{status} was expected")
 
 
+def over_the_socket() -> None:
+    client = ollama.Client("http://localhost", transport=httpx.HTTPTransport(uds=os.environ["HEARTH_SOCKET"]))
+    pieces = list(client.chat(MODEL, user("Say hello."), options=GREEDY, stream=True))
+    assert len(pieces) > 2 and pieces[-1].done
+
+
 async def at_once() -> None:
     client = ollama.AsyncClient()
 
@@ -133,7 +141,7 @@ async def at_once() -> None:
     assert (await client.embed("minilm", "one")).embeddings
 
 
-for test in [models, answers, logprobs, structured, tools, embeddings, errors]:
+for test in [models, answers, logprobs, structured, tools, embeddings, errors, over_the_socket]:
     test()
 asyncio.run(at_once())
 print("all is well")

@@ -5,8 +5,10 @@ Each function is one thing that its users do. The first that fails ends this wit
 
 import asyncio
 import json
+import os
 import sys
 
+import httpx2
 import openai
 from pydantic import BaseModel, Field
 
@@ -140,6 +142,14 @@ def mistakes_are_typed():
     )
 
 
+def over_the_socket():
+    transport = httpx2.HTTPTransport(uds=os.environ["HEARTH_SOCKET"])
+    with openai.DefaultHttpxClient(transport=transport) as http:
+        socket = openai.OpenAI(base_url="http://localhost/v1", api_key="any", http_client=http)
+        stream = socket.chat.completions.create(model=CHAT, messages=QUESTION, max_tokens=8, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+
 def leaves_in_the_middle():
     stream = ask(stream=True)
     next(iter(stream))
@@ -182,6 +192,7 @@ for step in (
     embeds,
     models,
     mistakes_are_typed,
+    over_the_socket,
     leaves_in_the_middle,
 ):
     step()

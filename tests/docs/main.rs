@@ -5,8 +5,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/benchmarks.md", "docs/protocol.md"];
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/benchmarks.md",
+    "docs/operations.md",
+    "docs/protocol.md",
+];
 
 /// Longer than this a file has more than one job.
 const MAX_LINES: usize = 600;
@@ -66,6 +72,27 @@ fn every_path_that_a_document_names_exists() {
         }
     }
     assert!(gone.is_empty(), "these do not exist:\n{gone}");
+}
+
+#[test]
+fn the_messages_to_look_up_are_those_that_are_said() {
+    let sources: String = ["daemon/*.rs", "ctl/*.rs"]
+        .iter()
+        .flat_map(|pattern| tracked(pattern))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let text = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ``"));
+    let messages: Vec<&str> =
+        rows.flat_map(|row| row.split("``").skip(1).step_by(2)).map(str::trim).collect();
+    assert!(messages.len() > 10, "{messages:?}");
+    for message in messages {
+        // What stands in backticks is somebody's.
+        for words in message.split('`').step_by(2).map(str::trim).filter(|words| !words.is_empty())
+        {
+            assert!(sources.contains(words), "nobody says `{words}`");
+        }
+    }
 }
 
 /// Files that git tracks.

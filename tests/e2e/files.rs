@@ -17,7 +17,7 @@ const ARRAY: u32 = 9;
 fn import_error(daemon: &TestDaemon, path: &Path) -> RpcError {
     let path = path.to_str().unwrap().into();
     let params =
-        ImportParams { path, name: "broken".into(), mode: ImportMode::Copy, request: None };
+        ImportParams { path, name: Some("broken".into()), mode: ImportMode::Copy, request: None };
     error_of(daemon.client().call::<ModelImport>(&params))
 }
 
@@ -124,7 +124,7 @@ fn every_single_byte_of_the_header_may_be_wrong() {
         fs::write(&path, &bytes).unwrap();
         let params = ImportParams {
             path: path.to_str().unwrap().into(),
-            name: "perhaps".into(),
+            name: Some("perhaps".into()),
             mode: ImportMode::Copy,
             request: None,
         };
@@ -155,7 +155,7 @@ fn files_that_are_not_there_or_no_files_are_refused() {
 
     let params = ImportParams {
         path: "good.gguf".into(),
-        name: "a".into(),
+        name: Some("a".into()),
         mode: ImportMode::Copy,
         request: None,
     };

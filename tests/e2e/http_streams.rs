@@ -30,11 +30,19 @@ fn dialects() -> Vec<Dialect> {
         let event = body.rsplit("event: error\ndata: ").next().unwrap();
         serde_json::from_str(event.strip_suffix("\n\n").unwrap()).unwrap()
     };
+    let responses: fn(&str) -> Value = |body| {
+        let last = body.rsplit("data: ").next().unwrap();
+        let event: Value = serde_json::from_str(last.trim_end()).unwrap();
+        assert_eq!(event["type"], "response.failed", "{event}");
+        event["response"].clone()
+    };
+    let input = json!({ "model": "endless", "input": "hi" });
     [
         ("/api/generate", &prompt, "\"done\":false", ndjson),
         ("/api/chat", &chat, "\"done\":false", ndjson),
         ("/v1/completions", &prompt, "\"text\":\"", openai),
         ("/v1/chat/completions", &chat, "\"content\":\"", openai),
+        ("/v1/responses", &input, "output_text.delta", responses),
         ("/v1/messages", &chat, "text_delta", anthropic),
     ]
     .into_iter()

@@ -1,11 +1,11 @@
 //! `model.quantize` and `ctl quantize`, with a plugin whose one type copies the file.
 
 use hearth_protocol::{
-    CreateParams, ErrorKind, ModelCreate, ModelParams, ModelQuantize, ModelShow, ProgressEvent,
-    QuantizeParams, Quantized, RpcError,
+    CreateFile, CreateParams, ErrorKind, ModelCreate, ModelParams, ModelQuantize, ModelShow,
+    ProgressEvent, QuantizeParams, Quantized, RpcError,
 };
 use hearth_reference::Value;
-use hearth_tests::{TestDaemon, eventually_is, refused, signal_process};
+use hearth_tests::{TestDaemon, eventually_is, reference_model, refused, signal_process};
 use rustix::process::Signal;
 use std::fs;
 use std::path::PathBuf;
@@ -164,4 +164,25 @@ fn a_model_is_quantized_while_it_is_created() {
     let shown = daemon.client().call::<ModelShow>(&params).unwrap();
     assert_eq!(shown.system.as_deref(), Some("Be brief."));
     assert_eq!(unfinished(&daemon), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_was_only_there_to_be_quantized_is_not_kept() {
+    let daemon = TestDaemon::start();
+    let raw = reference_model(daemon.dir(), "raw", &[]);
+    let create = |type_name: &str| {
+        daemon.client().call::<ModelCreate>(&CreateParams {
+            model: "made".into(),
+            files: vec![CreateFile::Path(raw.display().to_string())],
+            quantize: Some(type_name.into()),
+            ..CreateParams::default()
+        })
+    };
+    refused(create("no such type"), ErrorKind::InvalidParams);
+    let blobs = || fs::read_dir(daemon.dir().join("models/blobs")).unwrap().count();
+    assert_eq!(blobs(), 0);
+    create("copy").unwrap();
+    // The weights and the config.
+    assert_eq!(blobs(), 2);
+    daemon.ctl(["run", "made", "hello"]).ok();
 }

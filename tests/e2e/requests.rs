@@ -34,7 +34,7 @@ fn import_of_a_long_file(daemon: &TestDaemon) -> ImportParams {
     let path = reference_model(daemon.dir(), "long", &[]);
     File::options().write(true).open(&path).unwrap().set_len(16 << 30).unwrap();
     let (path, request) = (path.to_str().unwrap().into(), Some("mine".into()));
-    ImportParams { path, name: "long".into(), mode: ImportMode::Copy, request }
+    ImportParams { path, name: Some("long".into()), mode: ImportMode::Copy, request }
 }
 
 /// Nothing of an import is in the store.

@@ -1,6 +1,6 @@
 //! Two users of one daemon. These need root, to become somebody else; whoever runs them without it sees them fail.
 
-use hearth_tests::{Ran, TestDaemon, ctl_path, eventually_is, run};
+use hearth_tests::{Ran, TestDaemon, ctl_path, eventually_is, http, run};
 use serde_json::json;
 
 const NOBODY: &str = "65534";
@@ -66,4 +66,36 @@ fn what_one_user_computed_is_not_reused_for_another() {
     assert!(cached(daemon.ctl(["rpc", "generate", &params])) > 0);
     assert_eq!(cached(ctl_as_nobody(&daemon, &["rpc", "generate", &params])), 0);
     assert!(cached(ctl_as_nobody(&daemon, &["rpc", "generate", &params])) > 0);
+}
+
+#[test]
+fn a_session_is_not_there_for_another_user() {
+    let daemon = start();
+    daemon.model("shared", &[("script", "Yes.".into())]);
+    let create = r#"{"model":"shared","name":"diary"}"#;
+    let id = daemon.ctl(["rpc", "session.create", create]).json()["id"].clone();
+    assert!(ctl_as_nobody(&daemon, &["rpc", "session.list"]).json()["sessions"] == json!([]));
+    let body = json!({ "model": "shared", "input": "hi" }).to_string();
+    let response = http(&daemon.socket(), "POST", "/v1/responses", &body).body["id"].clone();
+    for name in [&id, &json!("diary")] {
+        let params = json!({ "session": name }).to_string();
+        let turn = json!({ "session": name, "messages": [{ "role": "user", "content": "hi" }] });
+        for (method, params) in [
+            ("session.show", params.as_str()),
+            ("session.delete", &params),
+            ("chat.send", &turn.to_string()),
+        ] {
+            let refused = ctl_as_nobody(&daemon, &["rpc", method, params]);
+            assert_eq!(refused.code, Some(1), "{method}: {refused:?}");
+            assert!(refused.stderr.contains("there is no session"), "{method}: {refused:?}");
+        }
+    }
+    let mut curl = daemon.command("setpriv");
+    curl.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "curl", "-sS"]);
+    curl.arg("--unix-socket").arg(daemon.socket());
+    curl.arg(format!("http://localhost/v1/responses/{}", response.as_str().unwrap()));
+    assert_eq!(run(&mut curl, "").json()["error"]["code"], "session_not_found");
+    // A name is each user's own.
+    let own = ctl_as_nobody(&daemon, &["rpc", "session.create", create]).json();
+    assert_ne!(own["id"], id);
 }

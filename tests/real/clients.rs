@@ -3,6 +3,7 @@
 use crate::MODEL;
 use hearth_protocol::ImportMode;
 use hearth_tests::{TestDaemon, env_path, repository, run};
+use std::path::Path;
 
 /// A daemon that listens on TCP, with a model that writes and one that embeds.
 fn start() -> TestDaemon {
@@ -14,19 +15,60 @@ fn start() -> TestDaemon {
     daemon
 }
 
-/// Runs one of the scripts, which finds the daemon by this variable.
+/// Runs one of the scripts, which finds the daemon by these variables.
 #[track_caller]
-fn python(daemon: &TestDaemon, script: &str, variable: &str, address: String) {
-    let mut command = daemon.command(env_path("HEARTH_TEST_CLIENTS").join("bin/python"));
-    command.arg(repository().join("tests/clients").join(script)).env(variable, address);
+fn well(daemon: &TestDaemon, program: impl AsRef<Path>, script: &str, env: &[(&str, String)]) {
+    let mut command = daemon.command(program.as_ref());
+    command.arg(repository().join("tests/clients").join(script));
+    command.envs(env.iter().map(|(name, value)| (name, value)));
     let said = run(&mut command, "").ok();
     assert!(said.ends_with("all is well\n"), "{said}");
+    // Nor does an answer that it left run on.
+    daemon.await_idle();
+}
+
+#[track_caller]
+fn python(script: &str, variable: &str) {
+    let daemon = start();
+    let python = env_path("HEARTH_TEST_CLIENTS").join("bin/python");
+    let url = format!("http://{}", daemon.http());
+    well(&daemon, python, script, &[(variable, url)]);
+}
+
+#[track_caller]
+fn node(script: &str) {
+    let daemon = start();
+    let modules = env_path("HEARTH_TEST_CLIENTS").join("node_modules").display().to_string();
+    let url = format!("http://{}", daemon.http());
+    well(&daemon, "node", script, &[("HEARTH_URL", url), ("NODE_PATH", modules)]);
 }
 
 #[test]
 fn the_ollama_client_for_python_works() {
-    let daemon = start();
-    python(&daemon, "ollama_client.py", "OLLAMA_HOST", daemon.http());
-    // Nor does the answer that it left run on.
-    daemon.await_idle();
+    python("ollama_client.py", "OLLAMA_HOST");
+}
+
+#[test]
+fn langchain_works_with_its_packages_for_ollama_and_openai() {
+    python("langchain_client.py", "HEARTH_URL");
+}
+
+#[test]
+fn the_openai_client_for_node_works() {
+    node("openai_client.cjs");
+}
+
+#[test]
+fn the_ollama_client_for_node_works() {
+    node("ollama_client.cjs");
+}
+
+#[test]
+fn the_anthropic_client_for_node_works() {
+    node("anthropic_client.cjs");
+}
+
+#[test]
+fn the_ai_package_for_node_works_with_its_provider_for_openais_api() {
+    node("ai_client.cjs");
 }

@@ -12,7 +12,9 @@ mod mtp;
 mod openai;
 mod quantize;
 mod rank;
+mod responses;
 mod show;
+mod thinking;
 mod tools;
 
 use hearth_protocol::{
@@ -331,7 +333,7 @@ fn a_file_that_is_cut_short_or_corrupt_is_refused_and_the_daemon_goes_on() {
         std::fs::write(&file, content).unwrap();
         let params = hearth_protocol::ImportParams {
             path: file.display().to_string(),
-            name: "broken".into(),
+            name: Some("broken".into()),
             mode: hearth_protocol::ImportMode::Copy,
             request: None,
         };

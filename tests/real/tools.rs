@@ -7,7 +7,7 @@ use hearth_protocol::{
 use hearth_tests::{TestDaemon, Told, follow};
 use serde_json::{Value, json};
 
-fn tools() -> Vec<Tool> {
+pub(super) fn tools() -> Vec<Tool> {
     let parameters = json!({
         "type": "object",
         "properties": {
@@ -38,7 +38,7 @@ fn asking(model: &str, text: &str, choice: ToolChoice) -> ChatParams {
 
 /// The one call that was told, in more than one piece.
 #[track_caller]
-fn one_call(told: &Told<ChatReply>) -> (ToolCall, Value) {
+pub(super) fn one_call(told: &Told<ChatReply>) -> (ToolCall, Value) {
     let reply = told.reply();
     assert_eq!(reply.finish, FinishReason::ToolCalls, "{:?}", told.text);
     assert_eq!((told.text.as_str(), reply.message.tool_calls.len()), ("", 1));

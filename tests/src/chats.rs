@@ -8,6 +8,7 @@ use hearth_protocol::{
 /// A question, answered greedily, without thinking.
 pub fn chat(model: &str, text: &str) -> ChatParams {
     ChatParams {
+        session: None,
         model: model.into(),
         messages: vec![message(Role::User, text)],
         template: None,

@@ -16,6 +16,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -30,6 +31,7 @@ pub struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     wrapper: Vec<String>,
+    given: Option<OwnedFd>,
 }
 
 impl Builder {
@@ -74,6 +76,15 @@ impl Builder {
         self
     }
 
+    /// Gives the daemon a listening socket, as a service manager does.
+    #[must_use]
+    pub fn given(mut self, name: &str, listener: impl Into<OwnedFd>) -> Self {
+        self.given = Some(listener.into());
+        let names = format!("LISTEN_FDNAMES={name}");
+        let become_it = r#"exec 3<&0 </dev/null; exec env LISTEN_FDS=1 LISTEN_PID=$$ "$@""#;
+        self.wrapped(&["sh", "-c", become_it, "sh", &names])
+    }
+
     /// The command that `run` runs.
     pub fn command(&self) -> Command {
         self.command_with(&self.config)
@@ -103,7 +114,10 @@ impl Builder {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", dir)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null());
+            .stdin(match &self.given {
+                Some(listener) => Stdio::from(listener.try_clone().unwrap()),
+                None => Stdio::null(),
+            });
         command
     }
 
@@ -160,7 +174,8 @@ impl TestDaemon {
         // The kernel's limit for a socket's path is 108 bytes, and `$TMPDIR` may be long.
         let dir = tempfile::Builder::new().prefix("hearth").tempdir_in("/tmp").unwrap();
         let config = String::new();
-        Builder { dir, config, backends, args: Vec::new(), env: Vec::new(), wrapper: Vec::new() }
+        let (args, env, wrapper) = Default::default();
+        Builder { dir, config, backends, args, env, wrapper, given: None }
     }
 
     #[track_caller]
@@ -254,7 +269,7 @@ impl TestDaemon {
     #[track_caller]
     pub fn import(&self, path: &Path, name: &str, mode: ImportMode) {
         let path = path.to_str().unwrap().into();
-        let params = ImportParams { path, name: name.into(), mode, request: None };
+        let params = ImportParams { path, name: Some(name.into()), mode, request: None };
         self.client().call::<ModelImport>(&params).unwrap();
     }
 

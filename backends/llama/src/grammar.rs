@@ -4,9 +4,8 @@ use crate::model::LlamaModel;
 use crate::shim::{
     GrammarHandle, c_string, captured, error, guarded, hearth_shim_grammar_accept,
     hearth_shim_grammar_accept_text, hearth_shim_grammar_apply, hearth_shim_grammar_free,
-    hearth_shim_grammar_new, hearth_shim_grammar_state, invalid,
+    hearth_shim_grammar_new, hearth_shim_grammar_walk, invalid,
 };
-use crate::vocab::Vocab;
 use hearth_abi::author::{Grammar, GrammarModel};
 use hearth_abi::raw::Token;
 use hearth_abi::{Result, Status};
@@ -20,70 +19,13 @@ const MAX_NESTING: usize = 256;
 /// Fewer tokens are asked about one by one.
 const FEW: usize = 512;
 
-/// A vocabulary as a tree: each token stands below the longest one that it begins with. A token can only come where that one
-/// can, so most are ruled out unasked. In the middle of a key 49,152 tokens take 0.1 ms, and took 10 ms without (2026-11).
-#[derive(Debug)]
-pub(crate) struct Prefixes {
-    /// The tokens of each depth, each with the one above it.
-    levels: Vec<Vec<(Token, Option<Token>)>>,
-}
-
-impl Prefixes {
-    pub(crate) fn new(vocab: &Vocab) -> Self {
-        let mut levels = vec![Vec::new()];
-        let mut pieces = Vec::new();
-        for token in 0..vocab.n_tokens().cast_signed() {
-            let piece = vocab.piece(token, true).unwrap_or_default();
-            if piece.is_empty() || vocab.is_end(token) {
-                // Whether an end may come says nothing about its text.
-                levels[0].push((token, None));
-            } else {
-                // Its first bytes as one number, which decides most comparisons without a look at the piece.
-                let mut start = [0; 8];
-                start.iter_mut().zip(&piece).for_each(|(byte, first)| *byte = *first);
-                pieces.push((u64::from_be_bytes(start), piece, token));
-            }
-        }
-        pieces.sort_unstable();
-        let mut above: Vec<(&[u8], Token)> = Vec::new();
-        for (_, piece, token) in &pieces {
-            while above.last().is_some_and(|(prefix, _)| !piece.starts_with(prefix)) {
-                above.pop();
-            }
-            if levels.len() == above.len() {
-                levels.push(Vec::new());
-            }
-            levels[above.len()].push((*token, above.last().map(|(_, token)| *token)));
-            above.push((piece, *token));
-        }
-        // llama.cpp's pieces lie in memory in the order of tokens.
-        levels.iter_mut().for_each(|level| level.sort_unstable());
-        Self { levels }
-    }
-}
-
-/// Masks that are kept. A string allows after each letter what it did before, and so a text comes back to few places.
-const MASKS: usize = 8;
-
-/// Words of a state that is recognized. Larger ones are asked about anew each time.
-const LARGEST_STATE: usize = 1024;
-
-/// What may come next in one state of a grammar.
-#[derive(Debug)]
-struct Mask {
-    /// Empty: unknown.
-    state: Vec<u64>,
-    /// Of each token.
-    may_come: Vec<bool>,
-}
-
 /// A grammar and how far the text has come in it.
 #[derive(Debug)]
 pub struct LlamaGrammar {
     raw: NonNull<GrammarHandle>,
     candidates: Vec<sys::llama_token_data>,
-    /// The one used last first.
-    masks: Vec<Mask>,
+    /// Of each token of the vocabulary.
+    may_come: Vec<bool>,
     model: Arc<LlamaModel>,
 }
 
@@ -137,9 +79,9 @@ impl GrammarModel for LlamaModel {
             invalid(format!("cannot read the grammar: {}", why.trim()))
         })?;
         // Read here and not at the first mask, for which a stream would wait.
-        self.prefixes();
-        let (candidates, masks) = (Vec::new(), Vec::new());
-        Ok(LlamaGrammar { raw, candidates, masks, model: Arc::clone(self) })
+        self.tree();
+        let (candidates, may_come) = (Vec::new(), Vec::new());
+        Ok(LlamaGrammar { raw, candidates, may_come, model: Arc::clone(self) })
     }
 }
 
@@ -153,48 +95,39 @@ fn candidate(id: Token, logit: f32) -> sys::llama_token_data {
 }
 
 impl LlamaGrammar {
-    /// Which tokens of the whole vocabulary may come next.
-    fn may_come(&mut self) -> Result<&[bool]> {
-        let state = self.state()?;
-        let known = self.masks.iter().position(|mask| !state.is_empty() && mask.state == state);
-        let mask = match known {
-            Some(at) => self.masks.remove(at),
-            None => Mask { may_come: self.ask_all()?, state },
-        };
-        self.masks.truncate(MASKS - 1);
-        self.masks.insert(0, mask);
-        Ok(&self.masks[0].may_come)
-    }
-
-    fn state(&self) -> Result<Vec<u64>> {
-        let (mut state, mut n) = (vec![0; LARGEST_STATE], 0);
-        // SAFETY: a live grammar; the words have the capacity given; the out-parameter is ours.
-        guarded(|message| unsafe {
-            let words = state.as_mut_ptr();
-            hearth_shim_grammar_state(self.raw.as_ptr(), words, LARGEST_STATE, &raw mut n, message)
-        })
-        .map_err(|why| error(Status::Failed, format!("cannot read the grammar's state: {why}")))?;
-        state.truncate(n);
-        Ok(state)
-    }
-
-    fn ask_all(&mut self) -> Result<Vec<bool>> {
+    /// Finds out which tokens of the whole vocabulary may come next.
+    fn ask_all(&mut self) -> Result<()> {
         let model = Arc::clone(&self.model);
-        let mut may_come = vec![false; model.vocab().n_tokens() as usize];
-        for level in &model.prefixes().levels {
-            let is_open = |above: &Option<Token>| above.is_none_or(|above| may_come[index(above)]);
-            self.candidates.clear();
-            let open = level.iter().filter(|(_, above)| is_open(above));
-            self.candidates.extend(open.map(|(token, _)| candidate(*token, 0.0)));
-            if self.candidates.is_empty() {
-                break;
-            }
-            self.apply()?;
-            for asked in &self.candidates {
-                may_come[index(asked.id)] = asked.logit != f32::NEG_INFINITY;
-            }
+        let tree = model.tree();
+        self.may_come.clear();
+        self.may_come.resize(model.vocab().n_tokens() as usize, false);
+        let mut walked = false;
+        // SAFETY: a live grammar; branches and text are the tree's own, which names no tokens but the vocabulary's, and there is
+        // a place for each of these; the out-parameter is ours.
+        guarded(|message| unsafe {
+            hearth_shim_grammar_walk(
+                self.raw.as_ptr(),
+                tree.branches.as_ptr(),
+                tree.branches.len(),
+                tree.text.as_ptr(),
+                self.may_come.as_mut_ptr(),
+                &raw mut walked,
+                message,
+            )
+        })
+        .map_err(|why| error(Status::Failed, format!("cannot walk the grammar: {why}")))?;
+        self.candidates.clear();
+        if walked {
+            self.candidates.extend(tree.others.iter().map(|token| candidate(*token, 0.0)));
+        } else {
+            let all = 0..model.vocab().n_tokens().cast_signed();
+            self.candidates.extend(all.map(|token| candidate(token, 0.0)));
         }
-        Ok(may_come)
+        self.apply()?;
+        for asked in &self.candidates {
+            self.may_come[index(asked.id)] = asked.logit != f32::NEG_INFINITY;
+        }
+        Ok(())
     }
 
     /// Sets the logits of `candidates` that may not come next to minus infinity.
@@ -218,9 +151,9 @@ impl Grammar for LlamaGrammar {
             return self.model.vocab().check(*token);
         }
         if tokens.len() > FEW {
-            let may_come = self.may_come()?;
+            self.ask_all()?;
             for (token, logit) in tokens.iter().zip(logits) {
-                if !may_come[index(*token)] {
+                if !self.may_come[index(*token)] {
                     *logit = f32::NEG_INFINITY;
                 }
             }
@@ -253,8 +186,6 @@ impl Grammar for LlamaGrammar {
     }
 
     fn accept_text(&mut self, text: &[u8]) -> Result<()> {
-        // The other grammar's states may look like this one's.
-        self.masks.clear();
         let mut raw = self.raw.as_ptr();
         // SAFETY: a live grammar, which the shim frees when it answers another; the text has the length given.
         let taken = guarded(|message| unsafe {

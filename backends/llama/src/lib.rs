@@ -27,6 +27,7 @@ mod quantize;
 mod rank;
 mod shim;
 mod threads;
+mod tree;
 mod vocab;
 
 use hearth_abi::author::{

@@ -6,9 +6,9 @@
 use crate::chat::Chat;
 use crate::context::LlamaContext;
 use crate::facts::{Traits, read_facts, read_meta};
-use crate::grammar::Prefixes;
 use crate::modules::Loaded;
 use crate::shim::{Captured, c_string, captured, error, hearth_shim_model_load};
+use crate::tree::Tree;
 use crate::vocab::Vocab;
 use hearth_abi::author::Model;
 use hearth_abi::raw::Token;
@@ -33,7 +33,7 @@ pub struct LlamaModel {
     is_in_main_memory: bool,
     has_mtp: bool,
     chat: OnceLock<Chat>,
-    prefixes: OnceLock<Prefixes>,
+    tree: OnceLock<Tree>,
 }
 
 // SAFETY: llama.cpp's model is constant after loading, but for its list of adapters, which only main-thread calls touch.
@@ -141,9 +141,9 @@ impl LlamaModel {
         // SAFETY: the model is loaded.
         let meta = unsafe { read_meta(raw.as_ptr()) };
         let (info, traits) = read_facts(raw, &vocab, &meta, params.vocab_only);
-        let (chat, prefixes) = (OnceLock::new(), OnceLock::new());
+        let (chat, tree) = (OnceLock::new(), OnceLock::new());
         let has_mtp = params.with_mtp && !params.vocab_only;
-        Ok(Self { raw, vocab, info, meta, traits, is_in_main_memory, has_mtp, chat, prefixes })
+        Ok(Self { raw, vocab, info, meta, traits, is_in_main_memory, has_mtp, chat, tree })
     }
 
     pub(crate) fn raw(&self) -> *mut sys::llama_model {
@@ -154,8 +154,8 @@ impl LlamaModel {
         &self.vocab
     }
 
-    pub(crate) fn prefixes(&self) -> &Prefixes {
-        self.prefixes.get_or_init(|| Prefixes::new(&self.vocab))
+    pub(crate) fn tree(&self) -> &Tree {
+        self.tree.get_or_init(|| Tree::new(&self.vocab))
     }
 
     /// It was opened with the layers that guess ahead, if it has some.

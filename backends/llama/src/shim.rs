@@ -25,6 +25,16 @@ pub(crate) struct BatchHandle {
     _private: [u8; 0],
 }
 
+/// `hearth_shim_branch`
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Branch {
+    pub(crate) token: sys::llama_token,
+    pub(crate) above: i32,
+    pub(crate) begin: u32,
+    pub(crate) len: u32,
+}
+
 /// `hearth_shim_mtp_token`
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +69,7 @@ unsafe extern "C" {
     pub(crate) fn hearth_shim_grammar_new(vocab: *const sys::llama_vocab, text: *const c_char, root: *const c_char, grammar: *mut *mut GrammarHandle, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_free(grammar: *mut GrammarHandle);
     pub(crate) fn hearth_shim_grammar_apply(grammar: *const GrammarHandle, tokens: *mut sys::llama_token_data_array, message: *mut c_char) -> bool;
-    pub(crate) fn hearth_shim_grammar_state(grammar: *const GrammarHandle, words: *mut u64, capacity: usize, n: *mut usize, message: *mut c_char) -> bool;
+    pub(crate) fn hearth_shim_grammar_walk(grammar: *mut GrammarHandle, branches: *const Branch, n: usize, text: *const u32, may_come: *mut bool, walked: *mut bool, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_accept(grammar: *mut GrammarHandle, token: sys::llama_token, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_grammar_accept_text(grammar: *mut *mut GrammarHandle, text: *const c_char, text_len: usize, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_silence_common();

@@ -7,6 +7,7 @@
 pub(crate) const TEMPLATE: &str =
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>";
 
+use crate::calls::grammar;
 use crate::model::{ReferenceModel, error};
 use hearth_abi::author::ChatModel;
 use hearth_abi::{PluginError, Result, Status};
@@ -141,13 +142,13 @@ fn render_message(message: &Value) -> Result<String> {
 
 /// Reasoning that was begun and not ended is all reasoning: it may be cut off by a limit.
 fn split_reasoning(text: &str, partial: bool) -> (&str, &str) {
-    match text.strip_prefix("<think>") {
+    match text.trim_start().strip_prefix("<think>") {
         Some(opened) => match opened.split_once("</think>") {
             Some((reasoning, rest)) => (reasoning, rest),
             None if partial => (without_begun(opened, "</think>"), ""),
             None => (opened, ""),
         },
-        None if partial && "<think>".starts_with(text) => ("", ""),
+        None if partial && "<think>".starts_with(text.trim_start()) => ("", ""),
         None => ("", text),
     }
 }
@@ -173,21 +174,4 @@ fn read_call(body: &str) -> Option<(&str, &str, bool)> {
         }
         _ => (name, rest, false),
     })
-}
-
-/// Calls of these tools, with any arguments.
-fn grammar(tools: &[Value], parallel: bool) -> String {
-    let names: Vec<String> =
-        tools.iter().map(|tool| tool["function"]["name"].to_string()).collect();
-    format!(
-        r#"root ::= {}
-call ::= "<tool>{{\"name\": \"" name "\", \"arguments\": " object "}}</tool>"
-name ::= {}
-object ::= "{{" (pair (", " pair){{0,3}})? "}}"
-pair ::= string ": " (string | [0-9]{{1,6}} | object)
-string ::= "\"" [A-Za-z ]{{0,16}} "\""
-"#,
-        if parallel { "call+" } else { "call" },
-        names.join(" | ")
-    )
 }

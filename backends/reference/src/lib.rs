@@ -11,6 +11,7 @@
 //! All calls of the host are checked against the contract to the letter; what breaks it is answered
 //! INVALID_ARGUMENT and logged as HOST_MISBEHAVING.
 
+mod calls;
 mod chat;
 mod context;
 mod export;

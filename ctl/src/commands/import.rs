@@ -1,6 +1,6 @@
-//! `ctl import FILE [NAME]`: bring a GGUF file into the store.
+//! `ctl import FILE [NAME]`: bring a GGUF file, or a model of an OCI layout, into the store.
 //!
-//! The daemon reads the file itself, so it gets an absolute path; links in it are left for the daemon to follow.
+//! The daemon reads the files itself, so it gets an absolute path; links in it are left for the daemon to follow.
 
 use super::{Context, progress};
 use crate::args::ImportModeArgs;
@@ -15,15 +15,14 @@ pub(super) fn run(
     mode: &ImportModeArgs,
 ) -> Result<(), CtlError> {
     let path = absolute(file)?;
-    let name = match name.or_else(|| name_from_file(Path::new(&path))) {
-        Some(name) => name,
-        None => {
-            return Err(CtlError::usage(
-                format!("no name for the model can be made from `{}`", file.display()),
-                "give one after the file: `ctl import FILE NAME`",
-            ));
-        }
-    };
+    // A layout says itself what its model is called.
+    let name = if file.is_dir() { name } else { name.or_else(|| name_from_file(Path::new(&path))) };
+    if name.is_none() && !file.is_dir() {
+        return Err(CtlError::usage(
+            format!("no name for the model can be made from `{}`", file.display()),
+            "give one after the file: `ctl import FILE NAME`",
+        ));
+    }
     let mut session = context.connect()?;
     let params = ImportParams { path: path.to_owned(), name, mode: mode.mode(), request: None };
     let reply = progress::watch::<ModelImport>(context, &mut session, &params)?;

@@ -11,15 +11,18 @@ mod export;
 mod import;
 mod load;
 mod ls;
+mod man;
 mod progress;
 mod prune;
 mod ps;
 mod pull;
 mod push;
 mod quantize;
+mod reload;
 mod rm;
 mod rpc;
 mod run;
+mod session;
 mod show;
 mod status;
 mod stop;
@@ -51,7 +54,9 @@ impl Context {
 
 pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
     match command {
-        Command::Chat { model, answer } => chat::run(context, model, &answer),
+        Command::Chat { model, session, answer } => {
+            chat::run(context, model, session.as_deref(), &answer)
+        }
         Command::Run { model, prompt, answer, candidates } => {
             run::run(context, model, &prompt, &answer, candidates)
         }
@@ -79,8 +84,11 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), CtlError> {
         Command::Stop { model } => stop::run(context, model),
         Command::Bench { model, tune } => bench::run(context, model, tune),
         Command::Backend { .. } => backend::run(context),
+        Command::Reload => reload::run(context),
+        Command::Session { command } => session::run(context, command),
         Command::Status => status::run(context),
         Command::Rpc { method, params } => rpc::run(context, &method, params),
         Command::Completions { shell } => completions::run(context, shell),
+        Command::Man { folder } => man::run(&folder),
     }
 }

@@ -8,10 +8,19 @@ use crate::session::Session;
 use hearth_protocol::{Deleted, ModelDelete, ModelParams};
 
 pub(super) fn run(context: &Context, models: Vec<String>) -> Result<(), CtlError> {
+    each(context, models, remove)
+}
+
+/// Does it to each, whatever becomes of the others.
+pub(super) fn each(
+    context: &Context,
+    names: Vec<String>,
+    act: fn(&Context, &mut Session, String) -> Result<(), CtlError>,
+) -> Result<(), CtlError> {
     let mut session = context.connect()?;
     let mut result = Ok(());
-    for model in models {
-        match (remove(context, &mut session, model), &result) {
+    for name in names {
+        match (act(context, &mut session, name), &result) {
             (Ok(()), _) => {}
             (Err(refused @ CtlError::Rpc { .. }), earlier) => {
                 if let Err(earlier) = earlier {

@@ -20,9 +20,12 @@ pub(super) fn run(
     // Before connecting, since whoever writes to stdin may take its time.
     match assemble(prompt.join(" "), piped_stdin()?) {
         Some(prompt) => {
-            answer_once(context, &mut context.connect()?, model, prompt, args, candidates)
+            let session = &mut context.connect()?;
+            answer_once(context, session, None, model, prompt, args, candidates)
         }
-        None if std::io::stdin().is_terminal() => chat::interactive(context, Some(model), args),
+        None if std::io::stdin().is_terminal() => {
+            chat::interactive(context, Some(model), None, args)
+        }
         None => Err(empty_prompt()),
     }
 }
@@ -31,13 +34,17 @@ pub(super) fn run(
 pub(super) fn answer_once(
     context: &Context,
     session: &mut Session,
+    kept: Option<String>,
     model: String,
     prompt: String,
     args: &AnswerArgs,
     candidates: Option<u32>,
 ) -> Result<(), CtlError> {
-    let system = args.system.as_ref().map(|text| Message::text(Role::System, text));
+    // A session has its own.
+    let system = args.system.as_ref().filter(|_| kept.is_none());
+    let system = system.map(|text| Message::text(Role::System, text));
     let params = ChatParams {
+        session: kept,
         model,
         messages: system.into_iter().chain([Message::text(Role::User, prompt)]).collect(),
         template: None,

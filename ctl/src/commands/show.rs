@@ -57,7 +57,11 @@ fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {
         let whose = if details.template.is_some() { "of the store's own" } else { "in the file" };
         format!("{n} characters, {whose}, `--template` shows it")
     });
-    let options = details.options.iter().map(|(name, value)| format!("{name} {value}"));
+    let options = details.options.iter().map(|(name, value)| {
+        let ignored = details.options_without_effect.iter().find(|(ignored, _)| ignored == name);
+        let why = ignored.map(|(_, why)| format!(", without effect: {why}")).unwrap_or_default();
+        format!("{name} {value}{why}")
+    });
     let licenses: Vec<&str> =
         details.licenses.iter().flat_map(|text| first_lines(text, LICENSE_LINES)).collect();
     let mut facts = vec![

@@ -96,6 +96,14 @@ impl Pace {
         }
     }
 
+    /// As [`predict`](Self::predict), where no larger step speaks for one of so many tokens.
+    pub(crate) fn predict_small(&self, n_tokens: usize) -> Option<f64> {
+        let is_known = self.classes[..=class_of(n_tokens).min(N_CLASSES - 1)]
+            .iter()
+            .any(|class| class.is_known);
+        self.predict(n_tokens).filter(|_| is_known)
+    }
+
     /// How many tokens of prompts go into a step beside `n_answers` tokens of answers, at most `most`.
     pub(crate) fn prompt_tokens(&self, n_answers: usize, most: usize) -> usize {
         let Some(answers) = self.predict(n_answers.max(1)) else { return most.min(FIRST_PROMPT) };

@@ -2,6 +2,10 @@
 //!
 //! Every running answer gets its one token; then prompts are filled in, in the order given, as far as the step's budget
 //! goes.
+//!
+//! Where answers of several users run, a step is shared by user: with k users it takes at most k times what the answers of
+//! the user who has fewest would take alone, and of a user who has more, each time others sit out. So fifteen answers of one
+//! slow another's one as much as a few do. To give every user as many tokens would waste what computing together gains.
 
 /// What the scheduler knows of one running sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,23 @@ pub(crate) struct Share {
     pub(crate) completes: bool,
     /// Guessed tokens behind them.
     pub(crate) n_drafted: usize,
+}
+
+/// How many answers of each user go into one step, of users that have so many. `seconds` tells how long a step of so many
+/// takes, if that is known.
+pub(crate) fn most_of_each(
+    n_answers: impl Iterator<Item = usize> + Clone,
+    seconds: impl Fn(usize) -> Option<f64>,
+) -> usize {
+    let (n_users, fewest) = (n_answers.clone().count(), n_answers.clone().min().unwrap_or(0));
+    let most = n_answers.clone().max().unwrap_or(0);
+    let Some(alone) = seconds(fewest) else { return most };
+    let fair = alone * f64::from(u32::try_from(n_users).unwrap_or(u32::MAX));
+    let fits = |each: &usize| {
+        let n_tokens = n_answers.clone().map(|n| n.min(*each)).sum();
+        seconds(n_tokens).is_none_or(|seconds| seconds <= fair)
+    };
+    (fewest + 1..=most).take_while(fits).last().unwrap_or(fewest)
 }
 
 /// Fills `shares` for one step of at most `n_batch` tokens. `prompt_budget` tells how many tokens of prompts go beside so
@@ -64,6 +85,23 @@ pub(crate) fn plan(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn one_answer_is_not_slowed_by_anothers_many() {
+        let float = |n: usize| f64::from(u32::try_from(n).unwrap());
+        let most = |n_answers: &[usize], fixed: f64| {
+            most_of_each(n_answers.iter().copied(), |n| Some(fixed + float(n)))
+        };
+        // Each answer costs as much as the step itself: one and two more take twice as long as the one.
+        assert_eq!(most(&[1, 15], 1.0), 2);
+        assert_eq!(most(&[1, 15, 15], 1.0), 2);
+        // Nothing to gain from fewer.
+        assert_eq!(most(&[1, 15], 100.0), 15);
+        assert_eq!(most(&[15], 0.0), 15);
+        assert_eq!(most(&[7, 8], 0.0), 7);
+        assert_eq!(most(&[5, 5, 5], 0.0), 5);
+        assert_eq!(most_of_each([1, 9].into_iter(), |_| None), 9);
+    }
 
     proptest! {
         #[test]

@@ -179,6 +179,8 @@ pub(crate) struct Sequence {
     pub(crate) told_place: Option<u32>,
     /// While it waits: for another's prompt that it shares.
     pub(crate) is_held_back: bool,
+    /// While its answer runs: steps since its last token, in which others of its owner went on.
+    pub(crate) n_sat_out: u32,
     /// While its prompt runs: where others can take a copy.
     pub(crate) stop_at: Option<usize>,
     pub(crate) submitted: Instant,
@@ -209,6 +211,7 @@ impl Sequence {
             spelled: request.spelled,
             told_place: None,
             is_held_back: false,
+            n_sat_out: 0,
             stop_at: None,
             submitted: Instant::now(),
             admitted: None,

@@ -161,9 +161,16 @@ impl std::fmt::Debug for Format {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatParams {
-    /// Name of a model in the store; it is loaded if it is not.
+    /// Name of a model in the store; it is loaded if it is not. May be absent where there is a `session`, which then has one.
+    #[serde(default)]
     pub model: String,
-    /// The conversation so far, oldest first.
+    /// The id or the name of one of the caller's sessions, whose system text, messages and options go before those given
+    /// here. `messages` and the answer (the first, of several) are added to it together once the answer is complete, and are on
+    /// the disk before the reply is sent. An answer that is cancelled or fails leaves the session as it was. While it has one
+    /// turn, another is refused with `in_use`. Default: the daemon keeps nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The conversation so far, oldest first; in a session, what is new in it.
     pub messages: Vec<Message>,
     /// A chat template in Go's language for this request, instead of the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

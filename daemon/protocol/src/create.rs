@@ -20,8 +20,8 @@ pub struct CreateParams {
     /// LoRA adapters: GGUF files, or a folder as the PEFT library writes it, which is converted. Several uploaded files are one folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<CreateFile>,
-    /// A GGUF file of a smaller model that guesses ahead. It is kept with the model for Ollama; Hearth takes its drafts from
-    /// `model.load` and the configuration.
+    /// A GGUF file of a smaller model that guesses ahead, where neither `model.load` nor the configuration names another. One
+    /// that cannot, since it has another vocabulary or is made for Ollama's engine, is passed over with a warning in the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<CreateFile>,
     /// How GGUF files that are named by their path become part of the store.

@@ -19,7 +19,7 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where it listens.
     pub socket: String,
-    /// Where it listens for HTTP beside that, as addresses with ports.
+    /// Where it listens for HTTP beside that, as addresses with ports, after `https://` where that takes TLS.
     #[serde(default)]
     pub http: Vec<String>,
     /// Where models are.
@@ -34,6 +34,13 @@ pub struct Status {
     pub active_requests: u32,
     /// Bytes of memory the daemon itself takes, workers not counted.
     pub rss_bytes: u64,
+}
+
+/// Result of `daemon.reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// Keys of the configuration that changed and are not changed here before the daemon is restarted.
+    pub needs_restart: Vec<String>,
 }
 
 /// Result of `backend.list`.

@@ -81,6 +81,10 @@ kinds! {
     Network = -32017;
     /// The daemon cannot open a file by the path it was given; the caller may upload it.
     FileUnreadable = -32018;
+    /// The configuration cannot be used.
+    BadConfiguration = -32019;
+    /// The caller has no session of that name, nor a stored response.
+    SessionNotFound = -32020;
 }
 
 /// `data` of every error object.

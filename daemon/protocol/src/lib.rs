@@ -50,6 +50,7 @@ mod model;
 mod modelfile;
 mod options;
 mod quantize;
+mod session;
 mod show;
 mod space;
 mod tokens;
@@ -67,18 +68,19 @@ pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use create::{CreateFile, CreateParams, Created, UploadedFile};
 pub use daemon::{
     Backend, BackendList, BackendState, CancelParams, Cancelled, Device, Empty, EndThinkingParams,
-    Status,
+    Reloaded, Status,
 };
 pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
     BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatRender, ChatSend,
-    DaemonStatus, Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy,
-    ModelCreate, ModelDelete, ModelExport, ModelHeaderMethod, ModelImport, ModelListMethod,
-    ModelLoad, ModelPs, ModelPull, ModelPush, ModelQuantize, ModelShow, ModelUnload, Rerank,
-    RpcDiscover, Score, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize, Who,
-    methods,
+    DaemonReload, DaemonStatus, Detokenize, Embed, Generate, Method, MethodInfo, ModelBench,
+    ModelCopy, ModelCreate, ModelDelete, ModelExport, ModelHeaderMethod, ModelImport,
+    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelQuantize, ModelShow,
+    ModelUnload, Rerank, RpcDiscover, Score, SessionCreate, SessionDelete, SessionListMethod,
+    SessionRename, SessionShow, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize,
+    Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
@@ -88,6 +90,10 @@ pub use model::{
 pub use modelfile::{BadModelfile, Instruction, Modelfile, Unwritable};
 pub use options::{Logprob, Options, TokenLogprob};
 pub use quantize::{QuantizeParams, Quantized};
+pub use session::{
+    SessionCreateParams, SessionDetails, SessionList, SessionParams, SessionRenameParams,
+    SessionSummary,
+};
 pub use show::{MemoryEstimate, ModelHeader, TensorFacts, WeightGroup};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,

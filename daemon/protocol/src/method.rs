@@ -9,9 +9,10 @@ use crate::{
     EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams,
     GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelHeader,
     ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams,
-    Pushed, QuantizeParams, Quantized, Rendered, RerankParams, RerankReply, RunningModels,
-    ScoreParams, ScoreReply, Status, StoreUsage, TokenizeParams, TokenizeReply, TransferEvent,
-    Unloaded, Verified, VerifyParams,
+    Pushed, QuantizeParams, Quantized, Reloaded, Rendered, RerankParams, RerankReply,
+    RunningModels, ScoreParams, ScoreReply, SessionCreateParams, SessionDetails, SessionList,
+    SessionParams, SessionRenameParams, SessionSummary, Status, StoreUsage, TokenizeParams,
+    TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -128,6 +129,8 @@ table! {
     ChatRender = "chat.render" [Anyone] (ChatParams) -> Rendered;
     /// Answers a conversation.
     ChatSend = "chat.send" [Anyone] (ChatParams) -> ChatReply, streams Event<ChatReply>;
+    /// Reads the configuration again, and looks for backends again. Models that are loaded stay as they are.
+    DaemonReload = "daemon.reload" [Admin] (Empty) -> Reloaded;
     /// Facts about the daemon.
     DaemonStatus = "daemon.status" [Anyone] (Empty) -> Status;
     /// Tokens to text.
@@ -148,7 +151,7 @@ table! {
     ModelExport = "model.export" [Anyone] (ModelParams) -> Exported;
     /// All that a model's file says of itself, with what `model.show` leaves out for its length.
     ModelHeaderMethod = "model.header" [Anyone] (ModelParams) -> ModelHeader;
-    /// Brings a GGUF file into the store under a name.
+    /// Brings a GGUF file, or a model of an OCI layout, into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.
     ModelListMethod = "model.list" [Anyone] (Empty) -> ModelList;
@@ -172,6 +175,16 @@ table! {
     RpcDiscover = "rpc.discover" [Anyone] (Empty) -> serde_json::Value;
     /// How likely a model finds a text, token by token.
     Score = "score" [Anyone] (ScoreParams) -> ScoreReply;
+    /// Begins a conversation that the daemon keeps.
+    SessionCreate = "session.create" [Anyone] (SessionCreateParams) -> SessionSummary;
+    /// Deletes a session of the caller's, with what was said in it.
+    SessionDelete = "session.delete" [Anyone] (SessionParams) -> SessionSummary;
+    /// The caller's sessions.
+    SessionListMethod = "session.list" [Anyone] (Empty) -> SessionList;
+    /// Gives a session of the caller's another name.
+    SessionRename = "session.rename" [Anyone] (SessionRenameParams) -> SessionSummary;
+    /// A session of the caller's, with what was said in it.
+    SessionShow = "session.show" [Anyone] (SessionParams) -> SessionDetails;
     /// Removes what no model has and what was never finished.
     StorePrune = "store.prune" [Admin] (PruneParams) -> Pruned;
     /// What takes space in the store.

@@ -92,6 +92,9 @@ pub struct ModelDetails {
     /// Options of the model's own, by Ollama's names, with their values as JSON.
     #[serde(default)]
     pub options: Vec<(String, String)>,
+    /// Those of `options` that change nothing here, each with why. Requests cannot change that.
+    #[serde(default)]
+    pub options_without_effect: Vec<(String, String)>,
     /// A system prompt of the model's own.
     pub system: Option<String>,
     /// Licence texts.
@@ -141,10 +144,12 @@ pub enum ImportMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportParams {
-    /// Absolute path of a GGUF file, as the daemon sees it.
+    /// Absolute path of a GGUF file or of a folder that is an OCI layout, as the daemon sees it.
     pub path: String,
-    /// The name it gets; an existing model of that name is replaced.
-    pub name: String,
+    /// The name it gets; an existing model of that name is replaced. A layout of several models has to call one by it. May be
+    /// left out for a layout of one, which says what it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// How.
     #[serde(default)]
     pub mode: ImportMode,
@@ -200,8 +205,8 @@ pub struct LoadParams {
     /// Name of a model in the store.
     pub model: String,
     /// A smaller model in the store with the same vocabulary, which guesses ahead where that is faster. Absent: the one that
-    /// the configuration names, if it names one. A model that is loaded already keeps the draft it has: another one is an
-    /// error.
+    /// the configuration names, or else the model's own, if there is one. A model that is loaded already keeps the draft it
+    /// has: another one is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
     /// How long it stays loaded after the last request.
@@ -264,7 +269,8 @@ pub struct RunningModel {
     pub state: String,
     /// Such as `cpu`.
     pub backend: String,
-    /// Short form of the name of the model that guesses ahead for it; absent without one.
+    /// Short form of the name of the model that guesses ahead for it, or of its own if that is a part of it; absent without
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
     /// Number format of the KV memory.

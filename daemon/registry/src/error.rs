@@ -43,6 +43,9 @@ pub enum PullError {
     #[error("`{host}` answered what cannot be: {reason}")]
     BadAnswer { host: String, reason: String },
 
+    #[error("the OCI layout `{}` cannot be used: {reason}", path.display())]
+    BadLayout { path: PathBuf, reason: String },
+
     #[error("a task ended badly: {reason}")]
     Task { reason: String },
 }
@@ -98,6 +101,9 @@ impl PullError {
                 "this is a fault of that server, or of a proxy before it; another source may do better"
                     .to_owned(),
             ),
+            Self::BadLayout { .. } => {
+                Some("`ctl export MODEL FOLDER/` writes one; other folders are for `ctl create`".to_owned())
+            }
             Self::Task { .. } => None,
         }
     }

@@ -1,6 +1,7 @@
-//! HTTP over TCP: where, for whose pages, and with which keys.
+//! HTTP over TCP: where, for whose pages, with which keys and which certificate.
 
 use super::env;
+use anyhow::bail;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -11,34 +12,88 @@ pub(super) struct FileHttp {
     origins: Option<Vec<String>>,
     keys: Option<PathBuf>,
     open: Option<bool>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 /// HTTP over TCP.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HttpConfig {
-    /// Hosts with ports; none: only the Unix socket.
-    pub(crate) listen: Vec<String>,
+    /// None: only the Unix socket.
+    pub(crate) listen: Vec<Address>,
     pub(crate) origins: Vec<String>,
     /// The file of the keys.
     pub(crate) keys: Option<PathBuf>,
     /// Other machines need no key.
     pub(crate) open: bool,
+    /// There where an address is for TLS.
+    pub(crate) tls: Option<TlsFiles>,
+}
+
+/// A host with a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) tls: bool,
+}
+
+/// In PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// The file goes before what Ollama's users have in the environment.
-pub(super) fn http(file: FileHttp) -> HttpConfig {
+pub(super) fn http(file: FileHttp) -> anyhow::Result<HttpConfig> {
     let origins = || {
         let list = env("OLLAMA_ORIGINS").unwrap_or_default();
         list.split(',').map(|origin| origin.trim().to_owned()).filter(|o| !o.is_empty()).collect()
     };
-    HttpConfig {
-        listen: file.listen.unwrap_or_else(|| {
-            env("OLLAMA_HOST").map(|host| ollama_host(&host)).into_iter().collect()
-        }),
-        origins: file.origins.unwrap_or_else(origins),
-        keys: file.keys.filter(|path| !path.as_os_str().is_empty()),
-        open: file.open.unwrap_or(false),
+    let listen: Vec<_> = match file.listen {
+        Some(texts) => texts.iter().map(|text| address(text)).collect(),
+        None => {
+            let host =
+                env("OLLAMA_HOST").map(|host| Address { host: ollama_host(&host), tls: false });
+            host.into_iter().collect()
+        }
+    };
+    let named = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+    let tls = match (named(file.tls_certificate), named(file.tls_key)) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        _ => bail!("of `http.tls_certificate` and `http.tls_key` there is only one"),
+    };
+    match (&tls, listen.iter().find(|address| address.tls)) {
+        (None, Some(Address { host, .. })) => bail!(
+            "`http.listen` names `https://{host}`, and there is no certificate\nhint: name its files in `http.tls_certificate` and `http.tls_key`"
+        ),
+        // Whoever has named a certificate believes to be talking in secret.
+        (Some(_), None) if !listen.is_empty() => bail!(
+            "there is a certificate, and no address in `http.listen` begins with `https://`\nhint: write `https://` before those that are for TLS"
+        ),
+        _ => {}
     }
+    Ok(HttpConfig {
+        listen,
+        origins: file.origins.unwrap_or_else(origins),
+        keys: named(file.keys).or_else(credential),
+        open: file.open.unwrap_or(false),
+        tls,
+    })
+}
+
+fn address(text: &str) -> Address {
+    let (host, tls) = match text.strip_prefix("https://") {
+        Some(host) => (host, true),
+        None => (text.strip_prefix("http://").unwrap_or(text), false),
+    };
+    Address { host: host.into(), tls }
+}
+
+/// The service manager's, if it has any for us.
+fn credential() -> Option<PathBuf> {
+    Some(PathBuf::from(env("CREDENTIALS_DIRECTORY")?).join("keys")).filter(|path| path.exists())
 }
 
 /// `[scheme://]host[:port][/path]`, as Ollama reads it.
@@ -85,5 +140,29 @@ mod tests {
         ] {
             assert_eq!(ollama_host(text), host, "{text}");
         }
+    }
+
+    #[test]
+    fn a_certificate_and_its_addresses_go_together() {
+        let http = |listen: &str, files: bool| {
+            let name = |name: &str| files.then(|| name.into());
+            super::http(FileHttp {
+                listen: Some(vec!["127.0.0.1:1".into(), listen.into()]),
+                tls_certificate: name("cert.pem"),
+                tls_key: name("key.pem"),
+                ..FileHttp::default()
+            })
+        };
+        let of = |host: &str, tls| Address { host: host.into(), tls };
+        let config = http("https://[::]:2", true).unwrap();
+        assert_eq!(config.listen, [of("127.0.0.1:1", false), of("[::]:2", true)]);
+        assert!(config.tls.is_some());
+        assert!(http("http://[::]:2", false).unwrap().tls.is_none());
+        let error = http("https://[::]:2", false).unwrap_err().to_string();
+        assert!(error.contains("`https://[::]:2`"), "{error}");
+        let error = http("[::]:2", true).unwrap_err().to_string();
+        assert!(error.contains("begins with `https://`"), "{error}");
+        let alone = FileHttp { tls_key: Some("key.pem".into()), ..FileHttp::default() };
+        assert!(super::http(alone).is_err());
     }
 }

@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
+/// What most events take.
+const EVENT: usize = 512;
+
 /// A request, which counts as the user's as long as it is held.
 pub(super) struct Asked<T> {
     pub(super) value: T,
@@ -34,7 +37,7 @@ pub(super) async fn read<T: DeserializeOwned>(
 }
 
 async fn collect(core: &Core, mut body: Body) -> Result<(Vec<u8>, Held), RpcError> {
-    let limit = core.daemon.config.max_request_bytes;
+    let limit = core.daemon.config().max_request_bytes;
     let (mut bytes, mut held) = (Vec::new(), core.account.hold());
     let mut wrong = None;
     while let Some(part) = body.frame().await {
@@ -167,7 +170,7 @@ impl<E: Progress> Answering<E> {
         let stream = unfold((self, write), |(mut this, mut write)| async move {
             loop {
                 let event = this.next().await?;
-                let mut bytes = Vec::new();
+                let mut bytes = Vec::with_capacity(EVENT);
                 write(event, &mut bytes);
                 if !bytes.is_empty() {
                     return Some((Ok::<_, Infallible>(Bytes::from(bytes)), (this, write)));

@@ -1,10 +1,11 @@
 //! What dialects have of the daemon: its methods, called as the one whose request it is.
 
 use crate::listen::{Account, Caller};
-use crate::rpc::{self, Daemon, Running, Work};
+use crate::rpc::{self, Daemon, Registered, Running, Work};
 use axum::extract::FromRequestParts;
 use axum::http::{StatusCode, request::Parts};
 use hearth_protocol::{Method, RpcError};
+use hearth_sessions::{SessionError, Sessions};
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -17,6 +18,28 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(daemon: &Arc<Daemon>, account: &Arc<Account>, caller: Caller) -> Self {
         Self { daemon: Arc::clone(daemon), account: Arc::clone(account), caller }
+    }
+
+    pub(super) fn uid(&self) -> u32 {
+        self.caller.uid
+    }
+
+    /// Reads or writes what is kept of the one whose request it is.
+    pub(super) async fn kept<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Arc<Sessions>, u32) -> Result<T, SessionError> + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let uid = self.caller.uid;
+        rpc::kept(&self.daemon, move |sessions| act(sessions, uid)).await
+    }
+
+    /// Enters a request under this name.
+    pub(super) fn register(&self, name: &str) -> Result<Registered, RpcError> {
+        self.daemon.requests.register(self.caller, Some(name.into()))
+    }
+
+    pub(super) fn cancel(&self, name: &str) -> Result<(), RpcError> {
+        self.daemon.requests.cancel(self.caller, name)
     }
 
     /// Whether the one whose request it is may call a method.

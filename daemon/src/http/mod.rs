@@ -137,9 +137,10 @@ fn status_of(error: &RpcError) -> StatusCode {
         | ErrorKind::ContextOverflow
         | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
         ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
-        ErrorKind::ModelNotFound | ErrorKind::MethodNotFound | ErrorKind::RequestNotFound => {
-            StatusCode::NOT_FOUND
-        }
+        ErrorKind::ModelNotFound
+        | ErrorKind::MethodNotFound
+        | ErrorKind::RequestNotFound
+        | ErrorKind::SessionNotFound => StatusCode::NOT_FOUND,
         ErrorKind::InUse => StatusCode::CONFLICT,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::Network => StatusCode::BAD_GATEWAY,

@@ -19,9 +19,9 @@ pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-#[derive(Default)]
-pub(super) struct Routes {
-    router: Router,
+/// `S` is what the handlers share that are added, as in a router.
+pub(super) struct Routes<S = ()> {
+    router: Router<S>,
     operations: Vec<Operation>,
 }
 
@@ -73,10 +73,16 @@ impl Says {
     }
 }
 
-impl Routes {
+impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
+    fn default() -> Self {
+        Self { router: Router::new(), operations: Vec::new() }
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub(super) fn get<H, T>(self, path: &'static str, handler: H, says: Says) -> Self
     where
-        H: Handler<T, ()>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.add(MethodFilter::GET, "get", path, handler, says)
@@ -84,7 +90,7 @@ impl Routes {
 
     pub(super) fn head<H, T>(self, path: &'static str, handler: H, says: Says) -> Self
     where
-        H: Handler<T, ()>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.add(MethodFilter::HEAD, "head", path, handler, says)
@@ -92,7 +98,7 @@ impl Routes {
 
     pub(super) fn post<H, T>(self, path: &'static str, handler: H, says: Says) -> Self
     where
-        H: Handler<T, ()>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.add(MethodFilter::POST, "post", path, handler, says)
@@ -100,7 +106,7 @@ impl Routes {
 
     pub(super) fn delete<H, T>(self, path: &'static str, handler: H, says: Says) -> Self
     where
-        H: Handler<T, ()>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.add(MethodFilter::DELETE, "delete", path, handler, says)
@@ -115,7 +121,7 @@ impl Routes {
         says: Says,
     ) -> Self
     where
-        H: Handler<T, ()>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.router = self.router.route(path, on(filter, handler));
@@ -129,6 +135,12 @@ impl Routes {
         self
     }
 
+    pub(super) fn with_state(self, state: S) -> Routes {
+        Routes { router: self.router.with_state(state), operations: self.operations }
+    }
+}
+
+impl Routes {
     pub(super) fn into_router(self) -> Router {
         self.router
     }

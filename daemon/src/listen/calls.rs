@@ -95,7 +95,7 @@ impl Answerer {
             extensions,
             subscriptions: BoundedSubscriptions::new(MAX_STREAMS),
             ids: RandomIntegerIdProvider,
-            max_request_bytes: connection.server.daemon.config.max_request_bytes,
+            max_request_bytes: connection.server.daemon.config().max_request_bytes,
             account: Arc::clone(&connection.account),
         }
     }

@@ -5,6 +5,7 @@
 //! else's name server may have given this machine's address.
 
 use super::Caller;
+use super::secret::read_secret;
 use crate::config::HttpConfig;
 use anyhow::{Context, bail};
 use hearth_protocol::{ErrorKind, RpcError};
@@ -13,7 +14,6 @@ use hyper::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// A shorter key could be guessed.
@@ -23,7 +23,7 @@ const MIN_KEY: usize = 16;
 const APPLICATIONS: [&str; 5] = ["app:", "file:", "tauri:", "vscode-webview:", "vscode-file:"];
 
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     origins: Vec<String>,
     /// By the hash of the key, so that comparing takes the same time for all wrong ones.
     keys: HashMap<[u8; 32], Caller>,
@@ -35,7 +35,7 @@ pub(super) struct Guard {
 pub(super) type Refused = (StatusCode, RpcError);
 
 impl Guard {
-    pub(super) fn new(config: &HttpConfig) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &HttpConfig) -> anyhow::Result<Self> {
         Ok(Self {
             origins: config.origins.clone(),
             keys: config.keys.as_deref().map(read_keys).transpose()?.unwrap_or_default(),
@@ -152,12 +152,7 @@ fn hash(key: &str) -> [u8; 32] {
 /// Lines of a user and a key. Whoever brings the key is that user.
 fn read_keys(path: &Path) -> anyhow::Result<HashMap<[u8; 32], Caller>> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the keys in `{shown}`"))?;
-    let mode = std::fs::metadata(path)?.permissions().mode();
-    if mode & 0o007 != 0 {
-        bail!("everybody may use the keys in `{shown}`\nhint: `chmod o= {shown}`");
-    }
+    let text = read_secret(path).with_context(|| format!("cannot read the keys in `{shown}`"))?;
     let mut keys = HashMap::new();
     for (n, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line.trim())) {
         if line.is_empty() || line.starts_with('#') {

@@ -8,7 +8,7 @@ use super::framing::{Frame, Framer};
 use super::guard::Refused;
 use super::raw::Writer;
 use super::users::Held;
-use super::{Caller, Connection, websocket};
+use super::{Caller, Connection, FIRST_WORDS, Way, websocket};
 use crate::http::{Core, drain, refusal};
 use axum::body::Body;
 use hearth_protocol::{ErrorKind, RpcError};
@@ -26,6 +26,7 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt, Join};
 use tower_service::Service;
@@ -45,7 +46,9 @@ where
 {
     let connection = Arc::new(connection);
     let upgraded = Arc::new(Upgraded::default());
+    let has_asked = AtomicBool::new(false);
     let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
         let (connection, upgraded) = (Arc::clone(&connection), Arc::clone(&upgraded));
         async move { let_in(request, &connection, &upgraded).await }
     });
@@ -54,9 +57,15 @@ where
         .serve_connection(TokioIo::new(tokio::io::join(reader, writer)), service)
         .with_upgrades();
     let mut http = pin!(http);
+    let to_stop = async {
+        connection.server.stop.stopped().await;
+        if !has_asked.load(Ordering::Relaxed) {
+            tokio::time::sleep(FIRST_WORDS).await;
+        }
+    };
     tokio::select! {
         ended = http.as_mut() => ended.map_err(io::Error::other)?,
-        () = connection.server.stop.stopped() => {
+        () = to_stop => {
             http.as_mut().graceful_shutdown();
             http.await.map_err(io::Error::other)?;
         }
@@ -80,9 +89,15 @@ async fn let_in(
     connection: &Connection,
     upgraded: &Upgraded,
 ) -> Result<Answer, hyper::Error> {
-    let guard = &connection.server.guard;
-    if !connection.is_tcp {
-        return route(request, connection.caller, connection, upgraded).await;
+    let guard = connection.server.daemon.settings.guard();
+    match connection.way {
+        Way::Unix => return route(request, connection.caller, connection, upgraded).await,
+        Way::Tcp => {}
+        Way::NotSecret => {
+            let error = RpcError::new(ErrorKind::InvalidRequest, "this port is for HTTPS");
+            let error = error.with_hint("ask for `https://` instead of `http://`");
+            return Ok(refuse(request, (StatusCode::BAD_REQUEST, error)).await);
+        }
     }
     let origin = match guard.origin(request.headers()) {
         Ok(origin) => origin,

@@ -11,34 +11,42 @@ mod guard;
 mod http;
 mod peer;
 mod raw;
+mod secret;
 mod socket;
 mod tcp;
+mod tls;
 mod unmask;
 mod users;
 mod websocket;
 
-use crate::config::HttpConfig;
 use crate::rpc::{Daemon, object};
 use axum::Router;
-use guard::Guard;
 use hearth_protocol::{ErrorKind, RpcError};
 use jsonrpsee::core::server::{MethodResponse, Methods};
 use jsonrpsee::types::Id;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use caller::Caller;
+pub(crate) use guard::Guard;
 pub(crate) use socket::{Bound, bind};
 pub(crate) use tcp::bind as bind_tcp;
+use tls::Greeted;
+pub(crate) use tls::Tls;
 use users::Users;
 pub(crate) use users::{Account, Held, too_long};
 
-/// Tells connections that the daemon stops.
+/// How long who has just connected may take to ask, when the daemon stops: most have connected in order to.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
+
+/// Tells connections, or those who wait for them, that the daemon stops.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop(watch::Receiver<()>);
 
@@ -54,24 +62,46 @@ impl Stop {
     }
 }
 
-/// Where clients connect.
-pub(crate) enum Listener {
+/// Where clients connect, and until when.
+pub(crate) struct Listener {
+    pub(crate) socket: Socket,
+    pub(crate) until: Stop,
+}
+
+pub(crate) enum Socket {
     Unix(UnixListener),
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<Arc<Tls>>),
 }
 
 enum Stream {
     Unix(UnixStream),
-    Tcp(TcpStream, SocketAddr),
+    Tcp(TcpStream, SocketAddr, Option<Arc<Tls>>),
 }
 
-impl Listener {
+impl Socket {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(listener) => {
-                listener.accept().await.map(|(stream, peer)| Stream::Tcp(stream, peer))
+            Self::Tcp(listener, tls) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Stream::Tcp(stream, peer, tls.clone()))
             }
+        }
+    }
+
+    /// Where clients of HTTP find it.
+    pub(crate) fn address(&self) -> Option<String> {
+        let Self::Tcp(listener, tls) = self else { return None };
+        let scheme = if tls.is_some() { "https://" } else { "" };
+        Some(format!("{scheme}{}", listener.local_addr().ok()?))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener, _) => listener.as_fd(),
         }
     }
 }
@@ -81,7 +111,6 @@ struct Server {
     daemon: Arc<Daemon>,
     methods: Methods,
     dialects: Router,
-    guard: Guard,
     users: Users,
     places: Arc<Semaphore>,
     n_connections: AtomicUsize,
@@ -89,20 +118,14 @@ struct Server {
 }
 
 /// Accepts connections on every listener until they are to stop. Each gets a task of its own.
-pub(crate) fn serve(
-    listeners: Vec<Listener>,
-    daemon: &Arc<Daemon>,
-    methods: Methods,
-    config: &HttpConfig,
-    stop: Stop,
-) -> anyhow::Result<()> {
-    let max_connections = daemon.config.max_connections;
+pub(crate) fn serve(listeners: Vec<Listener>, daemon: &Arc<Daemon>, methods: Methods, stop: Stop) {
+    let config = daemon.config();
+    let max_connections = config.max_connections;
     let server = Arc::new(Server {
         daemon: Arc::clone(daemon),
         methods,
         dialects: crate::http::router(),
-        guard: Guard::new(config)?,
-        users: Users::new(max_connections, daemon.config.max_request_bytes),
+        users: Users::new(max_connections, config.max_request_bytes),
         places: Arc::new(Semaphore::new(max_connections)),
         n_connections: AtomicUsize::default(),
         stop,
@@ -110,25 +133,24 @@ pub(crate) fn serve(
     for listener in listeners {
         tokio::spawn(accept(listener, Arc::clone(&server)));
     }
-    Ok(())
 }
 
 async fn accept(listener: Listener, server: Arc<Server>) {
     loop {
         let place = tokio::select! {
             place = Arc::clone(&server.places).acquire_owned() => place,
-            () = server.stop.stopped() => return,
+            () = listener.until.stopped() => return,
         };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = server.stop.stopped() => return,
+            accepted = listener.socket.accept() => accepted,
+            () = listener.until.stopped() => return,
         };
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!("Accepting a connection: {error}");
                 // Out of file descriptors: one has to be given back before trying again makes sense.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -136,7 +158,7 @@ async fn accept(listener: Listener, server: Arc<Server>) {
         tokio::spawn(async move {
             let result = match stream {
                 Stream::Unix(stream) => unix(server, stream).await,
-                Stream::Tcp(stream, peer) => over_tcp(server, stream, peer).await,
+                Stream::Tcp(stream, peer, tls) => over_tcp(server, stream, peer, tls).await,
             };
             if let Err(error) = result {
                 tracing::debug!("A connection ended: {error}");
@@ -151,7 +173,7 @@ async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         let message = format!("the kernel does not say who you are: {error}");
         RpcError::new(ErrorKind::PermissionDenied, message)
     });
-    let connection = caller.and_then(|caller| server.connect(Some(caller), false));
+    let connection = caller.and_then(|caller| server.connect(Some(caller), Way::Unix));
     let connection = match connection {
         Ok(connection) => connection,
         Err(error) => {
@@ -160,9 +182,13 @@ async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         }
     };
     let mut first = vec![0; 4096];
+    let silent = async {
+        connection.server.stop.stopped().await;
+        tokio::time::sleep(FIRST_WORDS).await;
+    };
     let n = tokio::select! {
         n = stream.read(&mut first) => n?,
-        () = connection.server.stop.stopped() => return Ok(()),
+        () = silent => return Ok(()),
     };
     first.truncate(n);
     match first.first() {
@@ -175,7 +201,12 @@ async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
     }
 }
 
-async fn over_tcp(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+async fn over_tcp(
+    server: Arc<Server>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
+) -> io::Result<()> {
     // An event is to go out when it is written, not when more of them fill a packet.
     stream.set_nodelay(true)?;
     let owner = if tcp::is_loopback(peer) {
@@ -183,17 +214,29 @@ async fn over_tcp(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) -> i
     } else {
         None
     };
-    let Ok(connection) = server.connect(owner, true) else { return Ok(()) };
+    let Ok(mut connection) = server.connect(owner, Way::Tcp) else { return Ok(()) };
+    let stream = match tls {
+        None => stream,
+        Some(tls) => {
+            let greeted = tokio::select! {
+                greeted = tls.greet(stream) => greeted?,
+                () = connection.server.stop.stopped() => return Ok(()),
+            };
+            match greeted {
+                Greeted::Tls(half) => return http::serve(connection, half.clone(), half).await,
+                Greeted::Plain(stream) => {
+                    connection.way = Way::NotSecret;
+                    stream
+                }
+            }
+        }
+    };
     let (reader, writer) = stream.into_split();
     http::serve(connection, reader, writer).await
 }
 
 impl Server {
-    fn connect(
-        self: Arc<Self>,
-        owner: Option<Caller>,
-        is_tcp: bool,
-    ) -> Result<Connection, RpcError> {
+    fn connect(self: Arc<Self>, owner: Option<Caller>, way: Way) -> Result<Connection, RpcError> {
         let caller = owner.unwrap_or(Caller::NOBODY);
         let account = self.users.connect(caller.uid).map(Arc::new).ok_or_else(|| {
             let message = format!("uid {} has too many connections", caller.uid);
@@ -201,7 +244,7 @@ impl Server {
                 .with_hint("close some, or raise `max_connections` in the configuration")
         })?;
         let id = self.n_connections.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection { id, caller, owner, is_tcp, account, server: self })
+        Ok(Connection { id, caller, owner, way, account, server: self })
     }
 }
 
@@ -211,7 +254,16 @@ struct Connection {
     caller: Caller,
     /// Who the kernel says it is.
     owner: Option<Caller>,
-    is_tcp: bool,
+    way: Way,
     account: Arc<Account>,
     server: Arc<Server>,
+}
+
+/// How a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Unix,
+    Tcp,
+    /// Over TCP, where TLS is wanted and the client did without.
+    NotSecret,
 }

@@ -32,7 +32,7 @@ async fn read(
     first: Vec<u8>,
     mut reader: OwnedReadHalf,
 ) -> io::Result<()> {
-    let mut framer = Framer::new(connection.server.daemon.config.max_request_bytes);
+    let mut framer = Framer::new(connection.server.daemon.config().max_request_bytes);
     let mut chunk = vec![0; 16 << 10];
     let mut held = connection.account.hold();
     framer.push(&first);
@@ -112,7 +112,7 @@ writer!(tokio::net::unix::OwnedWriteHalf);
 writer!(tokio::net::tcp::OwnedWriteHalf);
 
 /// Returns once both directions of a stream socket of any family are closed.
-async fn closed(own: OwnedFd) {
+pub(super) async fn closed(own: OwnedFd) {
     let Ok(own) = UnixStream::from_std(own.into()) else { return std::future::pending().await };
     while let Ok(ready) = own.ready(Interest::WRITABLE).await {
         if ready.is_write_closed() {

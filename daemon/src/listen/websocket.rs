@@ -68,7 +68,7 @@ async fn read(
     mut reader: impl AsyncRead + Unpin,
 ) -> End {
     let mut unmasker = Unmasker::default();
-    let mut framer = Framer::new(connection.server.daemon.config.max_request_bytes);
+    let mut framer = Framer::new(connection.server.daemon.config().max_request_bytes);
     let mut held = connection.account.hold();
     let mut chunk = vec![0; 16 << 10];
     loop {
@@ -144,7 +144,8 @@ async fn write(
         {
             frame(OpCode::Text, message.get().as_bytes(), &mut bytes);
         }
-        if writer.write_all(&bytes).await.is_err() {
+        // What TLS has taken and could not send yet goes out by a flush.
+        if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
             return;
         }
     }

@@ -15,8 +15,8 @@ pub(super) async fn handle(
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         uptime_s: daemon.started.elapsed().as_secs(),
-        socket: daemon.config.socket.display().to_string(),
-        http: daemon.addresses.iter().map(ToString::to_string).collect(),
+        socket: daemon.config().socket.display().to_string(),
+        http: daemon.addresses.clone(),
         models_dir: daemon.store.dir().display().to_string(),
         probed: backends.is_some(),
         backend: backends

@@ -5,9 +5,9 @@ use super::{Daemon, blocking};
 use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
 use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{
-    ChatCount, ChatParams, ChatRender, ChatSend, Detokenize, DetokenizeParams, Embed, EmbedParams,
-    ErrorKind, Event, Generate, GenerateParams, KeepAlive, Method, Rerank, RerankParams, RpcError,
-    Score, ScoreParams, Tokenize, TokenizeParams,
+    Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind, Event, Generate, GenerateParams,
+    KeepAlive, Method, Rerank, RerankParams, RpcError, Score, ScoreParams, Tokenize,
+    TokenizeParams,
 };
 use hearth_store::ModelName;
 use serde::Serialize;
@@ -18,10 +18,10 @@ use tokio::sync::watch;
 
 /// What a worker is asked.
 pub(super) struct Ask {
-    model: String,
-    keep_alive: Option<KeepAlive>,
-    job: Job,
-    timeout: Option<Duration>,
+    pub(super) model: String,
+    pub(super) keep_alive: Option<KeepAlive>,
+    pub(super) job: Job,
+    pub(super) timeout: Option<Duration>,
 }
 
 /// A method that is one job of a worker.
@@ -34,51 +34,6 @@ pub(super) trait ByWorker: Method {
 
     /// `None` for a reply to something else.
     fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply>;
-}
-
-impl ByWorker for ChatSend {
-    fn name(params: &mut ChatParams) -> Option<String> {
-        params.request.take()
-    }
-
-    fn ask(params: ChatParams) -> Ask {
-        of_chat(params, Job::Chat)
-    }
-
-    fn reply(reply: Reply, request: String, load_us: u64) -> Option<Self::Reply> {
-        let Reply::Chat(mut reply) = reply else { return None };
-        reply.request = request;
-        reply.timings.load_us = load_us;
-        Some(reply)
-    }
-}
-
-impl ByWorker for ChatCount {
-    fn name(params: &mut ChatParams) -> Option<String> {
-        params.request.take()
-    }
-
-    fn ask(params: ChatParams) -> Ask {
-        of_chat(params, Job::Count)
-    }
-
-    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
-        if let Reply::Count(reply) = reply { Some(reply) } else { None }
-    }
-}
-
-impl ByWorker for ChatRender {
-    fn name(params: &mut ChatParams) -> Option<String> {
-        params.request.take()
-    }
-
-    fn ask(params: ChatParams) -> Ask {
-        of_chat(params, Job::Render)
-    }
-
-    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
-        if let Reply::Render(reply) = reply { Some(reply) } else { None }
-    }
 }
 
 impl ByWorker for Generate {
@@ -155,12 +110,6 @@ impl ByWorker for Detokenize {
     }
 }
 
-fn of_chat(params: ChatParams, job: fn(Box<ChatParams>) -> Job) -> Ask {
-    let (model, keep_alive) = (params.model.clone(), params.keep_alive);
-    let timeout = params.timeout_ms.map(Duration::from_millis);
-    Ask { model, keep_alive, job: job(Box::new(params)), timeout }
-}
-
 impl<M: ByWorker> Work for M
 where
     M::Reply: Sync,
@@ -176,22 +125,29 @@ where
         params: M::Params,
         events: Events<Event<M::Reply>>,
     ) -> Result<M::Reply, RpcError> {
-        let ask_of = M::ask(params);
-        let timeout = ask_of.timeout;
-        let asking = ask(&request, ask_of, &events);
-        let (reply, load_us) = match timeout {
-            None => asking.await?,
-            // What is dropped gives its place in the engine back.
-            Some(timeout) => tokio::time::timeout(timeout, asking)
-                .await
-                .unwrap_or_else(|_| Err(too_late(timeout)))?,
-        };
+        let (reply, load_us) = ask(&request, M::ask(params), &events).await?;
         M::reply(reply, request.name, load_us).ok_or_else(unexpected)
     }
 }
 
 /// The worker's reply, and the microseconds that the model took to load.
-async fn ask<R: Serialize>(
+pub(super) async fn ask<R: Serialize>(
+    request: &Request,
+    asked: Ask,
+    events: &Events<Event<R>>,
+) -> Result<(Reply, u64), RpcError> {
+    let timeout = asked.timeout;
+    let answer = answer(request, asked, events);
+    match timeout {
+        None => answer.await,
+        // What is dropped gives its place in the engine back.
+        Some(timeout) => {
+            tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(too_late(timeout)))
+        }
+    }
+}
+
+async fn answer<R: Serialize>(
     request: &Request,
     Ask { model, keep_alive, job, .. }: Ask,
     events: &Events<Event<R>>,
@@ -249,7 +205,8 @@ pub(super) async fn lease(
     keep_alive: Option<KeepAlive>,
 ) -> Result<Lease, RpcError> {
     let name = parse_name(model)?;
-    let configured = || daemon.config.of_model.get(&name)?.draft.as_ref();
+    let config = daemon.config();
+    let configured = || config.of_model.get(&name)?.draft.as_ref();
     let draft = draft.or_else(configured).cloned();
     let resolve = |name: ModelName| {
         let stores = Arc::clone(&daemon.stores);

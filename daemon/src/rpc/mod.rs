@@ -6,8 +6,11 @@
 mod backend_list;
 mod cancel;
 mod chat_end_thinking;
+mod chat_send;
+mod daemon_reload;
 mod daemon_status;
 mod jobs;
+mod kept;
 mod model_bench;
 mod model_copy;
 mod model_create;
@@ -26,6 +29,11 @@ mod model_unload;
 mod reported;
 mod requests;
 mod rpc_discover;
+mod session_create;
+mod session_delete;
+mod session_list;
+mod session_rename;
+mod session_show;
 mod store_prune;
 mod store_usage;
 mod store_verify;
@@ -34,31 +42,33 @@ mod work;
 
 use crate::config::Config;
 use crate::listen::Caller;
+use crate::settings::Settings;
 use crate::supervisor::Supervisor;
 use hearth_protocol as protocol;
 use hearth_protocol::{ErrorKind, Method, RpcError, Who};
 use hearth_registry::Puller;
+use hearth_sessions::Sessions;
 use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use kept::{from_text, kept, messages, to_text};
 pub(crate) use model_delete::handle as model_delete;
 pub(crate) use model_header::handle as model_header;
 pub(crate) use model_list::handle as model_list;
 pub(crate) use model_ps::handle as model_ps;
 pub(crate) use model_pull::puller;
 pub(crate) use model_show::handle as model_show;
-pub(crate) use requests::Requests;
+pub(crate) use requests::{Registered, Requests};
 pub(crate) use work::{Running, Work, run};
 
 /// What handlers work with.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    pub(crate) config: Arc<Config>,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) supervisor: Arc<Supervisor>,
     /// The one that is written to.
     pub(crate) store: Arc<Store>,
@@ -66,11 +76,20 @@ pub(crate) struct Daemon {
     pub(crate) stores: Arc<Stores>,
     pub(crate) puller: Puller,
     pub(crate) requests: Requests,
+    /// `None` without a folder for them.
+    pub(crate) sessions: Option<Arc<Sessions>>,
     pub(crate) started: Instant,
     /// Two models that are measured at once say nothing of either.
     pub(crate) measuring: tokio::sync::Mutex<()>,
     /// Where HTTP is spoken over TCP.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Daemon {
+    /// As it is now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.settings.config()
+    }
 }
 
 type Handled<M> = Result<<M as Method>::Reply, RpcError>;
@@ -84,6 +103,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     call::<protocol::ChatEndThinking, _>(&mut module, chat_end_thinking::handle);
     work::call::<protocol::ChatRender>(&mut module);
     work::stream::<protocol::ChatSend>(&mut module);
+    call::<protocol::DaemonReload, _>(&mut module, daemon_reload::handle);
     call::<protocol::DaemonStatus, _>(&mut module, daemon_status::handle);
     work::call::<protocol::Detokenize>(&mut module);
     work::call::<protocol::Embed>(&mut module);
@@ -106,6 +126,11 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::call::<protocol::Rerank>(&mut module);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);
     work::call::<protocol::Score>(&mut module);
+    call::<protocol::SessionCreate, _>(&mut module, session_create::handle);
+    call::<protocol::SessionDelete, _>(&mut module, session_delete::handle);
+    call::<protocol::SessionListMethod, _>(&mut module, session_list::handle);
+    call::<protocol::SessionRename, _>(&mut module, session_rename::handle);
+    call::<protocol::SessionShow, _>(&mut module, session_show::handle);
     call::<protocol::StorePrune, _>(&mut module, store_prune::handle);
     call::<protocol::StoreUsageMethod, _>(&mut module, store_usage::handle);
     work::stream::<protocol::StoreVerify>(&mut module);
@@ -162,7 +187,7 @@ async fn admit<M: Method>(
 
 /// Whether the caller may call the method.
 pub(crate) async fn permit<M: Method>(daemon: &Daemon, caller: Caller) -> Result<(), RpcError> {
-    let group = &daemon.config.admin_group;
+    let group = &daemon.config().admin_group;
     if M::WHO == Who::Anyone || caller.is_admin(group).await {
         return Ok(());
     }
@@ -218,6 +243,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 mod tests {
     use super::*;
     use crate::cli::RunArgs;
+    use crate::logging::Level;
 
     #[tokio::test]
     async fn every_method_of_the_protocol_has_a_handler_and_no_other_exists() {
@@ -227,19 +253,21 @@ mod tests {
             config: None,
             ..RunArgs::default()
         };
-        let config = Arc::new(Config::load(&args).unwrap());
+        let config = Config::load(&args).unwrap();
+        let settings = Settings::new(args, config, Level::default()).map(Arc::new).unwrap();
         let store = Arc::new(Store::open("/m"));
         let stores = Arc::new(Stores::new(Arc::clone(&store), []));
         let daemon = Arc::new(Daemon {
-            supervisor: Supervisor::start(Arc::clone(&config), "/bin/true".into()),
-            puller: puller(Arc::clone(&stores), &config.pull).unwrap(),
+            supervisor: Supervisor::start(Arc::clone(&settings), "/bin/true".into()),
+            puller: puller(Arc::clone(&stores), &settings.config().pull).unwrap(),
             store,
             stores,
             requests: Requests::default(),
+            sessions: None,
             started: Instant::now(),
             measuring: tokio::sync::Mutex::default(),
             addresses: Vec::new(),
-            config,
+            settings,
         });
         let module = module(daemon);
         let mut registered: Vec<String> = module.method_names().map(Into::into).collect();

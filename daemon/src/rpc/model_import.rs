@@ -1,12 +1,14 @@
 //! `model.import`
 
 use super::reported::{Reporter, reported};
+use super::transferred::transfer_error;
 use super::work::{Events, Request, Work};
 use super::{Daemon, store_error};
 use crate::supervisor::parse_name;
 use hearth_protocol::{
     ErrorKind, ImportMode, ImportParams, Imported, ModelImport, ProgressEvent, RpcError,
 };
+use hearth_registry::import_layout;
 use hearth_store::{ImportStage, Placed};
 use std::path::PathBuf;
 
@@ -32,29 +34,41 @@ fn import(
     params: ImportParams,
     reporter: &mut Reporter,
 ) -> Result<Imported, RpcError> {
-    let name = parse_name(&params.name)?;
+    let invalid = |message: String, hint| {
+        Err(RpcError::new(ErrorKind::InvalidParams, message).with_hint(hint))
+    };
+    let name = params.name.as_deref().map(parse_name).transpose()?;
     let path = PathBuf::from(params.path);
     if !path.is_absolute() {
-        return Err(RpcError::new(
-            ErrorKind::InvalidParams,
-            format!("`{}` is not an absolute path", path.display()),
-        )
-        .with_hint("the daemon does not know the caller's working directory"));
+        let hint = "the daemon does not know the caller's working directory";
+        return invalid(format!("`{}` is not an absolute path", path.display()), hint);
     }
     let mode = import_mode(params.mode);
-    let mut progress = |progress: hearth_store::ImportProgress| {
-        reporter.tell(stage_name(progress.stage), progress.bytes_done, progress.bytes_total)
+    let (name, id, placed) = if path.is_dir() {
+        let mut progress = |done, total| reporter.tell("copying", done, total);
+        let (imported, placed) =
+            import_layout(&daemon.store, &path, name.as_ref(), mode, &mut progress)
+                .map_err(|error| transfer_error(&error))?;
+        (imported.name, imported.id, placed)
+    } else {
+        let Some(name) = name else {
+            return invalid("there is no name for the model".into(), "a GGUF file does not say it");
+        };
+        let mut progress = |progress: hearth_store::ImportProgress| {
+            reporter.tell(stage_name(progress.stage), progress.bytes_done, progress.bytes_total)
+        };
+        let imported = hearth_store::import(&daemon.store, &path, &name, mode, &mut progress)
+            .map_err(|error| store_error(&error))?;
+        (imported.name, imported.id, imported.placed)
     };
-    let imported = hearth_store::import(&daemon.store, &path, &name, mode, &mut progress)
-        .map_err(|error| store_error(&error))?;
-    let how = match imported.placed {
+    let how = match placed {
         Placed::Copied => "copy",
         Placed::Reflinked => "reflink",
         Placed::Linked => "link",
         Placed::Reused => "present",
     };
-    tracing::info!(model = %imported.name, how, "Model imported");
-    Ok(Imported { name: imported.name.to_string(), id: imported.id.hex(), how: how.into() })
+    tracing::info!(model = %name, how, "Model imported");
+    Ok(Imported { name: name.to_string(), id: id.hex(), how: how.into() })
 }
 
 pub(super) fn import_mode(mode: ImportMode) -> hearth_store::ImportMode {

@@ -43,7 +43,7 @@ fn check_draft(request: &Request, worker: &Worker, wanted: &ModelName) -> Result
     if has == Some(wanted.to_string().as_str()) {
         return Ok(());
     }
-    if !request.daemon.config.engine.speculate {
+    if !request.daemon.config().engine.speculate {
         return Err(RpcError::new(ErrorKind::Unsupported, "guessing ahead is off here")
             .with_hint("set `engine.speculate` to true in the configuration"));
     }

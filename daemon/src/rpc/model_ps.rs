@@ -15,10 +15,10 @@ pub(crate) async fn handle(daemon: Arc<Daemon>, _: Caller, Empty {}: Empty) -> H
 }
 
 pub(super) fn running_model(worker: &Worker) -> RunningModel {
-    let (state, description, context) = match &*worker.state().borrow() {
-        WorkerState::Loading { .. } => ("loading", String::new(), 0),
-        WorkerState::Ready(info) => ("ready", info.description.clone(), info.n_ctx),
-        WorkerState::Ended(_) => ("stopping", String::new(), 0),
+    let (state, description, context, drafts) = match &*worker.state().borrow() {
+        WorkerState::Loading { .. } => ("loading", String::new(), 0, true),
+        WorkerState::Ready(info) => ("ready", info.description.clone(), info.n_ctx, info.has_draft),
+        WorkerState::Ended(_) => ("stopping", String::new(), 0, true),
     };
     let (rss_bytes, mapped_bytes) = resident_bytes(&worker.pid.to_string());
     let holdings = worker.holdings();
@@ -27,7 +27,7 @@ pub(super) fn running_model(worker: &Worker) -> RunningModel {
         id: worker.id.clone(),
         state: state.into(),
         backend: worker.backend.clone(),
-        draft: worker.draft.clone(),
+        draft: worker.draft.clone().filter(|_| drafts),
         kv_type: worker.kv_type,
         flash_attention: worker.flash_attention,
         pid: worker.pid,

@@ -116,10 +116,15 @@ impl Requests {
         *self.table.n_running.borrow()
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.table.draining.borrow()
+    }
+
     /// Refuses new requests from now on, and waits for the running ones.
-    pub(crate) async fn drain(&self) {
+    pub(crate) fn drain(&self) -> impl Future<Output = ()> + use<> {
         self.table.draining.send_replace(true);
-        let _ = self.table.n_running.subscribe().wait_for(|n| *n == 0).await;
+        let mut n_running = self.table.n_running.subscribe();
+        async move { drop(n_running.wait_for(|n| *n == 0).await) }
     }
 
     /// Ends all that run.

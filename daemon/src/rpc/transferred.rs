@@ -57,6 +57,7 @@ pub(super) fn transfer_error(error: &PullError) -> RpcError {
         PullError::Store(error) => return store_error(error),
         PullError::BadSource { .. } => ErrorKind::InvalidParams,
         PullError::NotFound { .. } => ErrorKind::ModelNotFound,
+        PullError::BadLayout { .. } => ErrorKind::BadModel,
         PullError::Task { .. } => ErrorKind::Internal,
         _ => ErrorKind::Network,
     };

@@ -15,8 +15,10 @@ use jsonrpsee::types::{
     ErrorObjectOwned, SubscriptionId, SubscriptionPayload, SubscriptionResponse,
 };
 use serde::Serialize;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::mpsc;
 
 /// A method that runs for a while.
@@ -170,20 +172,28 @@ impl<E: Send + 'static> Running<E> {
 
     /// The next event; none after the terminal one.
     pub(crate) async fn next(&mut self) -> Option<E> {
-        if let Some(work) = &mut self.work {
-            tokio::select! {
-                biased;
-                Some(event) = self.events.recv() => return Some(event),
-                last = work => {
-                    self.work = None;
-                    self.last = Some(last);
+        poll_fn(|context| {
+            // Only the work sends, and only while it is polled: whoever listens need not be woken for what is there already.
+            if let Ok(event) = self.events.try_recv() {
+                return Poll::Ready(Some(event));
+            }
+            if let Some(work) = &mut self.work {
+                match work.as_mut().poll(context) {
+                    Poll::Ready(last) => {
+                        self.work = None;
+                        self.last = Some(last);
+                    }
+                    Poll::Pending => {
+                        return self
+                            .events
+                            .try_recv()
+                            .map_or(Poll::Pending, |event| Poll::Ready(Some(event)));
+                    }
                 }
             }
-        }
-        match self.events.try_recv() {
-            Ok(event) => Some(event),
-            Err(_) => self.last.take(),
-        }
+            Poll::Ready(self.events.try_recv().ok().or_else(|| self.last.take()))
+        })
+        .await
     }
 }
 

@@ -4,15 +4,17 @@
 //! when a new one needs its place. A worker that ended is forgotten, and the next request starts another.
 
 mod outbox;
+mod own;
 mod probe;
 mod tuned;
 mod worker;
 
-use crate::config::Config;
+use crate::settings::Settings;
 use crate::worker::frames::{DraftSpec, LoadSpec};
 use crate::worker::preset::Preset;
-use hearth_protocol::{Backend, BackendState, ErrorKind, RpcError};
+use hearth_protocol::{Backend, BackendState, ErrorKind, FlashAttention, KvType, RpcError, Tuning};
 use hearth_store::{ModelName, ResolvedModel};
+use own::OwnSettings;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,13 +22,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tuned::Tuned;
 
+pub(crate) use own::without_effect;
 pub(crate) use probe::Backends;
 pub(crate) use tuned::{Trial, machine, n_processors};
 pub(crate) use worker::{Lease, Ticket, Worker, WorkerState, ending};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    config: Arc<Config>,
+    settings: Arc<Settings>,
     executable: PathBuf,
     backends: watch::Sender<Option<Arc<Backends>>>,
     /// By manifest id, so that two names of one model share a worker.
@@ -37,22 +40,39 @@ pub(crate) struct Supervisor {
 /// Most tokens computed in one step, where nobody says otherwise.
 const BATCH: u32 = 512;
 
+/// What was settled for a model before it is loaded: what a person has configured goes before the model's own options, those
+/// before what was measured, and that before the defaults.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settled {
+    tuning: Tuning,
+    own: OwnSettings,
+    pub(crate) batch: u32,
+    threads: u32,
+    pub(crate) kv_type: KvType,
+    flash_attention: Option<FlashAttention>,
+}
+
 impl Supervisor {
     /// Starts probing beside whatever comes next.
-    pub(crate) fn start(config: Arc<Config>, executable: PathBuf) -> Arc<Self> {
+    pub(crate) fn start(settings: Arc<Settings>, executable: PathBuf) -> Arc<Self> {
         let supervisor = Arc::new(Self {
-            tuned: Tuned::open(config.state.as_deref()),
-            config,
+            tuned: Tuned::open(settings.config().state.as_deref()),
+            settings,
             executable,
             backends: watch::Sender::new(None),
             workers: Mutex::default(),
         });
-        let prober = Arc::clone(&supervisor);
+        supervisor.probe();
+        supervisor
+    }
+
+    /// Finds out which backends work, beside whatever comes next. What was found before holds until then.
+    pub(crate) fn probe(self: &Arc<Self>) {
+        let prober = Arc::clone(self);
         tokio::spawn(async move {
-            let found = probe::probe(&prober.executable, &prober.config).await;
+            let found = probe::probe(&prober.executable, &prober.settings.config()).await;
             prober.backends.send_replace(Some(Arc::new(found)));
         });
-        supervisor
     }
 
     /// What probing found, if it is over.
@@ -73,7 +93,7 @@ impl Supervisor {
     pub(crate) async fn backend(&self) -> Result<Backend, RpcError> {
         let backends = self.backends().await;
         let chosen = backends.chosen().cloned();
-        chosen.ok_or_else(|| no_backend(&backends, &self.config.backend))
+        chosen.ok_or_else(|| no_backend(&backends, &self.settings.config().backend))
     }
 
     /// What a process of ours is started from.
@@ -114,13 +134,13 @@ impl Supervisor {
             return Ok(Lease::new(worker));
         }
         let names = (model.name.to_string(), id.clone(), backend.name.clone());
-        let keep_alive = keep_alive.unwrap_or(self.config.keep_alive);
+        let keep_alive = keep_alive.unwrap_or(self.settings.config().keep_alive);
         let worker = Worker::spawn(
             &self.executable,
             self.load_spec(backend, model, draft?),
             names,
             keep_alive,
-            self.config.engine.stall,
+            self.settings.config().engine.stall,
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
@@ -136,18 +156,53 @@ impl Supervisor {
         &self.tuned
     }
 
-    /// What a person has configured goes before what was measured, and that before the defaults.
+    /// What was measured counts only for the backend that it was measured with.
+    fn settle(&self, backend: Option<&Backend>, model: &ResolvedModel) -> Settled {
+        let config = self.settings.config();
+        let engine = &config.engine;
+        let own = OwnSettings::of(&model.params);
+        let tuned = |backend| self.tuned.get(&model.model_digest.hex(), &machine(backend));
+        let tuning = backend.map(tuned).unwrap_or_default();
+        let attention = config.attention(&model.name);
+        let configured = |number: u32| (number != 0).then_some(number);
+        let batch = configured(engine.batch).or(own.batch).or(tuning.batch);
+        let threads = configured(engine.threads).or(own.threads).or(tuning.threads);
+        Settled {
+            tuning,
+            own,
+            batch: batch.unwrap_or(BATCH),
+            threads: threads.unwrap_or(0),
+            kv_type: attention.kv_type.or(tuning.kv_type).unwrap_or_default(),
+            flash_attention: attention.flash.or(tuning.flash_attention),
+        }
+    }
+
+    /// What a model would be loaded with now.
+    pub(crate) fn settled(&self, model: &ResolvedModel) -> Settled {
+        let backends = self.backends_now();
+        self.settle(backends.as_deref().and_then(Backends::chosen), model)
+    }
+
     fn load_spec(
         &self,
         backend: &Backend,
         model: &ResolvedModel,
         draft: Option<ResolvedModel>,
     ) -> LoadSpec {
-        let Config { engine, .. } = &*self.config;
-        let draft = draft.filter(|_| engine.speculate);
-        let tuning = self.tuned.get(&model.model_digest.hex(), &machine(backend));
-        let attention = self.config.attention(&model.name);
-        let settled = |configured: u32| (configured != 0).then_some(configured);
+        let config = self.settings.config();
+        let engine = &config.engine;
+        let Settled { tuning, own, batch, threads, kv_type, flash_attention } =
+            self.settle(Some(backend), model);
+        let draft = match (draft, &model.draft) {
+            (Some(draft), _) => {
+                let name = draft.name.to_string();
+                Some(DraftSpec { name, path: draft.model_path, is_own: false })
+            }
+            (None, Some(path)) => {
+                Some(DraftSpec { name: model.name.to_string(), path: path.clone(), is_own: true })
+            }
+            (None, None) => None,
+        };
         LoadSpec {
             tuning,
             plugin: backend.path.clone().into(),
@@ -155,19 +210,20 @@ impl Supervisor {
             adapters: model.adapters.clone(),
             preset: Preset::of(model),
             n_ctx: engine.context,
-            n_batch: settled(engine.batch).or(tuning.batch).unwrap_or(BATCH),
+            n_batch: batch,
             n_parallel: engine.parallel,
             n_kept: engine.kept,
             max_waiting: engine.queue,
-            n_threads: settled(engine.threads).or(tuning.threads).unwrap_or(0),
+            n_threads: threads,
+            n_gpu_layers: own.gpu_layers,
+            use_mmap: own.mmap.unwrap_or(true),
             step_ms: engine.step_ms,
             archive_bytes: engine.archive_mib.saturating_mul(1 << 20),
             speculate: engine.speculate,
-            kv_type: attention.kv_type.or(tuning.kv_type).unwrap_or_default(),
-            flash_attention: attention.flash.or(tuning.flash_attention),
-            mtp: engine.speculate && self.config.of_model.get(&model.name).is_some_and(|of| of.mtp),
-            draft: draft
-                .map(|draft| DraftSpec { name: draft.name.to_string(), path: draft.model_path }),
+            kv_type,
+            flash_attention,
+            mtp: engine.speculate && config.of_model.get(&model.name).is_some_and(|of| of.mtp),
+            draft: draft.filter(|_| engine.speculate),
         }
     }
 
@@ -176,7 +232,7 @@ impl Supervisor {
         &self,
         workers: &mut HashMap<String, Arc<Worker>>,
     ) -> Option<Arc<Worker>> {
-        if workers.len() < self.config.max_loaded_models {
+        if workers.len() < self.settings.config().max_loaded_models {
             return None;
         }
         let idle = workers.values().filter(|worker| worker.n_active() == 0);

@@ -62,7 +62,7 @@ pub(super) fn thinking(
     let Some((start, ends)) = rendered.thoughts.clone().filter(|(_, ends)| !ends.is_empty()) else {
         return Ok(None);
     };
-    let closing = model.tokenize(&format!("\n{}\n", ends[0]), false, true).map_err(refused)?;
+    let closing = model.tokenize(&format!("\n{}", ends[0]), false, true).map_err(refused)?;
     Ok(Some(Thinking { start, ends, closing, max_tokens, is_constrained }))
 }
 

@@ -68,7 +68,9 @@ pub(super) fn run(
     };
     let description = loaded.model.info().description.clone();
     let n_threads = loaded.engine.as_ref().map_or(0, |engine| engine.context().info().n_threads);
-    send(present, FromWorker::Loaded(LoadedInfo { description, n_ctx: loaded.n_ctx, n_threads }));
+    let Loaded { n_ctx, has_draft, .. } = loaded;
+    let info = LoadedInfo { description, n_ctx, n_threads, has_draft };
+    send(present, FromWorker::Loaded(info));
     if opened.send((Arc::clone(&loaded.model), loaded.n_ctx)).is_err() {
         return;
     }

@@ -32,6 +32,9 @@ pub(crate) struct LoadSpec {
     pub(crate) n_kept: u32,
     pub(crate) max_waiting: usize,
     pub(crate) n_threads: u32,
+    /// `None`: as many as fit.
+    pub(crate) n_gpu_layers: Option<u32>,
+    pub(crate) use_mmap: bool,
     pub(crate) step_ms: u64,
     pub(crate) archive_bytes: usize,
     pub(crate) speculate: bool,
@@ -49,6 +52,8 @@ pub(crate) struct LoadSpec {
 pub(crate) struct DraftSpec {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
+    /// A part of the model, which works without it. Anything else was asked for.
+    pub(crate) is_own: bool,
 }
 
 /// One request's work. Texts of people pass here, so it is never printed.
@@ -151,6 +156,7 @@ pub(crate) struct LoadedInfo {
     pub(crate) n_ctx: u32,
     /// Most that compute; 0 for a model that writes no text.
     pub(crate) n_threads: u32,
+    pub(crate) has_draft: bool,
 }
 
 /// Something that happened to a request; `Done` and `Failed` are its last.

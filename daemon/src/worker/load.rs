@@ -26,6 +26,7 @@ pub(super) struct Loaded {
     /// Made at the first use.
     scorer: Option<Scorer>,
     pub(super) n_ctx: u32,
+    pub(super) has_draft: bool,
     adapters: Vec<(Arc<Adapter>, f32)>,
 }
 
@@ -49,7 +50,12 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
         }
         true
     };
-    let params = OpenParams { with_mtp: spec.mtp, ..OpenParams::new(&spec.model) };
+    let params = OpenParams {
+        with_mtp: spec.mtp,
+        n_gpu_layers: spec.n_gpu_layers,
+        use_mmap: spec.use_mmap,
+        ..OpenParams::new(&spec.model)
+    };
     let model = Model::open(&plugin, &params, &mut progress).map_err(failed)?;
     let adapters = spec.adapters.iter().map(|path| Ok((model.adapter(path)?, 1.0)));
     let adapters = adapters.collect::<Result<_, PluginError>>().map_err(failed)?;
@@ -60,6 +66,7 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
         embedder: None,
         scorer: None,
         n_ctx: 0,
+        has_draft: false,
         adapters,
     };
     if loaded.model.info().can_generate {
@@ -72,7 +79,15 @@ pub(super) fn load(spec: &LoadSpec, present: &Sender<Present>) -> Result<Loaded,
             })?;
         }
         if let Some(draft) = &spec.draft {
-            draft_with(&mut engine, &plugin, draft)?;
+            match draft_with(&mut engine, &plugin, draft) {
+                Err(RpcError { message: text, .. }) if draft.is_own => {
+                    send(present, FromWorker::Log { level: LogLevel::Warn, text });
+                }
+                drafts => {
+                    drafts?;
+                    loaded.has_draft = true;
+                }
+            }
         }
         loaded.n_ctx = engine.max_tokens();
         loaded.engine = Some(engine);

@@ -42,6 +42,8 @@ pub fn run() -> anyhow::Result<()> {
     #[cfg(target_os = "linux")]
     {
         rustix::thread::set_no_new_privs(true)?;
+        // Out of memory, the kernel is to end this process rather than the daemon, which starts another.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "500");
         // What `ps` and `top` show; started from /proc/self/exe, the process would be called `exe`.
         rustix::thread::set_name(c"hearthd-worker")?;
     }

@@ -69,9 +69,10 @@ impl Renderer {
     ) -> Result<(Rendered, Vec<Token>), RpcError> {
         match &self.template {
             Some(Err(error)) => Err(broken(error)),
-            // Tools that it has no place for are left to the plugin, and required calls, for which only that has a grammar.
+            // Tools that it has no place for are left to the plugin, and calls to hold to a form, for which only that has a grammar.
             Some(Ok(template))
-                if offer.tools.is_empty() || template.abilities().tools && !offer.must_call =>
+                if offer.tools.is_empty()
+                    || template.abilities().tools && !offer.needs_grammar() =>
             {
                 self.by_template(template, &Chat { messages, tools: &offer.tools, think })
             }

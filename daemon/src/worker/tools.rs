@@ -53,6 +53,11 @@ impl<'a> Offer<'a> {
         Ok(Self { tools, must_call, parallel: params.parallel_tool_calls })
     }
 
+    /// Only a grammar makes a model call as is asked.
+    pub(super) fn needs_grammar(&self) -> bool {
+        self.must_call || self.parallel == Some(false)
+    }
+
     /// Adds the tools to a request in the shape of OpenAI's chat completions.
     pub(super) fn describe(&self, request: &mut Map<String, Value>) {
         if self.tools.is_empty() {

@@ -4,18 +4,17 @@
 //! said so. The manifest is made here, and an Ollama that shares the store can use it. The parts of a
 //! split model are made one file, since that is what every later use wants; they are not kept.
 
-use crate::blob::BlobDir;
+use crate::blob::{Blob, BlobDir};
 use crate::digest::Digest;
-use crate::disk::{self, Temp};
+use crate::disk;
 use crate::error::{StoreError, quote};
 use crate::import::{check_gguf, write_config};
 use crate::manifest::{Layer, LayerKind, Manifest};
 use crate::name::ModelName;
-use crate::step::{Step, step};
+use crate::new_blob::NewBlob;
 use crate::store::Store;
 use hearth_gguf::{Gguf, GgufError, GgufSummary, join};
-use sha2::{Digest as _, Sha256};
-use std::io::{self, BufWriter, Write};
+use std::io::BufWriter;
 
 /// A blob that is in the store already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,54 +90,22 @@ impl Store {
     /// Makes one blob of the parts of a split model.
     fn join(&self, parts: &[Piece]) -> Result<Piece, StoreError> {
         let blobs = self.blobs();
-        blobs.remove_stale_temps();
         let paths = parts.iter().map(|part| blobs.check(&part.digest, part.size));
         let paths: Vec<_> = paths.collect::<Result<_, _>>()?;
         let files = paths.iter().map(|path| disk::open_file(path));
         let mut files: Vec<_> = files.collect::<Result<_, _>>()?;
-        let temp = blobs.create_temp()?;
-        let out = BufWriter::with_capacity(1 << 20, Hashed::new(&temp));
+        let out = BufWriter::with_capacity(1 << 20, NewBlob::create(self)?);
+        let failed = |source| StoreError::io("write", blobs.dir(), source);
         let joined = join(&mut files, out).map_err(|source| match source {
-            GgufError::Io(source) => StoreError::io("write", temp.path(), source),
+            GgufError::Io(source) => failed(source),
             source => StoreError::BadGguf { path: paths[0].clone(), source },
         })?;
-        let Hashed { hasher, size, .. } = joined
-            .into_inner()
-            .map_err(|error| StoreError::io("write", temp.path(), error.into_error()))?;
-        let piece = Piece { digest: Digest::from_hasher(hasher), size, is_license: false };
-        temp.sync()?;
-        temp.publish(&blobs.path(&piece.digest))?;
+        let joined = joined.into_inner().map_err(|error| failed(error.into_error()))?;
+        let Blob { digest, size } = joined.publish(None)?;
+        let piece = Piece { digest, size, is_license: false };
         let digests: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
         self.set_joined(&digests, &piece)?;
         Ok(piece)
-    }
-}
-
-/// Writes to a temp what it hashes.
-#[derive(Debug)]
-struct Hashed<'t> {
-    temp: &'t Temp,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl<'t> Hashed<'t> {
-    fn new(temp: &'t Temp) -> Self {
-        Self { temp, hasher: Sha256::new(), size: 0 }
-    }
-}
-
-impl Write for Hashed<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        step(Step::Grow)?;
-        let n_bytes = self.temp.file().write(bytes)?;
-        self.hasher.update(&bytes[..n_bytes]);
-        self.size += n_bytes as u64;
-        Ok(n_bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

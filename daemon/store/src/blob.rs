@@ -7,11 +7,13 @@
 //! Temps are named `sha256-<random>-import`. Ollama knows no such suffix: its own clean-up removes
 //! them when they are an hour old, as it does with `-partial` files.
 
+use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use sha2::{Digest as _, Sha256};
@@ -19,12 +21,15 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::Digest;
 use crate::disk::{self, Temp, TempNames};
 use crate::error::StoreError;
+use crate::look::{Look, PATIENCE};
 
 const TEMP_NAMES: TempNames = TempNames { prefix: "sha256-", suffix: "-import" };
 
 #[derive(Debug, Clone)]
 pub struct BlobDir {
     dir: PathBuf,
+    /// Links whose targets do not answer, with what lives until they do.
+    late: Arc<Mutex<HashMap<PathBuf, Weak<()>>>>,
 }
 
 /// A blob that is there.
@@ -64,7 +69,7 @@ impl BlobFile {
 
 impl BlobDir {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, late: Arc::default() }
     }
 
     pub fn dir(&self) -> &Path {
@@ -80,7 +85,7 @@ impl BlobDir {
     /// hashed: that would take seconds per gigabyte.
     pub fn check(&self, digest: &Digest, size: u64) -> Result<PathBuf, StoreError> {
         let (path, is_link) = self.find(digest)?;
-        let metadata = match fs::metadata(&path) {
+        let metadata = match self.metadata(&path, is_link) {
             Ok(metadata) => metadata,
             Err(error) if is_link && is_gone(&error) => {
                 let target = target_of(&path);
@@ -100,10 +105,29 @@ impl BlobDir {
         }
     }
 
+    /// A link may point to a disk that has gone away.
+    fn metadata(&self, path: &Path, is_link: bool) -> io::Result<Metadata> {
+        if !is_link {
+            return fs::metadata(path);
+        }
+        let late = || self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let no_answer = || io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer");
+        late().retain(|_, running| running.strong_count() > 0);
+        if late().contains_key(path) {
+            return Err(no_answer());
+        }
+        let link = path.to_owned();
+        let look = Look::begin(move || fs::metadata(link))?;
+        look.answer(PATIENCE).unwrap_or_else(|running| {
+            late().insert(path.to_owned(), running);
+            Err(no_answer())
+        })
+    }
+
     /// A blob whose size nobody has said.
     pub fn get(&self, digest: &Digest) -> Result<Blob, StoreError> {
-        let (path, _) = self.find(digest)?;
-        let metadata = fs::metadata(&path).map_err(StoreError::at("read", &path))?;
+        let (path, is_link) = self.find(digest)?;
+        let metadata = self.metadata(&path, is_link).map_err(StoreError::at("read", &path))?;
         self.check(digest, metadata.len())?;
         Ok(Blob { digest: *digest, size: metadata.len() })
     }
@@ -194,6 +218,16 @@ impl BlobDir {
     pub(crate) fn create_temp(&self) -> Result<Temp, StoreError> {
         disk::create_dirs(&self.dir)?;
         Temp::create(&self.dir, TEMP_NAMES)
+    }
+
+    /// Gives what was written its name once it is on disk, unless the same is there already.
+    pub(crate) fn publish(&self, temp: Temp, blob: Blob) -> Result<(), StoreError> {
+        if self.present(&blob.digest) == (Present::File { size: blob.size }) {
+            self.touch(&blob.digest);
+            return Ok(());
+        }
+        temp.sync()?;
+        temp.publish(&self.path(&blob.digest))
     }
 
     pub(crate) fn link(&self, digest: &Digest, target: &Path) -> Result<(), StoreError> {
@@ -300,6 +334,20 @@ mod tests {
         let error = blobs.check(&digest, 4).unwrap_err();
         assert_eq!(error.kind(), "blob_missing");
         assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_link_whose_disk_does_not_answer_is_not_followed_until_it_does() {
+        let (dir, blobs) = blobs();
+        let (digest, target) = (Digest::of(b"hello"), dir.path().join("target"));
+        fs::write(&target, b"hello").unwrap();
+        blobs.link(&digest, &target).unwrap();
+        let look = Arc::new(());
+        blobs.late.lock().unwrap().insert(blobs.path(&digest), Arc::downgrade(&look));
+        let error = blobs.check(&digest, 5).unwrap_err();
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        drop(look);
+        blobs.check(&digest, 5).unwrap();
     }
 
     #[test]

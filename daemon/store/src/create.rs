@@ -21,7 +21,7 @@ use crate::store::{MAX_TEXT_BYTES, PresetMessage, Store};
 pub struct Recipe {
     /// All of whose layers the model gets too, but for those that are named here.
     pub base: Option<Manifest>,
-    /// In place of whatever weights it would have: the same, stored in another way.
+    /// In place of the base's: the same, stored in another way. Or those of a model without a base.
     pub weights: Option<Blob>,
     /// Weights, projectors and adapters, told apart by what they hold.
     pub files: Vec<Blob>,
@@ -98,7 +98,10 @@ impl Store {
         }
         if let Some(weights) = recipe.weights {
             let (_, summary) = examine(self.blobs(), &weights.digest, weights.size)?;
-            config.quantization = summary.quantization;
+            match base {
+                Some(_) => config.quantization = summary.quantization,
+                None => config = ModelConfig::of_gguf(&summary),
+            }
             replace(&mut layers, LayerKind::Model, Some(layer(LayerKind::Model, weights)));
         }
         if let Some(draft) = recipe.draft {

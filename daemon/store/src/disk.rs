@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +22,9 @@ use crate::step::{Step, step};
 const STALE_AFTER: Duration = Duration::from_secs(600);
 /// How much is read between two reports, and so how soon a cancel is seen.
 const CHUNK_BYTES: usize = 1 << 20;
+/// How much is written at once. Larger writes get larger folios in the page cache, whose memory a virtual machine often has
+/// to get back from its host first: 2.1 s for a GiB in writes of a MiB, 0.6 s in these.
+const WRITE_BYTES: usize = 32 << 10;
 
 /// How temps are named in one folder: `<prefix><random><suffix>`.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,9 @@ impl Temp {
     }
 
     pub(crate) fn write_all(&self, bytes: &[u8]) -> Result<(), StoreError> {
-        let written = step(Step::Grow).and_then(|()| self.file().write_all(bytes));
+        let mut chunks = bytes.chunks(WRITE_BYTES);
+        let written = step(Step::Grow)
+            .and_then(|()| chunks.try_for_each(|chunk| self.file().write_all(chunk)));
         written.map_err(StoreError::at("write", self.path()))
     }
 
@@ -120,6 +125,15 @@ pub(crate) fn write_symlink(
     sync_parent(path)
 }
 
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], mut at: u64) -> io::Result<()> {
+    step(Step::Grow)?;
+    for chunk in bytes.chunks(WRITE_BYTES) {
+        file.write_all_at(chunk, at)?;
+        at += chunk.len() as u64;
+    }
+    Ok(())
+}
+
 /// Gives a file that is on disk its final name, replacing what had it.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     step(Step::Grow).and_then(|()| fs::rename(from, to)).map_err(StoreError::at("write", to))?;
@@ -159,8 +173,8 @@ fn open_with_metadata(path: &Path) -> Result<(File, Metadata), StoreError> {
     }
 }
 
-/// The content of a file, or an error if it has more than `max_bytes`.
-pub(crate) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
+/// The content of a regular file, or an error if it has more than `max_bytes`.
+pub fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
     read_with_metadata(path, max_bytes).map(|(bytes, _)| bytes)
 }
 

@@ -101,7 +101,7 @@ pub fn import(
     reporter.report(ImportStage::Checking, 0)?;
     let summary = source.check_model()?;
     let blobs = store.blobs();
-    let (model_digest, placed) = place_source(blobs, &source, how, &mut reporter)?;
+    let (model_digest, placed) = place_source(blobs, &source, how, None, &mut reporter)?;
     let media_type = LayerKind::Model.media_type().unwrap_or_default();
     let layers = vec![Layer::new(&media_type, model_digest, source.len)];
     let manifest = write_config(blobs, &summary, layers)?;
@@ -126,7 +126,7 @@ pub fn place(
     let mut reporter = Reporter { name, bytes_total: source.len, progress };
     reporter.report(ImportStage::Checking, 0)?;
     check_gguf(&source.path, &source.file)?;
-    let (digest, _) = place_source(store.blobs(), &source, how, &mut reporter)?;
+    let (digest, _) = place_source(store.blobs(), &source, how, None, &mut reporter)?;
     Ok(Blob { digest, size: source.len })
 }
 
@@ -137,13 +137,15 @@ impl Store {
         &self,
         digest: &Digest,
         from: &Path,
+        how: ImportMode,
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Placed, StoreError> {
         let source = Source::open(from)?;
         let mut progress = |now: ImportProgress| progress(now.bytes_done);
         let (name, bytes_total) = (digest.to_string(), source.len);
         let mut reporter = Reporter { name, bytes_total, progress: &mut progress };
-        place_file(self.blobs(), &source, ImportMode::Auto, Some(digest), &mut reporter).map(drop)
+        place_source(self.blobs(), &source, how, Some(digest), &mut reporter)
+            .map(|(_, placed)| placed)
     }
 }
 
@@ -202,12 +204,20 @@ fn place_source(
     blobs: &BlobDir,
     source: &Source,
     how: ImportMode,
+    expected: Option<&Digest>,
     reporter: &mut Reporter<'_>,
 ) -> Result<(Digest, Placed), StoreError> {
     blobs.remove_stale_temps();
     match how {
-        ImportMode::Link => place_link(blobs, source, reporter),
-        _ => place_file(blobs, source, how, None, reporter),
+        ImportMode::Link => place_link(blobs, source, expected, reporter),
+        _ => place_file(blobs, source, how, expected, reporter),
+    }
+}
+
+fn check_expected(expected: Option<&Digest>, actual: Digest) -> Result<(), StoreError> {
+    match expected {
+        Some(&expected) if expected != actual => Err(StoreError::WrongContent { expected, actual }),
+        _ => Ok(()),
     }
 }
 
@@ -237,9 +247,7 @@ fn place_file(
         hash(&source.file, &source.path, source, reporter, ImportStage::Copying, Some(&temp))?
     };
     source.check_unchanged()?;
-    if let Some(&expected) = expected.filter(|expected| **expected != digest) {
-        return Err(StoreError::WrongContent { expected, actual: digest });
-    }
+    check_expected(expected, digest)?;
 
     // A link is replaced: what was asked for is a file that is the store's own.
     if blobs.present(&digest) == (Present::File { size: source.len }) {
@@ -257,10 +265,12 @@ fn place_file(
 fn place_link(
     blobs: &BlobDir,
     source: &Source,
+    expected: Option<&Digest>,
     reporter: &mut Reporter<'_>,
 ) -> Result<(Digest, Placed), StoreError> {
     let digest = hash(&source.file, &source.path, source, reporter, ImportStage::Hashing, None)?;
     source.check_unchanged()?;
+    check_expected(expected, digest)?;
     reporter.report(ImportStage::Finishing, source.len)?;
     let reusable = match blobs.present(&digest) {
         Present::File { size } => size == source.len,
@@ -305,6 +315,11 @@ pub(crate) fn check_gguf(
         return unsupported("it holds no weights", None);
     }
     Ok((LayerKind::Model, summary))
+}
+
+/// The same of a file wherever it lies.
+pub fn file_kind(path: &Path) -> Result<LayerKind, StoreError> {
+    Ok(check_gguf(path, &disk::open_file(path)?)?.0)
 }
 
 /// Reads `from` from its start to its end, which must come at the source's length, and writes what

@@ -19,6 +19,7 @@ mod import;
 #[cfg(test)]
 mod invariants;
 mod lock;
+mod look;
 mod manifest;
 mod name;
 mod nearest;
@@ -38,10 +39,13 @@ pub use catalog::Problem;
 pub use config::ModelConfig;
 pub use create::Recipe;
 pub use digest::Digest;
+pub use disk::read_file;
 pub use error::StoreError;
 pub use hearth_gguf::{Gguf, GgufError, GgufSummary, GgufValue, KvShape, TensorGroup, quote};
-pub use import::{ImportMode, ImportProgress, ImportStage, Imported, Placed, import, place};
-pub use manifest::{Layer, LayerKind, Manifest};
+pub use import::{
+    ImportMode, ImportProgress, ImportStage, Imported, Placed, file_kind, import, place,
+};
+pub use manifest::{Layer, LayerKind, MANIFEST_MEDIA_TYPE, Manifest};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, Scheme};
 pub use new_blob::NewBlob;
 pub use partial::{Partial, PartialKey};

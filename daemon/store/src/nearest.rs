@@ -33,39 +33,13 @@ fn distance_between(wanted: &ModelName, name: &ModelName) -> usize {
     parts.iter().fold(tag, |sum, (a, b)| sum + edit_distance(a, b))
 }
 
-/// Levenshtein's distance, without regard to case.
 fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(!from.eq_ignore_ascii_case(to));
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    strsim::levenshtein(&a.to_ascii_lowercase(), &b.to_ascii_lowercase())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances_are_the_known_ones() {
-        for (a, b, distance) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("Same", "sAME", 0),
-            ("ab", "ba", 2),
-        ] {
-            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
-            assert_eq!(edit_distance(b, a), distance, "{b} {a}");
-        }
-    }
 
     #[test]
     fn slips_are_found_and_strangers_are_not() {
@@ -76,7 +50,7 @@ mod tests {
         for (wanted, found) in [
             ("lama3:8b", Some("llama3:8b")),
             ("llama3", Some("llama3:8b")),
-            ("smolm", Some("smollm:135m")),
+            ("SMOLM", Some("smollm:135m")),
             ("smollm:153m", Some("smollm:135m")),
             ("me/qwen2", Some("me/qwen3:latest")),
             ("phi", None),

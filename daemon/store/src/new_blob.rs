@@ -4,10 +4,11 @@
 //! leaves nothing, and a killed process a temp that the next import or `prune` removes.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::{Blob, BlobDir, Present};
+use crate::blob::{Blob, BlobDir};
 use crate::digest::Digest;
 use crate::disk::Temp;
 use crate::error::StoreError;
@@ -35,6 +36,11 @@ impl NewBlob {
         Ok(())
     }
 
+    /// Where it lies until then.
+    pub fn path(&self) -> &Path {
+        self.temp.path()
+    }
+
     /// Waits for the disk, and gives the blob its name.
     pub fn publish(self, expected: Option<Digest>) -> Result<Blob, StoreError> {
         let Self { blobs, temp, hasher, size } = self;
@@ -42,13 +48,9 @@ impl NewBlob {
         if let Some(expected) = expected.filter(|expected| *expected != actual) {
             return Err(StoreError::WrongContent { expected, actual });
         }
-        if blobs.present(&actual) == (Present::File { size }) {
-            blobs.touch(&actual);
-        } else {
-            temp.sync()?;
-            temp.publish(&blobs.path(&actual))?;
-        }
-        Ok(Blob { digest: actual, size })
+        let blob = Blob { digest: actual, size };
+        blobs.publish(temp, blob)?;
+        Ok(blob)
     }
 }
 

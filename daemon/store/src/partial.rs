@@ -30,6 +30,8 @@ use crate::store::Store;
 const PIECE_BYTES: u64 = 1 << 20;
 const SLOT_BYTES: u64 = 8;
 const PRESENT: u64 = 1 << 32;
+/// What may wait for the disk at the end. It is brought there while more comes.
+const SYNC_BYTES: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub struct Partial {
@@ -38,8 +40,12 @@ pub struct Partial {
     size: u64,
     /// The file has no slots: it was whole and about to get its name when the process ended.
     is_bare: bool,
+    /// Held to write: the kernel lets one write to a file at a time, and those that wait for it spin.
+    writing: Mutex<()>,
     present: Mutex<Present>,
     hashed: Mutex<Hashed>,
+    /// How much was there when it was last brought to disk.
+    synced: Mutex<u64>,
 }
 
 #[derive(Debug)]
@@ -95,7 +101,8 @@ impl Partial {
         let n_pieces = usize::try_from(n_pieces).map_err(|_| too_large(&path))?;
         let present = Mutex::new(Present { pieces: vec![false; n_pieces], n_bytes: 0 });
         let hashed = Mutex::new(Hashed { hasher: Sha256::new(), next: 0, buffer: Vec::new() });
-        Ok(Self { path, file, size, is_bare, present, hashed })
+        let (writing, synced) = (Mutex::default(), Mutex::default());
+        Ok(Self { path, file, size, is_bare, writing, present, hashed, synced })
     }
 
     /// Reads what the file claims to have and keeps what is so. `progress` gets the bytes found.
@@ -112,7 +119,7 @@ impl Partial {
             self.read(piece, &mut buffer)?;
             if self.is_bare || slot == checksum(&buffer) {
                 self.mark(piece);
-                self.hash_on()?;
+                self.hash_on((piece, &buffer))?;
                 if progress(self.n_bytes()).is_break() {
                     let name = self.path.display().to_string();
                     return Err(StoreError::Cancelled { name });
@@ -155,23 +162,26 @@ impl Partial {
     pub fn put(&self, piece: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let range = self.bytes_of(piece..piece + 1);
         assert_eq!(u64::try_from(bytes.len()).ok(), Some(range.end - range.start), "a whole piece");
-        let write = |bytes: &[u8], at| {
-            let written = step(Step::Grow).and_then(|()| self.file.write_all_at(bytes, at));
-            written.map_err(StoreError::at("write", &self.path))
-        };
-        write(bytes, range.start)?;
-        if !self.is_bare {
-            write(&checksum(bytes).to_le_bytes(), self.size + piece * SLOT_BYTES)?;
+        let slot = checksum(bytes).to_le_bytes();
+        {
+            let _writing = lock(&self.writing);
+            let mut written = disk::write_all_at(&self.file, bytes, range.start);
+            if !self.is_bare {
+                let at = self.size + piece * SLOT_BYTES;
+                written = written.and_then(|()| disk::write_all_at(&self.file, &slot, at));
+            }
+            written.map_err(StoreError::at("write", &self.path))?;
         }
         self.mark(piece);
-        self.hash_on()
+        self.hash_on((piece, bytes))?;
+        self.sync_on()
     }
 
     /// Gives the content a blob's name, if it is whole and what was expected. If it is not, the
     /// partial is removed: which of its bytes are wrong cannot be known.
     pub fn publish(&self, store: &Store, expected: Option<Digest>) -> Result<Digest, StoreError> {
         let mut hashed = lock(&self.hashed);
-        self.hash_more(&mut hashed)?;
+        self.hash_more(&mut hashed, None)?;
         assert_eq!(hashed.next, self.n_pieces(), "all pieces are there");
         let actual = Digest::from_hasher(hashed.hasher.clone());
         if let Some(expected) = expected.filter(|expected| *expected != actual) {
@@ -202,23 +212,42 @@ impl Partial {
     }
 
     /// Hashes as far as there is no gap, unless another thread does. What that one does not see any
-    /// more is left to the next piece, or to `publish`.
-    fn hash_on(&self) -> Result<(), StoreError> {
+    /// more is left to the next piece, or to `publish`. `held` need not be read again.
+    fn hash_on(&self, held: (u64, &[u8])) -> Result<(), StoreError> {
         match self.hashed.try_lock() {
-            Ok(mut hashed) => self.hash_more(&mut hashed),
+            Ok(mut hashed) => self.hash_more(&mut hashed, Some(held)),
             Err(TryLockError::WouldBlock) => Ok(()),
-            Err(TryLockError::Poisoned(poisoned)) => self.hash_more(&mut poisoned.into_inner()),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                self.hash_more(&mut poisoned.into_inner(), Some(held))
+            }
         }
     }
 
-    fn hash_more(&self, hashed: &mut Hashed) -> Result<(), StoreError> {
+    fn hash_more(&self, hashed: &mut Hashed, held: Option<(u64, &[u8])>) -> Result<(), StoreError> {
         while self.missing(hashed.next..hashed.next + 1).is_empty() && hashed.next < self.n_pieces()
         {
-            self.read(hashed.next, &mut hashed.buffer)?;
-            hashed.hasher.update(&hashed.buffer);
+            match held {
+                Some((piece, bytes)) if piece == hashed.next => hashed.hasher.update(bytes),
+                _ => {
+                    self.read(hashed.next, &mut hashed.buffer)?;
+                    hashed.hasher.update(&hashed.buffer);
+                }
+            }
             hashed.next += 1;
         }
         Ok(())
+    }
+
+    /// Brings what has come to disk if it is much, unless another thread does.
+    fn sync_on(&self) -> Result<(), StoreError> {
+        let Ok(mut synced) = self.synced.try_lock() else { return Ok(()) };
+        let n_bytes = self.n_bytes();
+        if n_bytes - *synced < SYNC_BYTES {
+            return Ok(());
+        }
+        *synced = n_bytes;
+        let done = step(Step::Grow).and_then(|()| self.file.sync_data());
+        done.map_err(StoreError::at("write", &self.path))
     }
 
     fn slot(&self, piece: u64) -> Result<u64, StoreError> {

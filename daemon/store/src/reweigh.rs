@@ -7,7 +7,7 @@ use std::path::Path;
 use hearth_gguf::GgufSummary;
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::{Blob, Present};
+use crate::blob::Blob;
 use crate::config::ModelConfig;
 use crate::digest::Digest;
 use crate::disk::{self, Temp};
@@ -70,13 +70,9 @@ impl Store {
             return Err(StoreError::UnsupportedFile { path, reason, hint: None });
         }
         let (size, digest) = weights.hash(progress)?;
-        if self.blobs().present(&digest) == (Present::File { size }) {
-            self.blobs().touch(&digest);
-        } else {
-            weights.temp.sync()?;
-            weights.temp.publish(&self.blobs().path(&digest))?;
-        }
-        Ok((Blob { digest, size }, summary))
+        let blob = Blob { digest, size };
+        self.blobs().publish(weights.temp, blob)?;
+        Ok((blob, summary))
     }
 
     /// Names a model that is `model` with these weights, replacing the one that has the name `to`. `progress` gets the bytes

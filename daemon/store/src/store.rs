@@ -70,7 +70,6 @@ pub struct ResolvedModel {
     /// Options by Ollama's names; empty if the model sets none.
     pub params: Map<String, Value>,
     pub messages: Vec<PresetMessage>,
-    pub licenses: Vec<Digest>,
 }
 
 /// A message that every conversation with the model begins with.
@@ -89,7 +88,6 @@ pub struct ShownModel {
     pub modified: SystemTime,
     pub licenses: Vec<String>,
     pub gguf: GgufSummary,
-    pub projector_gguf: Option<GgufSummary>,
 }
 
 impl ModelEntry {
@@ -148,9 +146,8 @@ impl Store {
             .map(|layer| self.text(layer))
             .collect::<Result<_, _>>()?;
         let gguf = gguf_summary(&model.model_path)?;
-        let projector_gguf = model.projector.as_deref().map(gguf_summary).transpose()?;
         let (store, size) = (self.dir.clone(), manifest.size());
-        Ok(ShownModel { model, store, size, modified, licenses, gguf, projector_gguf })
+        Ok(ShownModel { model, store, size, modified, licenses, gguf })
     }
 
     /// The manifest of a model, byte for byte.
@@ -163,9 +160,13 @@ impl Store {
     /// Returns the name as it is spelled on disk.
     pub fn commit(&self, name: &ModelName, manifest: &Manifest) -> Result<ModelName, StoreError> {
         disk::create_dirs(&self.dir)?;
-        let _lock = self.lock()?;
         for blob in manifest.blobs() {
             self.blobs.check(&blob.digest, blob.size)?;
+        }
+        let _lock = self.lock()?;
+        // Under the lock no link is followed: others would wait for its disk too.
+        for blob in manifest.blobs() {
+            self.blobs.find(&blob.digest)?;
         }
         // A blob that another process is just publishing may have its name, but not yet on disk.
         disk::sync_dir(self.blobs.dir())?;
@@ -243,7 +244,6 @@ impl Store {
         let system = text(LayerKind::System)?;
         let params = self.params(manifest)?;
         let messages = self.messages(manifest)?;
-        let licenses = manifest.layers_of(LayerKind::License).map(|layer| layer.digest).collect();
         Ok(ResolvedModel {
             name,
             id: manifest.id(),
@@ -257,7 +257,6 @@ impl Store {
             system,
             params,
             messages,
-            licenses,
         })
     }
 

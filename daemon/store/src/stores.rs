@@ -4,29 +4,27 @@
 //! even a lock, so it may be read-only and somebody else's. What is to be kept of it is brought into
 //! the own one, as a reflink or a copy: a reference would end with the other store.
 //!
-//! Another store may lie on a disk that has gone away. So each look at one has a thread of its own
-//! and is given up after a while, and until that thread comes back the store is not asked again.
+//! Another store may lie on a disk that has gone away, so it is looked at as `look` does.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::catalog::Problem;
 use crate::digest::Digest;
 use crate::disk;
 use crate::error::StoreError;
+use crate::import::ImportMode;
+use crate::look::{Look, PATIENCE};
 use crate::manifest::Manifest;
 use crate::name::ModelName;
 use crate::space::Deleted;
 use crate::store::{ModelEntry, ResolvedModel, ShownModel, Store};
 use crate::verify::{Fault, Verified};
-
-/// Longer than a disk takes to wake up.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Stores {
@@ -53,11 +51,9 @@ struct Other {
 }
 
 /// A look at another store.
-struct Look<'o, T> {
+struct Asked<'o, T> {
     other: &'o Other,
-    started: Instant,
-    running: Weak<()>,
-    answer: Receiver<T>,
+    look: Look<Result<T, StoreError>>,
 }
 
 impl Stores {
@@ -88,7 +84,7 @@ impl Stores {
             |other| Other::look(other, move |store| store.exists().and_then(|()| look(store)));
         let looks: Vec<_> = self.others.iter().map(looks).collect();
         let own = look(&self.own);
-        let answers = looks.into_iter().map(|asked| asked.and_then(Look::answer));
+        let answers = looks.into_iter().map(|asked| asked.and_then(Asked::answer));
         self.dirs().map(Path::to_owned).zip(std::iter::once(own).chain(answers)).collect()
     }
 
@@ -193,16 +189,56 @@ impl Stores {
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<bool, StoreError> {
         for other in &self.others {
-            let (wanted, found) = (*digest, |path| (other, path));
-            let there = other.ask(move |store| store.blobs().check(&wanted, size)).map(found);
-            let Ok((_, path)) = there else { continue };
-            match self.own.take(digest, &path, progress) {
+            let wanted = *digest;
+            let there = other.ask(move |store| store.blobs().check(&wanted, size));
+            let Ok(path) = there else { continue };
+            match self.take_from(other, wanted, size, path, progress) {
                 Ok(()) => return Ok(true),
-                Err(StoreError::WrongContent { .. } | StoreError::SourceChanged { .. }) => {}
+                Err(
+                    StoreError::WrongContent { .. }
+                    | StoreError::SourceChanged { .. }
+                    | StoreError::NoAnswer { .. },
+                ) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(false)
+    }
+
+    /// Reads as long as bytes come; the own disk may take its time with them.
+    fn take_from(
+        &self,
+        other: &Other,
+        digest: Digest,
+        size: u64,
+        path: PathBuf,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let own = Arc::clone(&self.own);
+        let (sender, news) = mpsc::channel();
+        let asked = other.look(move |_| {
+            // Nobody listens any more to one that is given up or cancelled.
+            let mut told = |n_bytes| match sender.send(n_bytes) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            };
+            own.take(&digest, &path, ImportMode::Auto, &mut told).map(drop)
+        })?;
+        let mut patience = Some(other.patience);
+        loop {
+            let next = match patience {
+                Some(patience) => news.recv_timeout(patience),
+                None => news.recv().map_err(Into::into),
+            };
+            match next {
+                Ok(n_bytes) if progress(n_bytes).is_break() => {
+                    return Err(StoreError::Cancelled { name: digest.to_string() });
+                }
+                Ok(n_bytes) => patience = patience.filter(|_| n_bytes < size),
+                Err(RecvTimeoutError::Timeout) => return asked.within(Duration::ZERO),
+                Err(RecvTimeoutError::Disconnected) => return asked.within(Duration::MAX),
+            }
+        }
     }
 
     /// See [`Store::verify`]. A store that cannot be read at all is a fault if no models are named.
@@ -303,20 +339,14 @@ impl Other {
     fn look<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<Look<'_, Result<T, StoreError>>, StoreError> {
+    ) -> Result<Asked<'_, T>, StoreError> {
         if self.late().strong_count() > 0 {
             return Err(self.no_answer());
         }
-        let (store, running) = (Arc::clone(&self.store), Arc::new(()));
-        let look_running = Arc::downgrade(&running);
-        let (sender, answer) = mpsc::channel();
-        let name = "store".to_owned();
-        let spawned = std::thread::Builder::new().name(name).spawn(move || {
-            let _ = sender.send(work(&store));
-            drop(running);
-        });
-        spawned.map_err(StoreError::at("start a thread for", self.store.dir()))?;
-        Ok(Look { other: self, started: Instant::now(), running: look_running, answer })
+        let store = Arc::clone(&self.store);
+        let look = Look::begin(move || work(&store));
+        let look = look.map_err(StoreError::at("start a thread for", self.store.dir()))?;
+        Ok(Asked { other: self, look })
     }
 
     fn late(&self) -> MutexGuard<'_, Weak<()>> {
@@ -328,11 +358,15 @@ impl Other {
     }
 }
 
-impl<T> Look<'_, Result<T, StoreError>> {
+impl<T: Send + 'static> Asked<'_, T> {
     fn answer(self) -> Result<T, StoreError> {
-        let left = self.other.patience.saturating_sub(self.started.elapsed());
-        self.answer.recv_timeout(left).unwrap_or_else(|_| {
-            *self.other.late() = self.running;
+        let patience = self.other.patience;
+        self.within(patience)
+    }
+
+    fn within(self, patience: Duration) -> Result<T, StoreError> {
+        self.look.answer(patience).unwrap_or_else(|running| {
+            *self.other.late() = running;
             Err(self.other.no_answer())
         })
     }

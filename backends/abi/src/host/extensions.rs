@@ -101,7 +101,7 @@ impl Model {
         })?;
         let handle = NonNull::new(handle)
             .ok_or_else(|| PluginError::new(Status::Failed, "the plugin made no grammar"))?;
-        Ok(Grammar { handle, table, _model: Arc::clone(self) })
+        Ok(Grammar { handle, table, model: Arc::clone(self) })
     }
 
     /// Reads a LoRA adapter.
@@ -123,13 +123,18 @@ impl Model {
 pub struct Grammar {
     handle: NonNull<raw::Grammar>,
     table: &'static raw::GrammarExt,
-    _model: Arc<Model>,
+    model: Arc<Model>,
 }
 
-// SAFETY: its calls are the engine thread's, one at a time by `&mut self`; the thread may change.
+// SAFETY: its calls come from any thread, one at a time by `&mut self`.
 unsafe impl Send for Grammar {}
 
 impl Grammar {
+    /// Tokens of the model's vocabulary.
+    pub fn n_vocab(&self) -> u32 {
+        self.model.info().n_vocab
+    }
+
     /// Sets logits to minus infinity where the token of the same index may not come next.
     pub fn mask(&mut self, tokens: &[Token], logits: &mut [f32]) -> Result<()> {
         if tokens.len() != logits.len() {

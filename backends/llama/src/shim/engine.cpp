@@ -1,6 +1,7 @@
 // See engine.h.
 
 #include "engine.h"
+#include "guarded.h"
 
 #include "common/log.h"
 #include "llama-context.h"
@@ -8,9 +9,7 @@
 #include "llama-grammar.h"
 #include "llama-model.h"
 
-#include <algorithm>
 #include <cstring>
-#include <exception>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -27,18 +26,6 @@ void hearth_shim_write_message(char * message, const char * text) {
         }
     }
     message[len] = '\0';
-}
-
-template <typename Body> static bool guarded(char * message, Body body) noexcept {
-    try {
-        body();
-        return true;
-    } catch (const std::exception & error) {
-        hearth_shim_write_message(message, error.what());
-    } catch (...) {
-        hearth_shim_write_message(message, "unknown exception");
-    }
-    return false;
 }
 
 static const char * skip_space_and_comments(const char * at) {
@@ -162,21 +149,6 @@ void hearth_shim_grammar_free(llama_grammar * grammar) {
 
 bool hearth_shim_grammar_apply(const llama_grammar * grammar, llama_token_data_array * tokens, char * message) {
     return guarded(message, [&] { llama_grammar_apply_impl(*grammar, tokens); });
-}
-
-bool hearth_shim_grammar_state(const llama_grammar * grammar, uint64_t * words, size_t capacity, size_t * n,
-                               char * message) {
-    return guarded(message, [&] {
-        std::vector<uint64_t> state = { grammar->partial_utf8.value, uint64_t(grammar->partial_utf8.n_remain) };
-        for (const auto & stack : grammar->stacks) {
-            state.push_back(stack.size());
-            for (const auto * element : stack) {
-                state.push_back(reinterpret_cast<uintptr_t>(element));
-            }
-        }
-        *n = state.size() <= capacity ? state.size() : 0;
-        std::copy_n(state.begin(), *n, words);
-    });
 }
 
 bool hearth_shim_grammar_accept(llama_grammar * grammar, llama_token token, char * message) {

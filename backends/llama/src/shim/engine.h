@@ -67,9 +67,18 @@ bool hearth_shim_grammar_new(const llama_vocab * vocab, const char * text, const
 void hearth_shim_grammar_free(llama_grammar * grammar);
 bool hearth_shim_grammar_apply(const llama_grammar * grammar, llama_token_data_array * tokens, char * message);
 bool hearth_shim_grammar_accept(llama_grammar * grammar, llama_token token, char * message);
-// Writes all that decides what may come next, if it has room for that; `n` is 0 if not. The same words of the same grammar
-// mean the same, until it is replaced.
-bool hearth_shim_grammar_state(const llama_grammar * grammar, uint64_t * words, size_t capacity, size_t * n, char * message);
+
+// A token of a vocabulary that is a tree: its text is that of the branch `above` it, which is an earlier one, or -1, and
+// `len` characters more.
+struct hearth_shim_branch {
+    llama_token token;
+    int32_t     above;
+    uint32_t    begin;
+    uint32_t    len;
+};
+// Says of each branch's token whether it may come. Not `walked`: the grammar names tokens, and each has to be asked about.
+bool hearth_shim_grammar_walk(llama_grammar * grammar, const hearth_shim_branch * branches, size_t n, const uint32_t * text,
+                              bool * may_come, bool * walked, char * message);
 // Replaces the grammar by one that has taken the text; after false it is as it was.
 bool hearth_shim_grammar_accept_text(llama_grammar ** grammar, const char * text, size_t text_len, char * message);
 

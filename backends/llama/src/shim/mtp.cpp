@@ -1,23 +1,11 @@
 // See engine.h: the calls that llama.cpp offers to its own tools only, in the staging header llama-ext.h.
 
 #include "engine.h"
+#include "guarded.h"
 
 #include "llama-ext.h"
 
-#include <exception>
 #include <stdexcept>
-
-template <typename Body> static bool guarded(char * message, Body body) noexcept {
-    try {
-        body();
-        return true;
-    } catch (const std::exception & error) {
-        hearth_shim_write_message(message, error.what());
-    } catch (...) {
-        hearth_shim_write_message(message, "unknown exception");
-    }
-    return false;
-}
 
 extern "C" {
 

@@ -1,7 +1,7 @@
 //! `ctl chat`: a conversation at a terminal.
 //!
-//! The loop is read, do, print. The daemon keeps no conversation; it is in [`Conversation`] and sent whole each time, and
-//! the daemon's prefix cache makes that cheap. No error ends the chat, except that of the terminal itself.
+//! The loop is read, do, print. The conversation is in [`Conversation`] and sent whole each time, and the daemon's prefix cache
+//! makes that cheap; or it is in a session that the daemon keeps, and only what is new is sent. No error ends the chat, except that of the terminal itself.
 
 mod conversation;
 mod editor;
@@ -9,6 +9,7 @@ mod slash;
 
 use super::Context;
 use super::run::{answer_once, empty_prompt, piped_stdin};
+use super::session as kept;
 use crate::answer::{self, Ending, Hurry, request_name};
 use crate::args::AnswerArgs;
 use crate::error::{CtlError, listed};
@@ -17,8 +18,9 @@ use crate::status_line::{DELAY, StatusLine};
 use conversation::Conversation;
 use editor::{Editor, Input};
 use hearth_protocol::{
-    ChatParams, Client, Empty, LoadParams, Method as _, ModelDetails, ModelListMethod, ModelLoad,
-    ModelParams, ModelPs, ModelShow, Role, ToolChoice,
+    ChatParams, Client, Empty, LoadParams, Message, Method as _, ModelDetails, ModelListMethod,
+    ModelLoad, ModelParams, ModelPs, ModelShow, Role, SessionDetails, SessionParams, SessionShow,
+    SessionSummary, ToolChoice,
 };
 use slash::{Command, Settings};
 use std::io::IsTerminal as _;
@@ -30,26 +32,48 @@ const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
 pub(super) fn run(
     context: &Context,
     model: Option<String>,
+    kept: Option<&str>,
     args: &AnswerArgs,
 ) -> Result<(), CtlError> {
     if std::io::stdin().is_terminal() {
-        return interactive(context, model, args);
+        return interactive(context, model, kept, args);
     }
     let prompt = piped_stdin()?;
     if prompt.trim().is_empty() {
         return Err(empty_prompt());
     }
     let mut session = context.connect()?;
-    let model = match model {
-        Some(model) => model,
-        None => only_model(&mut session)?,
-    };
-    answer_once(context, &mut session, model, prompt, args, None)
+    let kept = open(&mut session, kept, model.as_deref(), args)?;
+    let model = model_of(&mut session, kept.as_ref(), model)?;
+    let kept = kept.map(|details| details.summary.id);
+    answer_once(context, &mut session, kept, model, prompt, args, None)
+}
+
+fn open(
+    session: &mut Session,
+    name: Option<&str>,
+    model: Option<&str>,
+    args: &AnswerArgs,
+) -> Result<Option<SessionDetails>, CtlError> {
+    name.map(|name| kept::open(session, name, model, args)).transpose()
+}
+
+/// The one that is named, or else the kept session's, or else the only one.
+fn model_of(
+    session: &mut Session,
+    kept: Option<&SessionDetails>,
+    named: Option<String>,
+) -> Result<String, CtlError> {
+    match named.or_else(|| Some(kept?.summary.model.clone())) {
+        Some(model) => Ok(model),
+        None => only_model(session),
+    }
 }
 
 pub(super) fn interactive(
     context: &Context,
     model: Option<String>,
+    kept: Option<&str>,
     args: &AnswerArgs,
 ) -> Result<(), CtlError> {
     let out = &context.out;
@@ -60,16 +84,22 @@ pub(super) fn interactive(
         ));
     }
     let mut session = context.connect()?;
-    let model = match model {
-        Some(model) => model,
-        None => only_model(&mut session)?,
-    };
+    let kept = open(&mut session, kept, model.as_deref(), args)?;
+    let model = model_of(&mut session, kept.as_ref(), model)?;
     let details: ModelDetails = session.ask::<ModelShow>(&ModelParams { model })?;
     out.note(&headline(&details));
+    let mut system = args.system.clone();
+    if let Some(kept) = &kept {
+        let SessionSummary { name, id, messages, .. } = &kept.summary;
+        let (name, s) = (name.as_ref().unwrap_or(id), if *messages == 1 { "" } else { "s" });
+        out.note(&format!("session `{name}`, {messages} message{s} so far · /history shows them"));
+        system.clone_from(&kept.system);
+    }
     let mut chat = Chat {
         context,
         session,
-        conversation: Conversation::new(args.system.clone()),
+        kept: kept.map(|details| details.summary.id),
+        conversation: Conversation::new(system),
         settings: Settings { options: args.options(), think: args.think(), verbose: args.verbose },
         args,
         model: details.summary.name,
@@ -114,6 +144,8 @@ fn headline(details: &ModelDetails) -> String {
 struct Chat<'a> {
     context: &'a Context,
     session: Session,
+    /// The session that the daemon keeps. Of the conversation there is then only what was not answered.
+    kept: Option<String>,
     conversation: Conversation,
     settings: Settings,
     args: &'a AnswerArgs,
@@ -158,6 +190,11 @@ impl Chat<'_> {
     fn obey(&mut self, command: Command) -> Result<(), CtlError> {
         let out = &self.context.out;
         match command {
+            Command::Clear | Command::System(_) if self.kept.is_some() => {
+                let message = "a session keeps its system text and what was said";
+                CtlError::usage(message, "`ctl chat --session NAME` begins another").print(out);
+                Ok(())
+            }
             Command::Help => out.line(slash::HELP),
             // `talk` has left already.
             Command::Bye => Ok(()),
@@ -174,15 +211,23 @@ impl Chat<'_> {
                 }
             },
             Command::History => {
-                for message in self.conversation.messages() {
-                    let who = match message.role {
-                        Role::System => "system",
-                        Role::User => "you",
-                        Role::Assistant | Role::Tool => "model",
-                    };
-                    out.facts(&[(who, message.content.clone())])?;
+                let said = match self.kept.clone() {
+                    None => Ok(self.conversation.messages()),
+                    Some(session) => self
+                        .with_reconnect(|connection| {
+                            let params = SessionParams { session: session.clone() };
+                            connection.ask::<SessionShow>(&params)
+                        })
+                        .map(|details| details.said),
+                };
+                let out = &self.context.out;
+                match said {
+                    Ok(said) => said.iter().try_for_each(|said| out.facts(&[kept::line(said)])),
+                    Err(error) => {
+                        error.print(out);
+                        Ok(())
+                    }
                 }
-                Ok(())
             }
             Command::Model(None) => out.line(&self.model),
             Command::Model(Some(model)) => {
@@ -230,8 +275,12 @@ impl Chat<'_> {
     fn turn(&mut self, prompt: String) -> Result<(), CtlError> {
         let out = &self.context.out;
         let params = ChatParams {
+            session: self.kept.clone(),
             model: self.model.clone(),
-            messages: self.conversation.with_question(&prompt),
+            messages: match self.kept {
+                Some(_) => vec![Message::text(Role::User, &prompt)],
+                None => self.conversation.with_question(&prompt),
+            },
             template: None,
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
@@ -258,10 +307,17 @@ impl Chat<'_> {
         match answer.ending {
             Ending::Done(reply) => {
                 answer::afterword(out, &reply, self.settings.verbose);
-                self.conversation.add(prompt, reply.message);
+                match self.kept {
+                    Some(_) => self.conversation.clear(),
+                    None => self.conversation.add(prompt, reply.message),
+                }
             }
             Ending::Stopped if answer.text.is_empty() => {
                 out.note("[stopped before it began; /retry asks again]");
+                self.conversation.lose(prompt);
+            }
+            Ending::Stopped if self.kept.is_some() => {
+                out.note("[stopped; the session is as it was before, /retry asks again]");
                 self.conversation.lose(prompt);
             }
             Ending::Stopped => {

@@ -95,7 +95,7 @@ impl Placement {
 pub(crate) struct Bounds {
     /// For saved sequences; 0: none are saved.
     pub(crate) archive_bytes: usize,
-    /// The longest that saving one sequence may hold up the others.
+    /// The longest that saving may hold up a step.
     pub(crate) save_time: Duration,
     /// Prompts may find what others left.
     pub(crate) reuse: bool,
@@ -113,6 +113,8 @@ pub(crate) struct Cache {
     can_shift: bool,
     reuse: bool,
     save_time: Duration,
+    /// Time that was spent on saving and restoring since the last step.
+    moving: Duration,
     /// Learned from sequences that were saved.
     save_time_per_token: Duration,
     bytes_per_token: usize,
@@ -147,6 +149,7 @@ impl Cache {
             can_shift: info.can_shift && info.can_roll_back,
             reuse: bounds.reuse,
             save_time: bounds.save_time,
+            moving: Duration::ZERO,
             save_time_per_token: Duration::from_micros(20),
             bytes_per_token: 0,
         }
@@ -185,6 +188,12 @@ impl Cache {
     /// Tells the cache that a step was made.
     pub(crate) fn tick(&mut self) {
         self.clock += 1;
+        self.moving = Duration::ZERO;
+    }
+
+    /// Something was saved or restored since the last step.
+    pub(crate) fn has_moved(&self) -> bool {
+        !self.moving.is_zero()
     }
 
     /// Cells in use, and promised.
@@ -251,7 +260,10 @@ impl Cache {
         if !self.make_room(context, saved.tokens.len())? {
             return Ok(0);
         }
-        match context.seq_load(seq_of(to), &saved.data) {
+        let start = Instant::now();
+        let loaded = context.seq_load(seq_of(to), &saved.data);
+        self.moving += start.elapsed();
+        match loaded {
             Ok(()) => {}
             // Damaged bytes, or less room than was counted: it is computed instead.
             Err(error) if error.status != Status::Failed => return Ok(0),
@@ -338,7 +350,7 @@ impl Cache {
         Ok(any)
     }
 
-    /// Empties a slot, after a copy to the archive if that is quickly done.
+    /// Empties a slot, after a copy to the archive if there is time for that before the next step.
     fn evict(&mut self, context: &mut Context, slot: usize) -> Result<(), PluginError> {
         if self.slots[slot].state == SlotState::Kept && self.is_quickly_saved(slot) {
             self.save(context, slot)?;
@@ -348,7 +360,7 @@ impl Cache {
 
     fn is_quickly_saved(&self, slot: usize) -> bool {
         let n_tokens = u32::try_from(self.len_of(slot)).unwrap_or(u32::MAX);
-        self.save_time_per_token.saturating_mul(n_tokens) <= self.save_time
+        self.moving + self.save_time_per_token.saturating_mul(n_tokens) <= self.save_time
     }
 
     /// Copies a slot to the archive, unless it is too short or there already. Answers whether it was copied.
@@ -367,7 +379,9 @@ impl Cache {
             }
         };
         let tokens = self.slots[slot].tokens.clone();
-        let per_token = start.elapsed() / u32::try_from(tokens.len()).unwrap_or(u32::MAX).max(1);
+        let took = start.elapsed();
+        self.moving += took;
+        let per_token = took / u32::try_from(tokens.len()).unwrap_or(u32::MAX).max(1);
         self.save_time_per_token = (self.save_time_per_token + per_token) / 2;
         self.bytes_per_token = data.len() / tokens.len().max(1);
         self.archive.put(self.slots[slot].owner, tokens, data, self.can_roll_back);

@@ -1,8 +1,8 @@
-//! A model's vocabulary as llguidance reads it, and the thread that computes masks.
+//! A model's vocabulary as llguidance reads it.
 //!
 //! Made once per model, when the first rule comes: that takes tenths of a second with a large vocabulary.
 
-use super::guided::{Guided, Work};
+use super::guided::Guided;
 use super::limits;
 use super::schema::narrowed;
 use super::{Constraint, ConstraintError};
@@ -14,8 +14,6 @@ use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokR
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
-use std::thread;
 
 /// What an answer must look like.
 #[derive(Clone, Copy)]
@@ -46,8 +44,6 @@ impl std::fmt::Debug for Rule<'_> {
 pub struct Guide {
     factory: ParserFactory,
     ends: Arc<[Token]>,
-    /// The thread behind it ends with the last sender.
-    work: Sender<Work>,
 }
 
 impl std::fmt::Debug for Guide {
@@ -86,12 +82,7 @@ impl Guide {
             .map_err(|error| wrong(&error))?;
         factory.quiet();
         limits::set(factory.limits_mut());
-        let (work, queue) = channel::<Work>();
-        thread::Builder::new()
-            .name("masks".into())
-            .spawn(move || queue.iter().for_each(Work::run))
-            .map_err(|error| wrong(&error))?;
-        Ok(Self { factory, ends: ends.into(), work })
+        Ok(Self { factory, ends: ends.into() })
     }
 
     /// Makes a constraint of a rule, with the reason if it is none.
@@ -113,13 +104,7 @@ impl Guide {
         })?;
         let (mask, matcher) = matcher?;
         let mask = mask.map_err(|error| limits::reason(&error.to_string()))?;
-        Ok(Constraint::Guided(Guided::new(
-            matcher,
-            mask,
-            self.factory.tok_env(),
-            &self.ends,
-            &self.work,
-        )))
+        Ok(Constraint::Guided(Guided::new(matcher, mask, self.factory.tok_env(), &self.ends)))
     }
 }
 

@@ -4,12 +4,16 @@
 //! chooses freely, the choice is checked, and only if it is refused are the logits masked and the choice made again. So
 //! a rule that cuts the distribution, such as top-k, sees forbidden tokens only where the first choice was allowed anyway.
 //!
+//! Masks are made beside the step that they are for (`masks.rs`).
+//!
 //! The plugin's may be lazy (`trigger.rs`): the answer is free until a trigger, such as the beginning of a tool call.
 
 mod blanks;
 mod guide;
 mod guided;
 mod limits;
+mod masks;
+mod plugin;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -20,6 +24,8 @@ pub use guided::Guided;
 use hearth_abi::host::Grammar;
 use hearth_abi::raw::Token;
 pub use limits::check;
+pub(crate) use masks::MaskThread;
+pub use plugin::PluginGrammar;
 pub use trigger::Triggers;
 
 /// Why a rule is no constraint, or a constraint cannot be followed further.
@@ -37,11 +43,11 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    /// Has what takes long for the next token done beside the step that computes its logits.
-    pub(crate) fn begin(&mut self) {
-        if let Self::Guided(guided) = self {
-            // What fails here fails again where it matters.
-            let _ = guided.begin_mask();
+    /// Has the masks for the next token, and behind guessed ones, made beside the step that computes their logits.
+    pub(crate) fn begin(&mut self, thread: &mut MaskThread, guess: &[Token]) {
+        match self {
+            Self::Guided(guided) => guided.begin(thread, guess),
+            Self::Plugin(plugin) => plugin.begin(thread, guess),
         }
     }
 
@@ -69,6 +75,19 @@ impl Constraint {
         }
     }
 
+    /// Takes tokens of this text that were chosen before it was known that they are the answer's. Answers false, and has
+    /// taken nothing, if they do not fit.
+    pub(crate) fn accept_late(
+        &mut self,
+        tokens: &[Token],
+        text: &[u8],
+    ) -> Result<bool, ConstraintError> {
+        match self {
+            Self::Guided(guided) => guided.accept_late(tokens, text),
+            Self::Plugin(plugin) => plugin.accept_late(text),
+        }
+    }
+
     /// The token that ends the answer, if nothing else may come.
     pub(crate) fn end(&mut self) -> Option<Token> {
         match self {
@@ -80,7 +99,7 @@ impl Constraint {
     /// How the text will go on, as far as the rule leaves little choice. Empty where that is not known.
     pub(crate) fn expect(&mut self) -> Vec<u8> {
         match self {
-            // As above.
+            // What fails here fails again where it matters.
             Self::Guided(guided) => guided.expect().unwrap_or_default(),
             Self::Plugin(_) => Vec::new(),
         }
@@ -90,52 +109,6 @@ impl Constraint {
 impl Constraint {
     /// A grammar of the plugin's that holds from a trigger on; without triggers, from the start.
     pub fn of_plugin(grammar: Grammar, triggers: Option<Triggers>) -> Self {
-        Self::Plugin(PluginGrammar { grammar, vocabulary: Vec::new(), triggers })
+        Self::Plugin(PluginGrammar::new(grammar, triggers))
     }
-}
-
-/// A grammar of the plugin's.
-#[derive(Debug)]
-pub struct PluginGrammar {
-    grammar: Grammar,
-    /// All tokens in order, once a whole vocabulary had to be masked.
-    vocabulary: Vec<Token>,
-    /// While the grammar does not hold yet.
-    triggers: Option<Triggers>,
-}
-
-impl PluginGrammar {
-    fn allows(&mut self, token: Token) -> Result<bool, ConstraintError> {
-        if self.triggers.is_some() {
-            return Ok(true);
-        }
-        let mut asked = [0.0];
-        self.grammar.mask(&[token], &mut asked).map_err(from_plugin)?;
-        Ok(asked[0] > f32::NEG_INFINITY)
-    }
-
-    fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
-        if self.vocabulary.len() != logits.len() {
-            self.vocabulary = (0..).take(logits.len()).collect();
-        }
-        self.grammar.mask(&self.vocabulary, logits).map_err(from_plugin)
-    }
-
-    fn accept(&mut self, token: Token, piece: &[u8]) -> Result<(), ConstraintError> {
-        match &mut self.triggers {
-            None => self.grammar.accept(token).map_err(from_plugin),
-            Some(triggers) => {
-                // What begins like a call and is none stays text.
-                let grammar = &mut self.grammar;
-                if triggers.take(piece, |text| grammar.accept_text(text).is_ok()) {
-                    self.triggers = None;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-fn from_plugin(error: hearth_abi::PluginError) -> ConstraintError {
-    ConstraintError(error.message)
 }

@@ -122,12 +122,16 @@ fn a_rule_that_is_none_says_why() {
 
 #[test]
 fn a_dropped_constraint_leaves_the_thread_to_others() {
-    let guide = guide();
+    let (guide, mut thread) = (guide(), MaskThread::default());
     for _ in 0..50 {
         let mut dropped = guide.compile(Rule::Json).unwrap();
         dropped.accept(Token::from(b'{'), b"{").unwrap();
+        dropped.begin(&mut thread, &[]);
     }
-    assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
+    let mut kept = guide.compile(Rule::Regex("[ab]{2,5}")).unwrap();
+    kept.accept(Token::from(b'a'), b"a").unwrap();
+    kept.begin(&mut thread, &[]);
+    assert!(kept.allows(Token::from(b'b')).unwrap());
 }
 
 #[test]
@@ -135,8 +139,13 @@ fn what_is_not_allowed_ends_the_constraint_and_not_the_thread() {
     let guide = guide();
     let mut constraint = guide.compile(Rule::Regex("ab")).unwrap();
     assert!(constraint.accept(Token::from(b'z'), b"z").is_err());
+    let mut thread = MaskThread::default();
+    constraint.begin(&mut thread, &[Token::from(b'a')]);
     assert!(constraint.allows(Token::from(b'a')).is_err());
-    assert!(walk(&guide, Rule::Regex("[ab]{1,5}"), 1, 50).is_ok());
+    let mut other = guide.compile(Rule::Regex("ab")).unwrap();
+    other.accept(Token::from(b'a'), b"a").unwrap();
+    other.begin(&mut thread, &[]);
+    assert!(other.allows(Token::from(b'b')).unwrap());
 }
 
 fn nested(depth: usize) -> Value {
@@ -314,4 +323,41 @@ fn keys_are_expected_with_the_blanks_that_this_answer_has() {
     let mut constraint = guide().compile(Rule::Regex("to be[,;] or not [a-z]+")).unwrap();
     let expected = ["to be", " or not "];
     assert_eq!(expectations(&mut constraint, "to be; or not a"), expected);
+}
+
+#[test]
+fn masks_made_ahead_are_those_of_their_places() {
+    let (guide, mut thread) = (guide(), MaskThread::default());
+    let schema =
+        json!({ "type": "array", "items": { "enum": ["x", 17, { "a": null }] }, "maxItems": 9 });
+    for rule in [Rule::JsonSchema(&schema), Rule::Regex("(ab)*[0-9]{2,9}|世é?")] {
+        for seed in 0..30_u8 {
+            let text = walk(&guide, rule, seed.into(), 500).unwrap();
+            let tokens: Vec<Token> = text.iter().map(|byte| (*byte).into()).chain([END]).collect();
+            let (mut ahead, mut plain) =
+                (guide.compile(rule).unwrap(), guide.compile(rule).unwrap());
+            let mut n_left = 0;
+            for (at, token) in tokens.iter().enumerate() {
+                if n_left == 0 {
+                    n_left = (usize::from(seed) + at) % 6;
+                    let mut guess = tokens[at..].to_vec();
+                    guess.truncate(n_left);
+                    // Every other one goes wrong, and may be one that the rule forbids.
+                    if let (Some(last), true) = (guess.last_mut(), at % 2 == 0) {
+                        *last = Token::from(b'a');
+                    }
+                    ahead.begin(&mut thread, &guess);
+                } else {
+                    n_left -= 1;
+                }
+                let (mut one, mut other) = (vec![0.0_f32; 266], vec![0.0_f32; 266]);
+                ahead.mask(&mut one).unwrap();
+                plain.mask(&mut other).unwrap();
+                assert_eq!(one, other, "{at} of {text:?}");
+                let piece = [u8::try_from(*token).unwrap_or(0)];
+                ahead.accept(*token, &piece).unwrap();
+                plain.accept(*token, &piece).unwrap();
+            }
+        }
+    }
 }

@@ -24,11 +24,19 @@ impl Engine {
                 break;
             }
             let Some(placement) = self.find_place(at) else { break };
+            if matches!(placement, Placement::Restore { .. }) && self.is_time_to_go_on() {
+                break;
+            }
             let sequence = self.waiting.remove(at);
             self.begin(sequence, placement)?;
         }
         self.tell_places(sink);
         Ok(())
+    }
+
+    /// Answers have waited for the cache since their last token, and wait for no more of it.
+    fn is_time_to_go_on(&self) -> bool {
+        self.cache.has_moved() && self.running.iter().any(|sequence| sequence.n_generated() > 0)
     }
 
     fn find_place(&mut self, at: usize) -> Option<Placement> {

@@ -3,7 +3,9 @@
 use super::{Engine, Output, Sink};
 use crate::constraint::{Constraint, ConstraintError};
 use crate::sequence::{Event, Failure, FinishReason, Sequence};
+use crate::thoughts::Part;
 use hearth_abi::PluginError;
+use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use std::time::Instant;
 
@@ -99,10 +101,11 @@ impl Engine {
         let logits = self.runner.context.logits(output)?;
         sequence.sampler.prepare(logits);
         let picked = sequence.sampler.pick(logits);
-        let (Some(constraint), Some(token)) = (&mut sequence.constraint, picked) else {
+        let Sequence { constraint: Some(constraint), thoughts, .. } = sequence else {
             return Ok(picked);
         };
-        if let Some(thoughts) = &mut sequence.thoughts {
+        let Some(token) = picked else { return Ok(None) };
+        if let Some(thoughts) = thoughts {
             let is_end = self.model.token_is_end(token);
             if is_end && thoughts.are_open() {
                 // An answer is still to come.
@@ -110,8 +113,20 @@ impl Engine {
                 return Ok(thoughts.forced().first().copied());
             }
             let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
-            if !is_end && !thoughts.would_answer(&piece) {
-                return Ok(picked);
+            match if is_end { Part::Answer } else { thoughts.part(&piece) } {
+                Part::Thoughts => return Ok(picked),
+                Part::Both(n) => return spell(&self.model, &sequence.spelled, logits, &piece[..n]),
+                Part::Answer => {}
+            }
+            let n_decided = sequence.tokens.len().saturating_sub(thoughts.n_undecided());
+            let undecided = &sequence.tokens[n_decided..];
+            if !undecided.is_empty() {
+                let text = detokenized(&self.model, &sequence.spelled, undecided)?;
+                if !constraint.accept_late(undecided, &text)? {
+                    let rest = thoughts.rest_of_start();
+                    return spell(&self.model, &sequence.spelled, logits, rest);
+                }
+                thoughts.give_way();
             }
         }
         // Most of the time the free choice is allowed, and asking about one token is cheap.
@@ -119,10 +134,7 @@ impl Engine {
             return Ok(picked);
         }
         constraint.mask(logits)?;
-        let picked = sequence.sampler.pick(logits);
-        picked.map(Some).ok_or_else(|| {
-            ConstraintError("no token that may come has a probability".into()).into()
-        })
+        sequence.sampler.pick(logits).map(Some).ok_or_else(nothing_left)
     }
 
     /// Takes a chosen token. Answers why the sequence ends, if it does.
@@ -142,7 +154,7 @@ impl Engine {
         let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
         let (mut is_answer, mut was_chosen) = (true, true);
         if let Some(thoughts) = &mut sequence.thoughts {
-            is_answer = thoughts.would_answer(&piece);
+            is_answer = thoughts.part(&piece) == Part::Answer;
             was_chosen = thoughts.forced().first() != Some(&token);
             thoughts.take(token, &piece);
         }
@@ -185,4 +197,36 @@ impl Engine {
         }
         self.leave(&sequence);
     }
+}
+
+/// The likeliest token that begins what has to come. The vocabulary is searched, which takes milliseconds, where a model begins
+/// or ends its thoughts in a way that is none: hardly ever.
+fn spell(
+    model: &Model,
+    spelled: &[Token],
+    logits: &[f32],
+    rest: &[u8],
+) -> Result<Option<Token>, Trouble> {
+    let mut best = None;
+    for (token, logit) in (0..).zip(logits) {
+        if *logit > best.map_or(f32::NEG_INFINITY, |(_, best)| best) {
+            let piece = model.token_piece(token, spelled.contains(&token))?;
+            if !piece.is_empty() && rest.starts_with(&piece) {
+                best = Some((token, *logit));
+            }
+        }
+    }
+    best.map(|(token, _)| Some(token)).ok_or_else(nothing_left)
+}
+
+fn detokenized(model: &Model, spelled: &[Token], tokens: &[Token]) -> Result<Vec<u8>, PluginError> {
+    let mut text = Vec::new();
+    for token in tokens {
+        text.extend_from_slice(&model.token_piece(*token, spelled.contains(token))?);
+    }
+    Ok(text)
+}
+
+fn nothing_left() -> Trouble {
+    ConstraintError("no token that may come has a probability".into()).into()
 }

@@ -6,15 +6,17 @@
 
 mod admission;
 mod answers;
+mod scheduling;
 mod shifting;
 
 use crate::cache::{Bounds, Cache};
 use crate::config::EngineConfig;
-use crate::guess::{DraftError, Drafter, Guesser, Heads, Lookups, Rules, Step};
+use crate::constraint::MaskThread;
+use crate::guess::{DraftError, Drafter, Guesser, Heads, Lookups, Rules};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::runner::Runner;
-use crate::scheduler::{Pending, Share, plan};
+use crate::scheduler::{Pending, Share};
 use crate::sequence::{Event, Failure, FinishReason, Request, Sequence, to_u32};
 use crate::threads::Threads;
 use hearth_abi::host::{Adapter, Context, Model};
@@ -56,6 +58,7 @@ pub struct Engine {
     pace: Pace,
     threads: Threads,
     ledger: Ledger,
+    masks: MaskThread,
     /// In the order in which they are asked.
     guessers: Vec<Box<dyn Guesser>>,
     /// In order of arrival.
@@ -65,6 +68,8 @@ pub struct Engine {
     /// Sequences that may run now. Less than `n_parallel` while the plugin has less room than it said.
     n_places: usize,
     pending: Vec<Pending>,
+    /// Owners of answers, and how many each has.
+    answering: Vec<(u32, usize)>,
     shares: Vec<Share>,
     outputs: Vec<Output>,
 }
@@ -105,6 +110,7 @@ impl Engine {
             pace: Pace::new(config.step_target),
             threads: Threads::new(info.n_threads),
             ledger: Ledger::default(),
+            masks: MaskThread::default(),
             guessers: match config.speculate {
                 true => vec![Box::new(Rules::new(model)), Box::<Lookups>::default()],
                 false => Vec::new(),
@@ -116,6 +122,7 @@ impl Engine {
             waiting: Vec::new(),
             running: Vec::new(),
             pending: Vec::new(),
+            answering: Vec::new(),
             shares: Vec::new(),
             outputs: Vec::new(),
         })
@@ -300,67 +307,6 @@ impl Engine {
         Ok(())
     }
 
-    fn schedule(&mut self) -> Result<(), PluginError> {
-        self.pending.clear();
-        for (idx, sequence) in self.running.iter().enumerate() {
-            let Some(slot) = sequence.slot else { continue };
-            let held = self.cache.len_of(slot);
-            let n_pending = sequence.tokens.len() - held;
-            let stop = sequence.stop_at.into_iter().chain(self.checkpoint_of(sequence, held));
-            let n_most = stop.map(|stop| stop - held).fold(n_pending, usize::min);
-            self.pending.push(Pending { idx, n_pending, n_most });
-        }
-        // Prompts of those who got least come first, and of one owner the oldest.
-        let (running, ledger) = (&self.running, &self.ledger);
-        self.pending.sort_by_key(|pending| ledger.got(running[pending.idx].owner));
-        let (pace, adapts) = (&self.pace, self.config.adapts);
-        let budget =
-            |n_answers, most| if adapts { pace.prompt_tokens(n_answers, most) } else { most };
-        plan(self.config.n_batch as usize, budget, &self.pending, &mut self.shares);
-        self.guess()
-    }
-
-    /// Where a prompt's memory is saved because it cannot be cut back to there later: before its last token, so that the
-    /// same prompt and the next message of the conversation both find it.
-    fn checkpoint_of(&self, sequence: &Sequence, held: usize) -> Option<usize> {
-        let at = sequence.n_prompt - 1;
-        (held < at && self.cache.needs_checkpoints()).then_some(at)
-    }
-
-    /// Adds guessed tokens to the shares of answers.
-    fn guess(&mut self) -> Result<(), PluginError> {
-        let Self { running, shares, guessers, pace, runner, .. } = self;
-        running.iter_mut().for_each(|sequence| sequence.guess.clear());
-        // Beside a prompt every token more would delay both.
-        let is_beside = shares.iter().any(|share| share.n_tokens > 1 || !share.completes);
-        if is_beside || !self.cache.can_roll_back() {
-            return Ok(());
-        }
-        // So each share is one token, and yields one.
-        let mut step = Step {
-            context: &mut runner.context,
-            pace,
-            n_threads: self.threads.in_use(),
-            n_batch: self.config.n_batch as usize,
-            n_tokens: shares.len(),
-            n_yield: f64::from(to_u32(shares.len())),
-        };
-        // A guesser that fails is no reason for an answer to fail.
-        guessers.retain_mut(|guesser| guesser.guess(running, shares, &mut step).is_ok());
-        for share in shares {
-            let sequence = &running[share.idx];
-            let (Some(slot), n_guessed @ 1..) = (sequence.slot, sequence.guess.len()) else {
-                continue;
-            };
-            let lacks = self.cache.lacks(slot, 1 + n_guessed);
-            if self.cache.make_room(&mut self.runner.context, lacks)? {
-                self.cache.reserve(slot, 1 + n_guessed);
-                share.n_drafted = n_guessed;
-            }
-        }
-        Ok(())
-    }
-
     /// Drops what holds memory only to guess. False if nothing does.
     fn shed(&mut self) -> bool {
         let n_guessers = self.guessers.len();
@@ -379,10 +325,10 @@ impl Engine {
             let tokens = &sequence.tokens[from..from + share.n_tokens];
             let index = self.runner.add(slot, from, tokens, share.completes);
             if share.completes {
-                if let Some(constraint) = &mut sequence.constraint {
-                    constraint.begin();
-                }
                 let draft = &sequence.guess[..share.n_drafted];
+                if let Some(constraint) = &mut sequence.constraint {
+                    constraint.begin(&mut self.masks, draft);
+                }
                 self.runner.add_draft(slot, from + tokens.len(), draft);
                 self.outputs.push(Output { id: sequence.id, index, n_drafted: draft.len() });
             }
@@ -471,6 +417,7 @@ impl Engine {
                 held.len() < sequence.tokens.len(),
                 "a running sequence has nothing to compute"
             );
+            assert!(sequence.n_sat_out < self.config.n_parallel, "an answer never goes on");
             assert_eq!(
                 running.iter().filter(|other| **other == slot).count(),
                 1,

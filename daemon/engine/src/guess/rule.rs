@@ -6,6 +6,7 @@
 use super::{Guesser, Step};
 use crate::scheduler::Share;
 use crate::sequence::Sequence;
+use crate::thoughts::Thoughts;
 use hearth_abi::PluginError;
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
@@ -54,7 +55,7 @@ impl Guesser for Rules {
             let (tokens, rate) = if !closing.is_empty() {
                 (closing, 1.0)
             } else if let Some(constraint) = &mut sequence.constraint
-                && sequence.thoughts.as_ref().is_none_or(|thoughts| thoughts.would_answer(b""))
+                && sequence.thoughts.as_ref().is_none_or(Thoughts::are_over)
             {
                 let new = || Expected { at: 0, tokens: Vec::new(), rate: FIRST_RATE };
                 let expected = self.of.entry(sequence.id).or_insert_with(new);

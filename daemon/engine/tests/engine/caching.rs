@@ -208,3 +208,26 @@ fn a_quiet_time_is_used_to_save_and_then_ends() {
     assert!((3 * 109 * 16..3 * 109 * 16 + 100).contains(&engine.held().saved_bytes));
     assert!(!engine.tidy().unwrap());
 }
+
+#[test]
+fn running_answers_wait_for_one_sequence_to_be_restored_at_a_time() {
+    let config = EngineConfig { n_parallel: 4, n_kept: 0, ..EngineConfig::default() };
+    let mut engine = Engine::new(&model(&[("eos_one_in", 0_u64.into())]), config).unwrap();
+    let mut sink = Collected::default();
+    let prompt = |id: u64| text(usize::try_from(id).unwrap(), 80);
+    (0..3).for_each(|id| engine.submit(request(id, 1, prompt(id), 4), &mut sink));
+    run(&mut engine, &mut sink);
+    while engine.tidy().unwrap() {}
+    // While this one runs, the others' memory is not used for so long that it is given up.
+    engine.submit(request(9, 1, prompt(9), 1000), &mut sink);
+    (0..100).for_each(|_| engine.step(&mut sink).unwrap());
+    assert!(engine.held().n_tokens < 300, "{:?}", engine.held());
+    (10..13).for_each(|id| engine.submit(request(id, 1, prompt(id - 10), 4), &mut sink));
+    for n in 1..=3 {
+        engine.step(&mut sink).unwrap();
+        engine.verify_invariants();
+        assert_eq!((10..13).filter(|id| sink.prefilled.contains_key(id)).count(), n);
+    }
+    run(&mut engine, &mut sink);
+    assert!((10..13).all(|id| sink.finish(id).n_cached == 79));
+}

@@ -10,3 +10,4 @@ mod randomized;
 mod scheduling;
 mod shifting;
 mod support;
+mod thinking;

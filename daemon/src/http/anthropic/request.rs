@@ -159,6 +159,7 @@ impl Request {
         let thinks = self.thinking.filter(|thinking| thinking.kind != "disabled");
         let format = self.output_config.and_then(|config| config.format);
         Ok(ChatParams {
+            session: None,
             template: None,
             model: self.model,
             messages,

@@ -9,6 +9,7 @@ use super::{Failure, error_event};
 use crate::http::status_of;
 use hearth_protocol::{ChatReply, Event};
 use serde_json::{Value, json};
+use std::io::Write;
 
 pub(super) struct Stream {
     model: String,
@@ -109,5 +110,6 @@ impl Stream {
 /// One event, named as its type.
 fn write(event: Value, out: &mut Vec<u8>) {
     let name = event["type"].as_str().unwrap_or_default();
-    out.extend_from_slice(format!("event: {name}\ndata: {event}\n\n").as_bytes());
+    // A vector takes whatever is written.
+    let _ = write!(out, "event: {name}\ndata: {event}\n\n");
 }

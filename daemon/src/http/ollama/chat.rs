@@ -205,6 +205,7 @@ fn params(request: Request) -> Result<ChatParams, RpcError> {
     let mut options = options::options(&request.options, cut)?;
     options::logprobs(&mut options, request.logprobs, request.top_logprobs)?;
     Ok(ChatParams {
+        session: None,
         messages: messages(request.messages)?,
         template: None,
         tools: request.tools.into_iter().map(|tool| tool.function.into()).collect(),

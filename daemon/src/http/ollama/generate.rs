@@ -166,6 +166,7 @@ fn conversation(request: Request, options: Options) -> Result<ChatParams, RpcErr
     }
     messages.push(Message::text(Role::User, request.prompt));
     Ok(ChatParams {
+        session: None,
         messages,
         template: Some(request.template).filter(|template| !template.is_empty()),
         tools: Vec::new(),

@@ -105,6 +105,7 @@ pub(super) fn params(request: Request) -> Result<ChatParams, RpcError> {
         return Err(invalid("`top_logprobs` is there without `logprobs`"));
     }
     Ok(ChatParams {
+        session: None,
         template: None,
         messages: request.messages.into_iter().map(message).collect::<Result<_, _>>()?,
         tools: request.tools.into_iter().map(tool).collect::<Result<_, _>>()?,

@@ -9,6 +9,7 @@ mod embeddings;
 mod models;
 mod options;
 mod rerank;
+mod responses;
 mod texts;
 mod tokens;
 
@@ -55,6 +56,7 @@ pub(super) fn routes() -> Routes {
                 .takes::<embeddings::Request>()
                 .answers::<embeddings::Embeddings>(),
         )
+        .merge(responses::routes())
         .get(
             "/v1/models",
             models::list,
@@ -116,7 +118,7 @@ struct Error {
     message: String,
     #[serde(rename = "type")]
     kind: &'static str,
-    /// Always null: what is wrong is in the message.
+    /// Null where the message alone says what is wrong.
     param: Option<String>,
     code: Option<String>,
 }

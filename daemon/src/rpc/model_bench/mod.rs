@@ -36,7 +36,7 @@ impl Work for ModelBench {
         let name = parse_name(&params.model)?;
         let stores = Arc::clone(&daemon.stores);
         let model = blocking(move || stores.resolve(&name)).await?;
-        if params.tune && daemon.config.state.is_none() {
+        if params.tune && daemon.config().state.is_none() {
             return Err(RpcError::new(
                 ErrorKind::Io,
                 "there is no state folder, so what is found could not be kept",
@@ -127,9 +127,10 @@ impl Bench<'_> {
         let trial = self.load_with(Tuning::default()).await;
         let n_threads = self.load().await?.1;
         drop(trial);
+        let config = daemon.config();
         let settled = tune::Settled {
-            engine: &daemon.config.engine,
-            attention: daemon.config.attention(&self.model().name),
+            engine: &config.engine,
+            attention: config.attention(&self.model().name),
             spin: std::env::var_os("GOMP_SPINCOUNT").is_some(),
         };
         let changes = tune::changes(n_threads, n_processors(), &settled);

@@ -11,7 +11,8 @@ use hearth_convert::{
 };
 use hearth_protocol::{CreateFile, ErrorKind, RpcError, UploadedFile};
 use hearth_store::{
-    Blob, Digest, ImportMode, ImportProgress, ModelName, NewBlob, Store, StoreError, place,
+    Blob, Digest, ImportMode, ImportProgress, LayerKind, ModelName, NewBlob, Store, StoreError,
+    file_kind, place,
 };
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +26,23 @@ pub(super) struct Files<'a> {
     /// What is being made.
     pub(super) name: &'a ModelName,
     pub(super) mode: ImportMode,
+    pub(super) quantizes: bool,
     pub(super) reporter: &'a mut Reporter,
+}
+
+/// Weights that are only there to be quantized. They are no blob, so that nothing is left of them.
+pub(super) enum Raw {
+    File(PathBuf),
+    Converted(NewBlob),
+}
+
+impl Raw {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Converted(blob) => blob.path(),
+        }
+    }
 }
 
 /// What is behind a caller's words.
@@ -37,21 +54,38 @@ enum Found {
 }
 
 impl Files<'_> {
-    pub(super) fn weights(&mut self, files: &[CreateFile]) -> Result<Vec<Blob>, RpcError> {
-        let mut blobs = Vec::new();
+    /// What the model is to have, and what its weights are to be made of where they are quantized.
+    pub(super) fn weights(
+        &mut self,
+        files: &[CreateFile],
+    ) -> Result<(Vec<Blob>, Option<Raw>), RpcError> {
+        let (mut blobs, mut raw) = (Vec::new(), None);
         for found in self.find(files)? {
-            blobs.push(match found {
-                Found::Blob(blob) => blob,
-                Found::Gguf(path) => self.placed(&path)?,
+            let (blob, path) = match found {
+                Found::Blob(blob) => (Some(blob), self.store.blobs().path(&blob.digest)),
+                Found::Gguf(path) => (None, path),
                 Found::Folder(folder, _uploaded) => {
                     let output_type = half_type(&folder).map_err(|error| convert_error(&error))?;
-                    self.converted(output_type, |options, blob, progress| {
+                    let converted = self.converted(output_type, |options, blob, progress| {
                         convert(&folder, options, blob, progress)
-                    })?
+                    })?;
+                    if self.quantizes {
+                        only(&mut raw, Raw::Converted(converted))?;
+                    } else {
+                        blobs.push(self.published(converted)?);
+                    }
+                    continue;
                 }
-            });
+            };
+            if self.quantizes
+                && file_kind(&path).map_err(|error| store_error(&error))? == LayerKind::Model
+            {
+                only(&mut raw, Raw::File(path))?;
+                continue;
+            }
+            blobs.push(blob.map_or_else(|| self.placed(&path), Ok)?);
         }
-        Ok(blobs)
+        Ok((blobs, raw))
     }
 
     /// `base` names the weights that they are for.
@@ -67,9 +101,11 @@ impl Files<'_> {
                 Found::Gguf(path) => self.placed(&path)?,
                 Found::Folder(folder, _uploaded) => {
                     let base = base().map_err(|error| store_error(&error))?;
-                    self.converted(OutputType::F32, |options, blob, progress| {
-                        convert_adapter(&folder, &base, options, blob, progress)
-                    })?
+                    let converted =
+                        self.converted(OutputType::F32, |options, blob, progress| {
+                            convert_adapter(&folder, &base, options, blob, progress)
+                        })?;
+                    self.published(converted)?
                 }
             });
         }
@@ -102,13 +138,16 @@ impl Files<'_> {
             NewBlob,
             &mut dyn FnMut(ConvertProgress) -> ControlFlow<()>,
         ) -> Result<NewBlob, ConvertError>,
-    ) -> Result<Blob, RpcError> {
+    ) -> Result<NewBlob, RpcError> {
         let options = Options { name: self.name.model().to_owned(), output_type };
         let blob = NewBlob::create(self.store).map_err(|error| store_error(&error))?;
         let mut progress = |ConvertProgress { bytes_done, bytes_total }| {
             self.reporter.tell("converting", bytes_done, bytes_total)
         };
-        let blob = convert(&options, blob, &mut progress).map_err(|error| convert_error(&error))?;
+        convert(&options, blob, &mut progress).map_err(|error| convert_error(&error))
+    }
+
+    fn published(&mut self, blob: NewBlob) -> Result<Blob, RpcError> {
         if self.reporter.tell("writing to disk", 0, 0).is_break() {
             return Err(convert_error(&ConvertError::Cancelled));
         }
@@ -167,6 +206,13 @@ impl Files<'_> {
                 .map_err(|error| io_error("link", &file.name, &error))?;
         }
         Ok(folder)
+    }
+}
+
+fn only(raw: &mut Option<Raw>, weights: Raw) -> Result<(), RpcError> {
+    match raw.replace(weights) {
+        None => Ok(()),
+        Some(_) => Err(invalid("two of the files hold weights", "a model has one file of them")),
     }
 }
 

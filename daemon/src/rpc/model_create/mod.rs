@@ -16,12 +16,13 @@ use super::{Daemon, blocking, store_error};
 use crate::chat_template::ChatTemplate;
 use crate::quantize::Quantization;
 use crate::supervisor::parse_name;
-use files::Files;
+use files::{Files, Raw};
 use hearth_protocol::{
     CreateParams, Created, ErrorKind, ModelCreate, ProgressEvent, Role, RpcError,
 };
 use hearth_registry::{BlobProgress, Source};
 use hearth_store::{Blob, Manifest, ModelName, PresetMessage, Recipe, Store, StoreError};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -47,9 +48,9 @@ impl Work for ModelCreate {
         let type_name = params.quantize.clone();
         let (store, of) = (Arc::clone(&daemon.store), name.clone());
         let gather = move |reporter: &mut Reporter| gather(&store, &of, &params, recipe, reporter);
-        let mut recipe = reported(&events, gather).await?;
+        let (mut recipe, raw) = reported(&events, gather).await?;
         if let Some(type_name) = type_name {
-            recipe.weights = Some(quantize(daemon, &recipe, type_name, &events).await?);
+            recipe.weights = Some(quantize(daemon, &recipe, raw, type_name, &events).await?);
         }
         let store = Arc::clone(&daemon.store);
         let (name, manifest) = blocking(move || store.create(&name, &recipe)).await?;
@@ -167,32 +168,41 @@ fn fraction(blobs: &[BlobProgress]) -> f32 {
     }
 }
 
-/// Makes blobs of the files.
+/// Makes blobs of the files, but for weights that are to be quantized.
 fn gather(
     store: &Store,
     name: &ModelName,
     params: &CreateParams,
     mut recipe: Recipe,
     reporter: &mut Reporter,
-) -> Result<Recipe, RpcError> {
-    let mut files = Files { store, name, mode: import_mode(params.mode), reporter };
-    recipe.files = files.weights(&params.files)?;
-    let adapters = files.adapters(&params.adapters, || store.weights(&recipe))?;
+) -> Result<(Recipe, Option<Raw>), RpcError> {
+    let (mode, quantizes) = (import_mode(params.mode), params.quantize.is_some());
+    let mut files = Files { store, name, mode, quantizes, reporter };
+    let raw;
+    (recipe.files, raw) = files.weights(&params.files)?;
+    let adapters = files.adapters(&params.adapters, || weights(store, &recipe, raw.as_ref()))?;
     recipe.files.extend(adapters);
     recipe.draft = params.draft.as_ref().map(|draft| files.draft(draft)).transpose()?;
-    Ok(recipe)
+    Ok((recipe, raw))
+}
+
+fn weights(store: &Store, recipe: &Recipe, raw: Option<&Raw>) -> Result<PathBuf, StoreError> {
+    raw.map_or_else(|| store.weights(recipe), |raw| Ok(raw.path().to_owned()))
 }
 
 /// The weights of what is to be made, in another type.
 async fn quantize(
     daemon: &Daemon,
     recipe: &Recipe,
+    raw: Option<Raw>,
     type_name: String,
     events: &Events<ProgressEvent<Created>>,
 ) -> Result<Blob, RpcError> {
     let (store, recipe) = (Arc::clone(&daemon.store), recipe.clone());
     let of = Arc::clone(&store);
-    let (source, staged) = blocking(move || Ok((of.weights(&recipe)?, of.stage()?))).await?;
+    // `_raw` is a file that lasts until it is dropped.
+    let (source, staged, _raw) =
+        blocking(move || Ok((weights(&of, &recipe, raw.as_ref())?, of.stage()?, raw))).await?;
     let quantization = Quantization {
         source,
         type_name,

@@ -8,7 +8,7 @@ use super::model_list::summary;
 use super::{Daemon, Handled, blocking};
 use crate::chat_template::{Abilities, ChatTemplate};
 use crate::listen::Caller;
-use crate::supervisor::parse_name;
+use crate::supervisor::{parse_name, without_effect};
 use crate::worker::preset::Preset;
 use hearth_protocol::{ModelDetails, ModelParams, ModelShow, WeightGroup};
 use hearth_store::{GgufValue, ShownModel, TensorGroup};
@@ -26,7 +26,8 @@ pub(crate) async fn handle(
     let stores = Arc::clone(&daemon.stores);
     let shown = blocking(move || stores.show(&name)).await?;
     let (capabilities, modelfile) = (capabilities(&shown), modelfile(&shown));
-    let memory = memory::estimates(&shown.gguf, &daemon.config.engine);
+    let settled = daemon.supervisor.settled(&shown.model);
+    let memory = memory::estimates(&shown.gguf, &daemon.config().engine, &settled);
     let (model, gguf) = (shown.model, shown.gguf);
     let preset = Preset::of(&model);
     Ok(ModelDetails {
@@ -56,6 +57,7 @@ pub(crate) async fn handle(
         renderer: model.config.renderer,
         parser: model.config.parser,
         requires: model.config.requires,
+        options_without_effect: without_effect(&model.params),
         system: model.system,
         licenses: shown.licenses,
         modelfile,

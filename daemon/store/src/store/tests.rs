@@ -99,12 +99,10 @@ fn every_layer_is_resolved() {
         model.messages,
         [PresetMessage { role: "user".to_owned(), content: "hi".to_owned() }]
     );
-    assert_eq!(model.licenses, [Digest::of(b"MIT"), Digest::of(b"Apache")]);
 
     let shown = fixture.store.show(&name("full:1")).unwrap();
     assert_eq!(shown.licenses, ["MIT", "Apache"]);
     assert_eq!(shown.gguf.architecture, "llama");
-    assert_eq!(shown.projector_gguf.unwrap().architecture, "clip");
     assert_eq!(shown.size, manifest.size());
     assert_eq!(fixture.store.manifest(&name("full:1")).unwrap(), manifest);
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use super::*;
 use crate::import::{ImportMode, import};

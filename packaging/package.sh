@@ -1,0 +1,114 @@
+# shellcheck shell=bash
+# Makes the packages; sourced by ./dev.
+#
+# target/packages/root is what they install, file by file; the .deb, the .rpm and the tarball are all made of it, and with the
+# time of the commit, so that the same commit gives the same bytes.
+
+packages=${root:?}/target/packages
+packed=$packages/root
+packagers=${cache:?}/tools
+export HEARTH_TEST_DEB=$packages/test/hearth.deb HEARTH_TEST_DEBIAN=$cache/debian-12
+
+package() {
+    ensure_tools build package
+    release_is_fresh || build_release
+    stage_packages release
+    ensure_packager cargo-deb 3.8.0
+    ensure_packager cargo-generate-rpm 0.21.1
+    rm -f "$packages"/hearth[-_]*.*
+    "$packagers/bin/cargo-deb" deb --no-build --no-strip -q -p hearthd -o "$packages/"
+    "$packagers/bin/cargo-generate-rpm" generate-rpm -p daemon --auto-req builtin --payload-compress zstd --source-date "$SOURCE_DATE_EPOCH" -o "$packages/"
+    tarball
+    say 'made:'
+    (cd "$packages" && sha256sum hearth[-_]*.* >&2)
+}
+
+# For the tests: of the debug build, which is there already.
+package_for_tests() {
+    stage_packages debug
+    ensure_packager cargo-deb 3.8.0
+    mkdir -p "${HEARTH_TEST_DEB%/*}"
+    "$packagers/bin/cargo-deb" deb --no-build --no-strip -q -p hearthd --fast -o "$HEARTH_TEST_DEB"
+    [ -e "$HEARTH_TEST_DEBIAN/made" ] || make_debian
+}
+
+# A fresh Debian, once.
+make_debian() {
+    local new=$HEARTH_TEST_DEBIAN.new
+    say 'installing a Debian to test in, once'
+    rm -rf "$new"
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libpam-systemd,libgomp1,libstdc++6 bookworm "$new" >"$HEARTH_TEST_DEBIAN.log" \
+        || die "debootstrap failed" "its log is $HEARTH_TEST_DEBIAN.log"
+    rm -rf "$new"/var/cache/apt/archives/*.deb "$HEARTH_TEST_DEBIAN"
+    touch "$new/made"
+    mv "$new" "$HEARTH_TEST_DEBIAN"
+}
+
+ensure_packager() { # CRATE VERSION
+    [ "$(sed -n "s/^\"$1 \([^ ]*\) .*/\1/p" "$packagers/.crates.toml" 2>/dev/null)" = "$2" ] \
+        || env -u RUSTC_WORKSPACE_WRAPPER cargo install --locked --root "$packagers" "$1@$2"
+}
+
+# stage_packages PROFILE: fills target/packages/root.
+stage_packages() {
+    local profile=$1 program shell page
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+    export SOURCE_DATE_EPOCH
+    rm -rf "$packed"
+    put 755 usr/bin "target/$profile/hearthd" "target/$profile/ctl"
+    strip "$packed"/usr/bin/*
+    ln -s ctl "$packed/usr/bin/hearthctl"
+    put 644 usr/lib/hearth/backends "${plugins:?}"/*
+    strip --strip-unneeded "$packed"/usr/lib/hearth/backends/*
+    put 644 usr/lib/systemd/system packaging/systemd/*.service packaging/systemd/*.socket
+    put 644 usr/lib/systemd/user packaging/systemd/user/*
+    put_as 644 usr/lib/sysusers.d/hearth.conf packaging/systemd/sysusers.conf
+    put_as 644 usr/lib/tmpfiles.d/hearth.conf packaging/systemd/tmpfiles.conf
+    put 644 etc/hearth packaging/hearth.toml
+    put 644 usr/share/doc/hearth/examples packaging/systemd/examples/*
+    put 644 usr/share/doc/hearth README.md CHANGELOG.md docs/operations.md docs/protocol.md
+
+    mkdir -p "$packed/usr/share/man/man1"
+    "target/$profile/ctl" man "$packed/usr/share/man/man1"
+    "target/$profile/hearthd" man "$packed/usr/share/man/man1"
+    for page in "$packed"/usr/share/man/man1/*; do gzip -9n "$page"; done
+    for program in ctl hearthctl; do
+        shell=usr/share/bash-completion/completions/$program
+        put_as 644 "$shell" <(completions bash)
+        put_as 644 usr/share/zsh/vendor-completions/_$program <(completions zsh)
+        put_as 644 usr/share/fish/vendor_completions.d/$program.fish <(completions fish)
+    done
+    # llama.cpp's licence goes wherever its code goes.
+    { cat packaging/deb/copyright.in && sed 's/^$/./; s/^/ /' "$(llama_source)/LICENSE"; } >"$packages/copyright"
+    put 644 usr/share/doc/hearth "$packages/copyright"
+    find "$packed" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
+completions() { "target/$profile/ctl" completions "$1" | sed "s/\bctl\b/$program/g"; }
+
+# Where cargo keeps the llama.cpp that the plugins are made of.
+llama_source() {
+    cargo metadata "${locked[@]}" --format-version 1 \
+        | python3 -c 'import json, os, sys
+print(next(os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packages"] if p["name"] == "llama-cpp-sys-2") + "/llama.cpp")'
+}
+
+put() { # MODE FOLDER FILE...
+    local mode=$1 folder=$packed/$2
+    shift 2
+    mkdir -p "$folder"
+    install -m "$mode" -t "$folder" "$@"
+}
+put_as() { # MODE PATH FILE
+    mkdir -p "$packed/${2%/*}"
+    cat "$3" >"$packed/$2"
+    chmod "$1" "$packed/$2"
+}
+
+tarball() {
+    local version name
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+    name=hearth-$version-linux-$(uname -m)
+    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --transform "s,^,$name/,S" \
+        -C "$packages" -cf - root -C "$root/packaging" install.sh -C "$root" LICENSE | gzip -9n >"$packages/$name.tar.gz"
+}

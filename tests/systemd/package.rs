@@ -1,0 +1,38 @@
+//! The package, from its installation in a fresh Debian to its purge.
+
+use super::{QUICK, assert_private, boot, entry, furnish_reference, journal, slow_answer};
+use hearth_tests::{env_path, repository};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+#[test]
+fn the_package_is_installed_used_upgraded_under_load_and_purged() {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let folder = folder.path();
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    fs::copy(env_path("HEARTH_TEST_DEB"), folder.join("hearth.deb")).unwrap();
+    fs::copy(env_path("HEARTH_TEST_SMOLLM2"), folder.join("smollm2.gguf")).unwrap();
+    fs::copy(repository().join("tests/systemd/package.sh"), folder.join("package.sh")).unwrap();
+    furnish_reference(folder);
+    boot(folder, "package.sh", &env_path("HEARTH_TEST_DEBIAN"));
+
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let kept = repository().join("target/systemd");
+    fs::create_dir_all(&kept).unwrap();
+    for name in ["output", "figures", "security"] {
+        fs::copy(folder.join(name), kept.join(name)).unwrap();
+    }
+    assert!(read("smollm2.answer").to_lowercase().contains("red"), "{}", read("smollm2.answer"));
+    for answer in ["quick.answer", "gpu.answer", "dynamic-user.answer"] {
+        assert_eq!(read(answer).trim_end(), QUICK, "{answer}");
+    }
+    for answer in ["slow.answer", "upgraded.answer"] {
+        assert_eq!(read(answer).trim_end(), slow_answer(), "{answer}");
+    }
+    assert!(read("figures").contains("of these failed: 0\n"), "{}", read("figures"));
+
+    let entries = journal(folder, "hearth");
+    assert_eq!(entry(&entries, "Listening")["F_SOCKET"], "/run/hearth/hearth.sock");
+    assert_eq!(entry(&entries, "Model loaded")["F_MODEL"], "smollm2:latest");
+    assert_private(&entries);
+}
