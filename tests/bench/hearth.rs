@@ -122,6 +122,7 @@ impl Server for Hearth {
             text: text.into(),
             add_special: false,
             parse_special: false,
+            pieces: false,
         };
         let reply = self.client()?.call::<Tokenize>(&params)?;
         reply.tokens.into_iter().map(|token| Ok(token.try_into()?)).collect()

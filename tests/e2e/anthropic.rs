@@ -1,7 +1,6 @@
 //! Anthropic's messages over HTTP: the sequence of events, tools, thoughts, stop sequences, counts and errors.
 
-use hearth_tests::{HttpReply, Raw, TestDaemon, http, signal_process};
-use rustix::process::Signal;
+use hearth_tests::{HttpReply, Raw, TestDaemon, http};
 use serde_json::{Value, json};
 use std::io::Read;
 
@@ -31,7 +30,7 @@ fn answer(daemon: &TestDaemon, extra: &Value) -> Value {
 }
 
 #[track_caller]
-fn start_stream(daemon: &TestDaemon, extra: &Value) -> Raw {
+fn stream(daemon: &TestDaemon, extra: &Value) -> Vec<Value> {
     let mut asked = request(extra);
     asked["stream"] = true.into();
     let body = asked.to_string();
@@ -39,13 +38,8 @@ fn start_stream(daemon: &TestDaemon, extra: &Value) -> Raw {
     // A server sends no chunks to a client of HTTP/1.0.
     let head = format!("POST {PATH}?beta=true HTTP/1.0\r\nanthropic-version: 2023-06-01\r\n");
     raw.write(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
-    raw
-}
-
-#[track_caller]
-fn stream(daemon: &TestDaemon, extra: &Value) -> Vec<Value> {
     let mut text = String::new();
-    start_stream(daemon, extra).stream().read_to_string(&mut text).unwrap();
+    raw.stream().read_to_string(&mut text).unwrap();
     events(&text)
 }
 
@@ -375,24 +369,4 @@ fn mistakes_are_errors_of_anthropics_kinds() {
     }
     let reply = http(&daemon.socket(), "GET", PATH, "");
     assert_eq!((reply.status, &reply.body["type"]), (405, &json!("error")));
-}
-
-#[test]
-fn an_error_after_the_first_byte_is_the_streams_last_event() {
-    let daemon = TestDaemon::start();
-    daemon.model("tiny", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
-    let (mut raw, mut text) =
-        (start_stream(&daemon, &json!({ "max_tokens": 4000 })), String::new());
-    while !text.contains("event: content_block_delta") {
-        text += &raw.line().unwrap();
-    }
-    signal_process(daemon.worker_pid(), Signal::KILL);
-    while let Some(line) = raw.line() {
-        text += &line;
-    }
-    let events = events(&text);
-    assert_eq!(events[0]["type"], "message_start");
-    let last = events.last().unwrap();
-    assert_eq!(last["error"]["type"], "api_error", "{last}");
-    assert_eq!(events.iter().filter(|event| event["type"] == "error").count(), 1);
 }

@@ -330,6 +330,7 @@ fn texts_become_tokens_and_texts_again() {
             text: text.into(),
             add_special: false,
             parse_special: false,
+            pieces: false,
         };
         let tokens = client.call::<Tokenize>(&params).unwrap().tokens;
         assert_eq!(tokens.len(), text.len());

@@ -4,8 +4,6 @@ use crate::templates::{REASONS, TEMPLATE, answer};
 use hearth_reference::Value as Setting;
 use hearth_tests::{TestDaemon, WebMessage, WebReply, WebRequest, eventually_is, http, web_ask};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 
 pub(crate) const TCP: &str = "[http]\nlisten = [\"127.0.0.1:0\"]";
 
@@ -397,7 +395,51 @@ fn a_chat_that_is_too_long_loses_its_oldest_turns_and_says_so() {
     assert!(said["dropped_messages"].as_u64().unwrap() >= 2, "{said}");
     body["truncate"] = false.into();
     let error = failed(&daemon, "/api/chat", &body, 400);
+    assert!(error.starts_with("the input length exceeds the context length"), "{error}");
     assert!(error.contains("128"), "{error}");
+}
+
+#[test]
+fn a_suffix_goes_where_the_template_has_a_place_for_it() {
+    let daemon = start();
+    daemon.model("m", &[("seed", 7.into())]);
+    let template =
+        "{{ if .Suffix }}<pre>{{ .Prompt }}<suf>{{ .Suffix }}<mid>{{ else }}{{ .Prompt }}{{ end }}";
+    daemon.add_layers("m", &[("template", template)]);
+    let mut body = asking("/api/generate", "m", "before");
+    body["suffix"] = "after".into();
+    let said = text_of(&done(&daemon, "/api/generate", body.clone()), "/response");
+    assert_eq!(said, answer(&[("seed", 7.into())], "<pre>before<suf>after<mid>"));
+    let body = json!({ "model": "m", "prompt": "before", "suffix": "after", "temperature": 0 });
+    let completed = done(&daemon, "/v1/completions", body);
+    assert!(text_of(&completed, "/choices/0/text").starts_with(&said[..said.len().min(15)]));
+}
+
+#[test]
+fn debug_render_only_shows_the_prompt_and_answers_nothing() {
+    let daemon = start();
+    daemon.model("m", &[("crash_after", 0.into())]);
+    daemon.add_layers("m", &[("template", TEMPLATE), ("system", "Be brief.")]);
+    let prompt = "<|user|>system: Be brief.<|end|><|user|>user: hi<|end|><|assistant|>";
+    for (path, field) in BOTH {
+        let mut body = asking(path, "m", "hi");
+        body["_debug_render_only"] = true.into();
+        let shown = done(&daemon, path, body);
+        let rendered = text_of(&shown, "/_debug_info/rendered_template");
+        assert!(rendered.ends_with(prompt), "{rendered}");
+        assert_eq!((&shown["done"], text_of(&shown, field)), (&json!(false), String::new()));
+    }
+    let mut body = asking("/api/chat", "m", "hi");
+    body["_debug_render_only"] = true.into();
+    let shown = done(&daemon, "/v1/chat/completions", body.clone());
+    let rendered = text_of(&shown, "/_debug_info/rendered_template");
+    assert!(rendered.ends_with(prompt) && shown["choices"] == json!([]), "{shown}");
+    // llama-server's way to ask for the same.
+    assert_eq!(done(&daemon, "/apply-template", body), json!({ "prompt": rendered }));
+    let raw =
+        json!({ "model": "m", "prompt": "as it is", "raw": true, "_debug_render_only": true });
+    let shown = done(&daemon, "/api/generate", raw);
+    assert_eq!(text_of(&shown, "/_debug_info/rendered_template"), "as it is");
 }
 
 #[test]
@@ -430,7 +472,7 @@ fn mistakes_have_the_statuses_and_words_that_clients_look_for() {
     let error = failed(&daemon, "/api/generate", &image, 400);
     assert!(error.contains("image input"), "{error}");
     let infill = json!({ "model": "m", "prompt": "a", "suffix": "b" });
-    assert!(failed(&daemon, "/api/generate", &infill, 400).contains("`suffix`"));
+    assert_eq!(failed(&daemon, "/api/generate", &infill, 400), "\"m\" does not support insert");
     assert_eq!(ask(&daemon, "GET", "/api/nothing", "").status, 404);
     for (method, path) in [
         ("POST", "/api/me"),
@@ -456,28 +498,5 @@ fn an_error_in_the_middle_of_a_stream_is_its_last_line() {
         // Before the first piece it is the whole answer.
         daemon.model("broken", &[("fail_open", true.into())]);
         failed(&daemon, path, &asking(path, "broken", "hi"), 500);
-    }
-}
-
-#[test]
-fn a_client_that_goes_away_frees_its_place() {
-    let daemon = start();
-    let slow = ("slow_us_per_token", 1000.into());
-    daemon.model("slow", &[("context_length", 100_000.into()), ("eos_one_in", 0.into()), slow]);
-    for (path, streams) in BOTH.into_iter().flat_map(|(path, _)| [(path, true), (path, false)]) {
-        let mut body = asking(path, "slow", "hi");
-        body["stream"] = streams.into();
-        let (body, mut stream) = (body.to_string(), TcpStream::connect(daemon.http()).unwrap());
-        let n = body.len();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {n}\r\n\r\n");
-        stream.write_all((head + &body).as_bytes()).unwrap();
-        let (mut seen, mut reader) = (String::new(), BufReader::new(stream));
-        while streams && !seen.contains("\"done\":false") {
-            assert_ne!(reader.read_line(&mut seen).unwrap(), 0, "{seen}");
-        }
-        eventually_is("the request to run", || daemon.status().active_requests == 1);
-        drop(reader);
-        daemon.await_idle();
     }
 }

@@ -107,6 +107,31 @@ fn a_model_is_shown_with_its_modelfile_its_parameters_and_typed_metadata() {
         assert!(info["hearth-reference.context_length"].is_u64(), "{info}");
         assert!(info["general.parameter_count"].is_u64(), "{info}");
         assert_eq!(shown["details"]["parent_model"], "");
+        assert_eq!(shown["details"]["context_length"], info["hearth-reference.context_length"]);
+    }
+    // What is shown can be that of the request.
+    let shown = done(
+        &daemon,
+        "/api/show",
+        json!({ "model": "m", "system": "Be long.", "template": "{{ .Prompt }}" }),
+    );
+    assert_eq!(
+        (&shown["system"], &shown["template"]),
+        (&json!("Be long."), &json!("{{ .Prompt }}"))
+    );
+}
+
+#[test]
+fn a_text_that_looks_like_a_number_is_shown_as_the_text_it_is() {
+    let daemon = start();
+    daemon.model("m", &[("script", "42".into()), ("seed", 7.into()), ("can_embed", false.into())]);
+    for verbose in [false, true] {
+        let shown = done(&daemon, "/api/show", json!({ "model": "m", "verbose": verbose }));
+        let info = &shown["model_info"];
+        assert_eq!(info["hearth-reference.script"], "42");
+        assert_eq!(info["hearth-reference.seed"], 7);
+        assert_eq!(info["hearth-reference.can_embed"], false);
+        assert_eq!(shown["tensors"].is_array(), verbose);
     }
 }
 

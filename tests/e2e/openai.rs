@@ -1,18 +1,17 @@
 //! OpenAI's API over HTTP, on the Unix socket and on TCP.
 
-use hearth_tests::{HttpReply, Raw, TestDaemon, eventually, http, run};
+use hearth_tests::{HttpReply, TestDaemon, http, run};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 
 const CALL: &str = r#"Let me see. <tool>{"name": "weather", "arguments": {"city": "Oslo"}}</tool>"#;
 
 #[track_caller]
-fn post(daemon: &TestDaemon, path: &str, body: &Value) -> HttpReply {
+pub(crate) fn post(daemon: &TestDaemon, path: &str, body: &Value) -> HttpReply {
     http(&daemon.socket(), "POST", path, &body.to_string())
 }
 
 #[track_caller]
-fn answered(daemon: &TestDaemon, path: &str, body: &Value) -> Value {
+pub(crate) fn answered(daemon: &TestDaemon, path: &str, body: &Value) -> Value {
     let reply = post(daemon, path, body);
     assert_eq!(reply.status, 200, "{}", reply.body);
     reply.body
@@ -20,7 +19,7 @@ fn answered(daemon: &TestDaemon, path: &str, body: &Value) -> Value {
 
 /// The error, in the form that OpenAI's clients read.
 #[track_caller]
-fn refused(reply: HttpReply, status: u16, kind: &str) -> Value {
+pub(crate) fn refused(reply: HttpReply, status: u16, kind: &str) -> Value {
     assert_eq!((reply.status, &reply.body["error"]["type"]), (status, &json!(kind)), "{reply:?}");
     assert!(reply.body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
     assert!(reply.body["error"].as_object().unwrap().contains_key("param"));
@@ -29,7 +28,7 @@ fn refused(reply: HttpReply, status: u16, kind: &str) -> Value {
 
 /// The events of a stream, as curl hears them; the last must say that it is the last.
 #[track_caller]
-fn events(daemon: &TestDaemon, path: &str, body: &Value) -> Vec<Value> {
+pub(crate) fn events(daemon: &TestDaemon, path: &str, body: &Value) -> Vec<Value> {
     let mut body = body.clone();
     body["stream"] = true.into();
     let mut curl = daemon.command("curl");
@@ -324,93 +323,6 @@ fn messages_come_in_parts_and_a_model_that_cannot_see_says_so() {
 }
 
 #[test]
-fn completions_of_several_prompts_are_numbered_in_order() {
-    let daemon = TestDaemon::start();
-    daemon.model("tiny", &[("eos_one_in", 0.into())]);
-    let ask = |more: Value| {
-        let mut body = json!({ "model": "tiny", "max_tokens": 8, "temperature": 0, "echo": true });
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        body
-    };
-    let text =
-        |reply: &Value, index: usize| reply["choices"][index]["text"].as_str().unwrap().to_owned();
-    let path = "/v1/completions";
-    let both = answered(&daemon, path, &ask(json!({ "prompt": ["abc", "xyz"], "n": 2 })));
-    assert_eq!(
-        (&both["object"], &both["usage"]["completion_tokens"]),
-        (&json!("text_completion"), &json!(32))
-    );
-    let mut streamed = vec![String::new(); 4];
-    let more =
-        json!({ "prompt": ["abc", "xyz"], "n": 2, "stream_options": { "include_usage": true } });
-    let mut chunks = events(&daemon, path, &ask(more));
-    assert_eq!(chunks.pop().unwrap()["usage"]["completion_tokens"], 32);
-    for choice in chunks.iter().map(|chunk| &chunk["choices"][0]) {
-        let index = usize::try_from(choice["index"].as_u64().unwrap()).unwrap();
-        streamed[index] += choice["text"].as_str().unwrap();
-    }
-    assert_eq!(
-        chunks.iter().filter(|chunk| chunk["choices"][0]["finish_reason"] == "length").count(),
-        4
-    );
-    for (index, prompt) in ["abc", "abc", "xyz", "xyz"].into_iter().enumerate() {
-        let alone = text(&answered(&daemon, path, &ask(json!({ "prompt": prompt }))), 0);
-        assert!(alone.starts_with(prompt), "{alone:?}");
-        assert_eq!((&text(&both, index), &streamed[index]), (&alone, &alone));
-        assert_eq!(both["choices"][index]["index"], index);
-    }
-}
-
-#[test]
-fn a_prompt_of_tokens_is_the_text_that_they_are() {
-    let daemon = TestDaemon::start();
-    daemon.model("tiny", &[("eos_one_in", 0.into())]);
-    let text = json!({ "model": "tiny", "content": "some text", "add_special": true });
-    let tokens = answered(&daemon, "/tokenize", &text)["tokens"].clone();
-    let ask = |prompt: Value| {
-        let body = json!({ "model": "tiny", "max_tokens": 8, "temperature": 0, "prompt": prompt });
-        let reply = answered(&daemon, "/v1/completions", &body);
-        (reply["choices"][0]["text"].clone(), reply["usage"]["prompt_tokens"].clone())
-    };
-    assert_eq!(ask(tokens.clone()), ask(json!("some text")));
-    assert_eq!(ask(json!([tokens])), ask(json!("some text")));
-    let plain = answered(&daemon, "/tokenize", &json!({ "model": "tiny", "content": "ab" }));
-    assert_eq!(plain["tokens"], json!([97, 98]));
-    let back = answered(&daemon, "/detokenize", &json!({ "model": "tiny", "tokens": [97, 98] }));
-    assert_eq!(back, json!({ "content": "ab" }));
-    let body = json!({ "model": "tiny", "content": "ab", "with_pieces": true });
-    refused(post(&daemon, "/tokenize", &body), 400, "invalid_request_error");
-    refused(post(&daemon, "/detokenize", &json!({ "tokens": [1] })), 400, "invalid_request_error");
-}
-
-#[test]
-fn completions_tell_chances_as_they_always_did() {
-    let daemon = TestDaemon::start();
-    daemon.model("tiny", &[("eos_one_in", 0.into())]);
-    let body =
-        json!({ "model": "tiny", "prompt": "x", "max_tokens": 6, "temperature": 0, "logprobs": 2 });
-    let choice = answered(&daemon, "/v1/completions", &body)["choices"][0].clone();
-    let logprobs = &choice["logprobs"];
-    let tokens: Vec<&str> = logprobs["tokens"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|token| token.as_str().unwrap())
-        .collect();
-    assert_eq!(tokens.len(), 6);
-    assert_eq!(logprobs["text_offset"][0], 0);
-    assert_eq!(logprobs["text_offset"][1], tokens[0].chars().count());
-    for (at, token) in tokens.iter().enumerate() {
-        let top = &logprobs["top_logprobs"][at];
-        assert_eq!(top[token], logprobs["token_logprobs"][at], "greedily the likeliest is chosen");
-        assert!((1..=2).contains(&top.as_object().unwrap().len()), "{top}");
-    }
-    let mut body = body;
-    body["echo"] = true.into();
-    refused(post(&daemon, "/v1/completions", &body), 400, "invalid_request_error");
-}
-
-#[test]
 fn embeddings_are_numbers_or_base64_and_can_be_shortened() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[]);
@@ -519,32 +431,6 @@ fn an_error_in_the_middle_is_an_event_and_the_stream_ends() {
             !events.is_empty()
                 && events.iter().all(|event| event["choices"][0]["finish_reason"].is_null())
         );
-    }
-}
-
-#[test]
-fn a_client_that_leaves_frees_its_place() {
-    let daemon = TestDaemon::start();
-    daemon.model("endless", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
-    for (path, streams) in [(CHAT, true), (CHAT, false), ("/v1/completions", true)] {
-        let body = chat("endless", json!({ "prompt": "once", "stream": streams })).to_string();
-        let raw = Raw::connect(&daemon.socket());
-        let length = body.len();
-        raw.write(format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
-        ));
-        if streams {
-            // The first event comes while the answer goes on.
-            let mut lines = BufReader::new(raw.stream()).lines().map(Result::unwrap);
-            assert!(lines.any(|line| line.starts_with("data: {")));
-        } else {
-            eventually("the request to run", || {
-                (daemon.status().active_requests > 0).then_some(())
-            });
-        }
-        assert!(daemon.status().active_requests > 0);
-        drop(raw);
-        daemon.await_idle();
     }
 }
 

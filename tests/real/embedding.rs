@@ -8,8 +8,8 @@ use super::start_with;
 use hearth_protocol::{
     Client, Embed, EmbedInput, EmbedParams, ErrorKind, Tokenize, TokenizeParams,
 };
-use hearth_tests::{TestDaemon, chat, refused, repository};
-use serde_json::Value;
+use hearth_tests::{TestDaemon, chat, http, refused, repository};
+use serde_json::{Value, json};
 
 const MODEL: &str = "all-minilm";
 
@@ -63,6 +63,7 @@ fn its_tokens_are_those_of_its_own_tokenizer() {
             text: known.text.clone(),
             add_special: true,
             parse_special: false,
+            pieces: false,
         };
         assert_eq!(
             client.call::<Tokenize>(&params).unwrap().tokens,
@@ -121,4 +122,12 @@ fn a_question_to_it_is_refused_and_names_what_it_is_for() {
     let asked = daemon.client().call::<hearth_protocol::ChatSend>(&params);
     let error = refused(asked, ErrorKind::Unsupported);
     assert!(error.hint().is_some_and(|hint| hint.contains("`embed`")), "{error:?}");
+    // In the words that clients of Ollama look for.
+    let messages = json!([{ "role": "user", "content": "Hello?" }]);
+    for (path, what) in [("/api/chat", "chat"), ("/api/generate", "generate")] {
+        let body = json!({ "model": MODEL, "prompt": "Hello?", "messages": messages }).to_string();
+        let reply = http(&daemon.socket(), "POST", path, &body);
+        let said = format!("\"{MODEL}\" does not support {what}");
+        assert_eq!((reply.status, reply.body), (400, json!({ "error": said })));
+    }
 }

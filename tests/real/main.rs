@@ -12,6 +12,7 @@ mod lora;
 mod mtp;
 mod openai;
 mod quantize;
+mod rank;
 mod responses;
 mod show;
 mod thinking;
@@ -165,6 +166,7 @@ fn tokens_come_back_as_the_text_they_came_from() {
             text: text.into(),
             add_special: false,
             parse_special: false,
+            pieces: false,
         };
         let tokens = client.call::<Tokenize>(&params).unwrap().tokens;
         let back = client

@@ -1,8 +1,9 @@
-//! What `model.show` says of memory, and what a worker takes.
+//! What `model.show` says of memory, and what a worker takes; and what a file says of itself.
 
 use crate::start_with_config;
 use hearth_protocol::{Generate, ModelParams, ModelShow};
-use hearth_tests::generate;
+use hearth_tests::{generate, http};
+use serde_json::json;
 
 /// How far the estimate may be from what is taken.
 const MARGIN: f64 = 0.25;
@@ -32,6 +33,29 @@ fn a_full_context_takes_what_was_said() {
             "{name}: {said:?}, and {taken} are taken"
         );
     }
+}
+
+#[test]
+fn a_verbose_show_has_the_arrays_and_tensors_of_the_file_and_a_plain_one_has_not() {
+    let daemon = start_with_config("HEARTH_TEST_SMOLLM2", "smollm2:135m", "");
+    let show = |verbose: bool| {
+        let body = json!({ "model": "smollm2:135m", "verbose": verbose }).to_string();
+        http(&daemon.socket(), "POST", "/api/show", &body).body
+    };
+    let (plain, verbose) = (show(false), show(true));
+    for shown in [&plain, &verbose] {
+        assert_eq!(shown["model_info"]["llama.block_count"], 30);
+        assert_eq!(shown["details"]["context_length"], 8192);
+    }
+    assert_eq!(plain["model_info"]["tokenizer.ggml.tokens"], json!([]));
+    assert!(plain["tensors"].is_null());
+    let tokens = verbose["model_info"]["tokenizer.ggml.tokens"].as_array().unwrap();
+    assert_eq!((tokens.len(), &tokens[1]), (49_152, &json!("<|im_start|>")));
+    let types = verbose["model_info"]["tokenizer.ggml.token_type"].as_array().unwrap();
+    assert!(types.len() == tokens.len() && types[1] == 3);
+    let tensor = &verbose["tensors"][0];
+    assert!(tensor["name"].is_string() && tensor["type"].is_string(), "{tensor}");
+    assert!(tensor["shape"].as_array().is_some_and(|shape| !shape.is_empty()), "{tensor}");
 }
 
 /// What a process holds. Weights that were laid out anew for the processor are in memory of its own, and then the pages of their file

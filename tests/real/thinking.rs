@@ -37,6 +37,7 @@ fn a_required_call_is_one_and_nothing_else_also_behind_thoughts() {
             text: "<".into(),
             add_special: false,
             parse_special: false,
+            pieces: false,
         };
         let sign = daemon.client().call::<Tokenize>(&tokens).unwrap().tokens[0];
         for (think, think_tokens) in [(None, Some(9)), (Some(true), Some(40)), (Some(false), None)]

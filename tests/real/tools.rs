@@ -136,6 +136,7 @@ fn an_answer_that_ends_like_the_start_of_a_call_is_whole() {
         text: "<".into(),
         add_special: false,
         parse_special: false,
+        pieces: false,
     };
     let sign = daemon.client().call::<hearth_protocol::Tokenize>(&tokens).unwrap().tokens[0];
     params.options.logit_bias = [(sign, 100.0)].into();

@@ -8,6 +8,7 @@
 python_clients=(
     ollama==0.6.3 openai==3.54.0 anthropic==2.12.0
     langchain-core==1.7.2 langchain-ollama==1.1.0 langchain-openai==1.7.3
+    schemathesis==4.32.5
 )
 
 clients=${cache:?}/clients

@@ -583,6 +583,22 @@ typedef struct hearth_mtp {
                            size_t n, size_t n_guesses, hearth_token_t *guesses, hearth_error_t *error);
 } hearth_mtp_t;
 
+/* ---- hearth.rank/1: how well a text answers a question ------------------------------------------------ */
+
+#define HEARTH_EXT_RANK "hearth.rank/1"
+
+typedef struct hearth_rank {
+  uint32_t struct_size;
+
+  /* Turns a question and a text into the tokens that such a model reads of both. With POOLING_MODEL the embedding of that
+   * sequence is one number, more of it for a better answer, and so is n_embd 1. UNSUPPORTED if the model is for something
+   * else. `*n_out` as in tokenize.
+   * [any-thread] */
+  hearth_status_t (*tokenize)(const hearth_model_t *model, const char *query, size_t query_len, const char *text,
+                              size_t text_len, hearth_token_t *tokens, size_t capacity, size_t *n_out,
+                              hearth_error_t *error);
+} hearth_rank_t;
+
 /* ---- hearth.quantize/1: smaller weights -------------------------------------------------------------- */
 
 #define HEARTH_EXT_QUANTIZE "hearth.quantize/1"

@@ -24,6 +24,8 @@ pub const EXT_CHAT: &std::ffi::CStr = c"hearth.chat/1";
 pub const EXT_GRAMMAR: &std::ffi::CStr = c"hearth.grammar/1";
 /// `HEARTH_EXT_LORA`
 pub const EXT_LORA: &std::ffi::CStr = c"hearth.lora/1";
+/// `HEARTH_EXT_RANK`
+pub const EXT_RANK: &std::ffi::CStr = c"hearth.rank/1";
 /// `HEARTH_EXT_MTP`
 pub const EXT_MTP: &std::ffi::CStr = c"hearth.mtp/1";
 
@@ -449,6 +451,25 @@ pub struct Mtp {
         n: usize,
         n_guesses: usize,
         guesses: *mut Token,
+        error: *mut Error,
+    ) -> RawStatus,
+}
+
+/// `hearth_rank_t`
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // The header documents every member.
+pub struct Rank {
+    pub struct_size: u32,
+    pub tokenize: unsafe extern "C" fn(
+        model: *const Model,
+        query: *const c_char,
+        query_len: usize,
+        text: *const c_char,
+        text_len: usize,
+        tokens: *mut Token,
+        capacity: usize,
+        n_out: *mut usize,
         error: *mut Error,
     ) -> RawStatus,
 }

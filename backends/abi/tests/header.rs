@@ -109,6 +109,7 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, Images = "hearth_images_t":
         struct_size projector_open projector_close image_create image_destroy piece_count piece_get encode append);
     compare_struct!(all, Mtp = "hearth_mtp_t": struct_size begin draft);
+    compare_struct!(all, Rank = "hearth_rank_t": struct_size tokenize);
     compare_struct!(all, QuantizeParams = "hearth_quantize_params_t":
         struct_size n_threads input output type_name imatrix requantize progress progress_data);
     compare_struct!(all, Quantize = "hearth_quantize_t": struct_size type_name quantize);
@@ -123,7 +124,7 @@ fn the_mirror_has_the_headers_layout() {
 
     let source = format!(
         "#include \"hearth_plugin.h\"\n#include <stdio.h>\nint main(void) {{\n{}  puts(HEARTH_EXT_CHAT \" \" \
-         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_IMAGES \" \" HEARTH_EXT_MTP \" \" HEARTH_EXT_QUANTIZE);\n}}\n",
+         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_IMAGES \" \" HEARTH_EXT_MTP \" \" HEARTH_EXT_RANK \" \" HEARTH_EXT_QUANTIZE);\n}}\n",
         all.c_source
     );
     let names = [
@@ -132,6 +133,7 @@ fn the_mirror_has_the_headers_layout() {
         raw::EXT_LORA,
         raw::EXT_IMAGES,
         raw::EXT_MTP,
+        raw::EXT_RANK,
         raw::EXT_QUANTIZE,
     ]
     .map(|id| id.to_str().unwrap());
@@ -155,6 +157,7 @@ fn every_constant_of_the_header_is_compared() {
         "HEARTH_EXT_LORA",
         "HEARTH_EXT_IMAGES",
         "HEARTH_EXT_MTP",
+        "HEARTH_EXT_RANK",
         "HEARTH_EXT_QUANTIZE",
     ];
     let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -48,6 +48,13 @@ pub(crate) struct Traits {
     pub(crate) mark: u64,
 }
 
+impl Traits {
+    /// It says of texts how good they are, and has no embeddings.
+    pub(crate) fn ranks(&self) -> bool {
+        self.pooling == Some(sys::LLAMA_POOLING_TYPE_RANK)
+    }
+}
+
 /// # Safety
 /// The model is loaded.
 pub(crate) unsafe fn read_meta(raw: *const sys::llama_model) -> Vec<(CString, CString)> {
@@ -160,11 +167,15 @@ pub(crate) fn read_facts(
                 && !without_memory
                 && !is_for_embeddings
                 && !sys::llama_model_is_diffusion(raw),
-            can_embed: !(vocab_only || is_rank || (has_encoder && has_decoder)),
+            can_embed: !(vocab_only || (has_encoder && has_decoder)),
             has_chat_template: !sys::llama_model_chat_template(raw, std::ptr::null()).is_null(),
             n_vocab: vocab.n_tokens(),
             n_ctx_train: facts.count(sys::llama_model_n_ctx_train(raw), "context_length"),
-            n_embd: facts.count(sys::llama_model_n_embd_out(raw), "embedding_length"),
+            n_embd: match is_rank {
+                // Of several classes the first is the score.
+                true => 1,
+                false => facts.count(sys::llama_model_n_embd_out(raw), "embedding_length"),
+            },
             n_layer: facts.count(sys::llama_model_n_layer(raw), "block_count"),
             n_params,
             size_bytes: sys::llama_model_size(raw),

@@ -25,6 +25,7 @@ mod memory;
 mod model;
 mod modules;
 mod quantize;
+mod rank;
 mod shim;
 mod threads;
 mod tree;
@@ -32,7 +33,7 @@ mod vocab;
 
 use hearth_abi::author::{
     Backend, HostLog, chat_table, grammar_table, images_table, lora_table, mtp_table,
-    quantize_table,
+    quantize_table, rank_table,
 };
 use hearth_abi::{DeviceInfo, OpenParams, Result, raw};
 use std::ffi::CStr;
@@ -73,6 +74,7 @@ impl<E: Engine> Backend for LlamaBackend<E> {
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<LlamaModel>());
     const IMAGES: Option<raw::Images> = Some(images_table::<LlamaModel>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<LlamaContext>());
+    const RANK: Option<raw::Rank> = Some(rank_table::<LlamaModel>());
     const LORA: Option<raw::Lora> = Some(lora_table::<LlamaModel>());
     const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());
 

@@ -10,6 +10,13 @@ use llama_cpp_sys_2 as sys;
 use smallvec::SmallVec;
 use std::ffi::c_char;
 
+/// Tokens around a question and a text.
+pub(crate) struct PairMarks {
+    pub(crate) begin: Vec<Token>,
+    pub(crate) between: Vec<Token>,
+    pub(crate) end: Vec<Token>,
+}
+
 /// A model's vocabulary. Lives as long as the model that holds it.
 #[derive(Debug)]
 pub(crate) struct Vocab {
@@ -68,6 +75,28 @@ impl Vocab {
     pub(crate) fn adds_bos(&self) -> bool {
         // SAFETY: the vocabulary is alive.
         unsafe { sys::llama_vocab_get_add_bos(self.raw) }
+    }
+
+    /// What stands around the two texts of a pair.
+    pub(crate) fn pair_marks(&self) -> PairMarks {
+        // SAFETY: the vocabulary is alive.
+        let (bos, eos, sep, adds_eos, adds_sep) = unsafe {
+            (
+                sys::llama_vocab_bos(self.raw),
+                sys::llama_vocab_eos(self.raw),
+                sys::llama_vocab_sep(self.raw),
+                sys::llama_vocab_get_add_eos(self.raw),
+                sys::llama_vocab_get_add_sep(self.raw),
+            )
+        };
+        let eos = if self.has(eos) { eos } else { sep };
+        let mark = |token, is_there: bool| Some(token).filter(|token| is_there && self.has(*token));
+        let end = mark(eos, adds_eos);
+        PairMarks {
+            begin: mark(bos, self.adds_bos()).into_iter().collect(),
+            between: end.into_iter().chain(mark(sep, adds_sep)).collect(),
+            end: end.into_iter().collect(),
+        }
     }
 
     pub(crate) fn tokenize(

@@ -3,6 +3,7 @@
 use crate::images::is_seen;
 use crate::memory::Memory;
 use crate::model::{ReferenceModel, error};
+use crate::rank;
 use crate::text::{Entry, View, embed, mix};
 use hearth_abi::author::{BatchRef, Context};
 use hearth_abi::raw::{Pos, Seq, Token};
@@ -225,6 +226,10 @@ impl ReferenceContext {
             Some(Pooling::Last) => entries.len() - 1..entries.len(),
             Some(Pooling::Mean | Pooling::Model) => 0..entries.len(),
         };
+        if settings.ranks {
+            self.rows.insert(seq.cast_unsigned(), vec![rank::score(&entries)]);
+            return;
+        }
         let mut row = vec![0.0; settings.embedding_length as usize];
         for index in range.clone() {
             let before = index.checked_sub(1).map(|before| entries[before]);

@@ -22,6 +22,7 @@ mod memory;
 mod model;
 mod mtp;
 mod quantize;
+mod rank;
 mod settings;
 mod text;
 pub mod vocab;

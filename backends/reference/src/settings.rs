@@ -45,6 +45,8 @@ pub struct Settings {
     pub add_bos: bool,
     /// What `HEARTH_POOLING_MODEL` means here: `mean`, `cls`, `last` or `none`.
     pub pooling: Pooling,
+    /// It ranks texts: an embedding is the share of a text's bytes that are in the question.
+    pub ranks: bool,
     /// Time that each token of a batch takes.
     pub slow_us_per_token: u64,
     /// Time that each decode takes besides.
@@ -101,6 +103,7 @@ impl Default for Settings {
             can_embed: true,
             add_bos: true,
             pooling: Pooling::Mean,
+            ranks: false,
             slow_us_per_token: 0,
             slow_us_per_decode: 0,
             open_ms: 0,
@@ -160,6 +163,7 @@ impl Settings {
                 "copy_part" => copy_part = Some(flag()?),
                 "can_save" => settings.can_save = flag()?,
                 "can_generate" => settings.can_generate = flag()?,
+                "ranks" => settings.ranks = flag()?,
                 "can_embed" => settings.can_embed = flag()?,
                 "add_bos" => settings.add_bos = flag()?,
                 "pooling" => {

@@ -72,6 +72,13 @@ fn memory_that_cannot_roll_back_passes() {
 }
 
 #[test]
+fn a_model_that_ranks_texts_passes() {
+    let outcomes = run_reference(&[("ranks", true.into()), ("can_generate", false.into())]);
+    assert_eq!(failures(&outcomes), []);
+    assert!(!not_applicable(&outcomes).contains(&"embeddings"));
+}
+
+#[test]
 fn without_a_model_the_rest_still_runs() {
     let dir = tempfile::tempdir().unwrap();
     let outcomes = run(&reference_plugin(dir.path()), None, None);

@@ -6,6 +6,7 @@ use crate::error::CtlError;
 use crate::format::{ago, bytes, count};
 use crate::output::printable;
 use hearth_protocol::{MemoryEstimate, ModelDetails, ModelParams, ModelShow, WeightGroup};
+use serde_json::Value;
 
 pub(super) fn run(context: &Context, model: String, part: &ShowPart) -> Result<(), CtlError> {
     let mut session = context.connect()?;
@@ -31,10 +32,20 @@ pub(super) fn run(context: &Context, model: String, part: &ShowPart) -> Result<(
     }
     if part.metadata {
         let facts: Vec<(&str, String)> =
-            details.metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+            details.metadata.iter().map(|(key, value)| (key.as_str(), fact(value))).collect();
         return context.out.facts(&facts);
     }
     context.out.facts(&facts(&details))
+}
+
+/// A value of a file's metadata, in one line.
+fn fact(value: &Value) -> String {
+    match (value, value["length"].as_u64(), value["bytes"].as_u64()) {
+        (_, Some(length), _) => format!("({length} values)"),
+        (_, _, Some(n_bytes)) => format!("(text of {n_bytes} bytes)"),
+        (Value::String(text), ..) => text.clone(),
+        (value, ..) => value.to_string(),
+    }
 }
 
 fn facts(details: &ModelDetails) -> Vec<(&'static str, String)> {

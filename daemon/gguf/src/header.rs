@@ -170,6 +170,23 @@ fn read_array<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str) -> Result<GgufV
     Ok(GgufValue::Array { element, len })
 }
 
+/// The items of an array, where its key begins in a file that was read before.
+pub(super) fn read_items(
+    file: &mut (impl Read + Seek),
+    start: u64,
+) -> Result<Vec<GgufValue>, GgufError> {
+    let mut cursor = Cursor::new(file, MAX_HEADER_BYTES)?;
+    cursor.skip(start)?;
+    let key = read_name(&mut cursor, "metadata key", MAX_KEY_BYTES)?;
+    let (array, number, len) = (cursor.u32()?, cursor.u32()?, cursor.u64()?);
+    let Some((_, n_bytes)) = element_type(number).filter(|_| array == TYPE_ARRAY) else {
+        return Err(GgufError::invalid(key_label(&key), "it is no array any more"));
+    };
+    cursor.check_count("array items", len, n_bytes)?;
+    let mut text_budget = MAX_HEADER_BYTES;
+    (0..len).map(|_| read_value(&mut cursor, &key, number, &mut text_budget)).collect()
+}
+
 /// The name of an array item's type and the least bytes an item takes.
 fn element_type(number: u32) -> Option<(&'static str, u64)> {
     Some(match number {

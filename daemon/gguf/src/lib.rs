@@ -91,6 +91,15 @@ impl Gguf {
         self.metadata.iter().find(|(known, _)| known == key).map(|(_, value)| value)
     }
 
+    /// The items of the array at a place in `metadata`, from the file that this was read from.
+    pub fn items(
+        &self,
+        file: &mut (impl Read + Seek),
+        at: usize,
+    ) -> Result<Vec<GgufValue>, GgufError> {
+        header::read_items(file, self.spans[at].start)
+    }
+
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             GgufValue::Text(text) => Some(text),

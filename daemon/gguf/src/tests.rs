@@ -32,6 +32,9 @@ fn a_model_is_read_and_summed_up() {
             gguf.get("tokenizer.ggml.tokens"),
             Some(&GgufValue::Array { element: "string", len: 3 })
         );
+        let at = gguf.metadata.iter().position(|(key, _)| key == "tokenizer.ggml.tokens").unwrap();
+        let items = gguf.items(&mut Cursor::new(&bytes), at).unwrap();
+        assert!(matches!(&items[..], [GgufValue::Text(_), GgufValue::Text(_), GgufValue::Text(_)]));
         assert_eq!(gguf.get("llama.attention.layer_norm_rms_epsilon"), Some(&GgufValue::F32(1e-5)));
         assert_eq!(gguf.get("tokenizer.ggml.add_bos_token"), Some(&GgufValue::Bool(true)));
 

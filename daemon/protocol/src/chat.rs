@@ -324,6 +324,19 @@ pub struct Counted {
     pub prompt_tokens: u32,
 }
 
+/// Result of `chat.render`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rendered {
+    /// The model's own texts around the messages included, and what begins every text, spelled out.
+    pub prompt: String,
+}
+
+impl std::fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rendered({} bytes)", self.prompt.len())
+    }
+}
+
 /// Result of `chat.send`, and content of its `done` event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatReply {

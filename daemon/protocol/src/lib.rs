@@ -61,8 +61,8 @@ pub use bench::{
 };
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Counted, Event, FinishReason, Format,
-    GenerateParams, GenerateReply, Image, Message, Role, Timings, Tool, ToolCall, ToolCallDelta,
-    ToolChoice, Usage,
+    GenerateParams, GenerateReply, Image, Message, Rendered, Role, Timings, Tool, ToolCall,
+    ToolCallDelta, ToolChoice, Usage,
 };
 pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
 pub use create::{CreateFile, CreateParams, Created, UploadedFile};
@@ -74,12 +74,13 @@ pub use discover::{openrpc, protocol_markdown};
 pub use error::{ErrorData, ErrorKind, RpcError};
 pub use export::{Blob, Exported, ExportedBlob};
 pub use method::{
-    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatSend, DaemonReload,
-    DaemonStatus, Detokenize, Embed, Generate, Method, MethodInfo, ModelBench, ModelCopy,
-    ModelCreate, ModelDelete, ModelExport, ModelImport, ModelListMethod, ModelLoad, ModelPs,
-    ModelPull, ModelPush, ModelQuantize, ModelShow, ModelUnload, RpcDiscover, SessionCreate,
-    SessionDelete, SessionListMethod, SessionRename, SessionShow, StorePrune, StoreUsageMethod,
-    StoreVerify, StreamMethod, Tokenize, Who, methods,
+    BackendListMethod, CancelMethod, ChatCount, ChatEndThinking, ChatRender, ChatSend,
+    DaemonReload, DaemonStatus, Detokenize, Embed, Generate, Method, MethodInfo, ModelBench,
+    ModelCopy, ModelCreate, ModelDelete, ModelExport, ModelHeaderMethod, ModelImport,
+    ModelListMethod, ModelLoad, ModelPs, ModelPull, ModelPush, ModelQuantize, ModelShow,
+    ModelUnload, Rerank, RpcDiscover, Score, SessionCreate, SessionDelete, SessionListMethod,
+    SessionRename, SessionShow, StorePrune, StoreUsageMethod, StoreVerify, StreamMethod, Tokenize,
+    Who, methods,
 };
 pub use model::{
     ImportMode, ImportParams, Imported, KeepAlive, LoadParams, Loaded, ModelDetails, ModelList,
@@ -93,14 +94,14 @@ pub use session::{
     SessionCreateParams, SessionDetails, SessionList, SessionParams, SessionRenameParams,
     SessionSummary,
 };
-pub use show::{MemoryEstimate, WeightGroup};
+pub use show::{MemoryEstimate, ModelHeader, TensorFacts, WeightGroup};
 pub use space::{
     Amount, Copied, CopyParams, Deleted, FolderUsage, ModelUsage, PruneParams, Pruned, PrunedFile,
     StoreUsage, Verified, VerifyFault, VerifyParams,
 };
 pub use tokens::{
-    DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, TokenizeParams,
-    TokenizeReply,
+    DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, EmbedReply, RerankParams,
+    RerankReply, ScoreParams, ScoreReply, TokenizeParams, TokenizeReply,
 };
 pub use transfer::{
     PullParams, Pulled, PushParams, Pushed, TransferBlob, TransferEvent, TransferState,

@@ -7,11 +7,12 @@ use crate::{
     BackendList, BenchParams, BenchReply, CancelParams, Cancelled, ChatParams, ChatReply, Copied,
     CopyParams, Counted, CreateParams, Created, Deleted, DetokenizeParams, DetokenizeReply,
     EmbedParams, EmbedReply, Empty, EndThinkingParams, Event, Exported, GenerateParams,
-    GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelList,
-    ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams, Pushed,
-    QuantizeParams, Quantized, Reloaded, RunningModels, SessionCreateParams, SessionDetails,
-    SessionList, SessionParams, SessionRenameParams, SessionSummary, Status, StoreUsage,
-    TokenizeParams, TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
+    GenerateReply, ImportParams, Imported, LoadParams, Loaded, ModelDetails, ModelHeader,
+    ModelList, ModelParams, ProgressEvent, PruneParams, Pruned, PullParams, Pulled, PushParams,
+    Pushed, QuantizeParams, Quantized, Reloaded, Rendered, RerankParams, RerankReply,
+    RunningModels, ScoreParams, ScoreReply, SessionCreateParams, SessionDetails, SessionList,
+    SessionParams, SessionRenameParams, SessionSummary, Status, StoreUsage, TokenizeParams,
+    TokenizeReply, TransferEvent, Unloaded, Verified, VerifyParams,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -124,6 +125,8 @@ table! {
     /// Lets a running `chat.send` of the same user think no more, but answer with what it has; nothing happens if it does not
     /// think any more.
     ChatEndThinking = "chat.end_thinking" [Anyone] (EndThinkingParams) -> Empty;
+    /// The prompt that `chat.send` would have the model read with the same parameters, as text.
+    ChatRender = "chat.render" [Anyone] (ChatParams) -> Rendered;
     /// Answers a conversation.
     ChatSend = "chat.send" [Anyone] (ChatParams) -> ChatReply, streams Event<ChatReply>;
     /// Reads the configuration again, and looks for backends again. Models that are loaded stay as they are.
@@ -146,6 +149,8 @@ table! {
     ModelDelete = "model.delete" [Admin] (ModelParams) -> Deleted;
     /// What an export of a model is made of.
     ModelExport = "model.export" [Anyone] (ModelParams) -> Exported;
+    /// All that a model's file says of itself, with what `model.show` leaves out for its length.
+    ModelHeaderMethod = "model.header" [Anyone] (ModelParams) -> ModelHeader;
     /// Brings a GGUF file, or a model of an OCI layout, into the store under a name.
     ModelImport = "model.import" [Admin] (ImportParams) -> Imported, streams ProgressEvent<Imported>;
     /// Models in the store.
@@ -164,8 +169,12 @@ table! {
     ModelShow = "model.show" [Anyone] (ModelParams) -> ModelDetails;
     /// Takes a model out of memory; its running requests get an error.
     ModelUnload = "model.unload" [Admin] (ModelParams) -> Unloaded;
+    /// How well each of several texts answers a question, by a model that was made for that.
+    Rerank = "rerank" [Anyone] (RerankParams) -> RerankReply;
     /// This table, as an OpenRPC document.
     RpcDiscover = "rpc.discover" [Anyone] (Empty) -> serde_json::Value;
+    /// How likely a model finds a text, token by token.
+    Score = "score" [Anyone] (ScoreParams) -> ScoreReply;
     /// Begins a conversation that the daemon keeps.
     SessionCreate = "session.create" [Anyone] (SessionCreateParams) -> SessionSummary;
     /// Deletes a session of the caller's, with what was said in it.

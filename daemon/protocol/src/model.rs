@@ -1,8 +1,9 @@
 //! Models on disk and in memory: `model.list`, `show`, `import`, `load`, `unload`, `ps`.
 
-use crate::{FlashAttention, KvType, MemoryEstimate, RpcError, WeightGroup};
+use crate::{FlashAttention, KvType, MemoryEstimate, Message, RpcError, WeightGroup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// How long a model stays loaded after its last request, in seconds; a negative number means for ever, 0 not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -64,7 +65,7 @@ pub struct ModelProblem {
 }
 
 /// Result of `model.show`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelDetails {
     /// What `model.list` says.
     pub summary: ModelSummary,
@@ -85,7 +86,7 @@ pub struct ModelDetails {
     /// The one that the store has for the model, in Go's language. It goes before the one in the file.
     #[serde(default)]
     pub template: Option<String>,
-    /// Some of `completion`, `embedding`, `tools`, `thinking`, `insert` and `vision`.
+    /// Some of `completion`, `embedding`, `rerank`, `tools`, `thinking`, `insert` and `vision`.
     #[serde(default)]
     pub capabilities: Vec<String>,
     /// Options of the model's own, by Ollama's names, with their values as JSON.
@@ -107,8 +108,21 @@ pub struct ModelDetails {
     /// At several sizes of the context, up to the longest that the model was trained on. Empty when that cannot be told.
     #[serde(default)]
     pub memory: Vec<MemoryEstimate>,
-    /// Scalar metadata of the file, in file order.
-    pub metadata: Vec<(String, String)>,
+    /// What every conversation with it begins with, after the system prompt.
+    #[serde(default)]
+    pub messages: Vec<Message>,
+    /// Ollama's own renderer that the model names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renderer: Option<String>,
+    /// The parser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parser: Option<String>,
+    /// The version of Ollama that it says it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires: Option<String>,
+    /// Metadata of the file, in file order: numbers, truths and texts. Of an array there is `{"length": …}` alone, of a
+    /// text of more than a MiB `{"bytes": …}`; `model.header` has the arrays.
+    pub metadata: Vec<(String, Value)>,
 }
 
 /// How a file becomes part of the store.

@@ -1,7 +1,8 @@
-//! What `model.show` says of weights and memory.
+//! What `model.show` says of weights and memory, and `model.header` of all.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Weights for one purpose that are stored in one way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,4 +34,25 @@ pub struct MemoryEstimate {
     pub kv_bytes: u64,
     /// What is in between while it computes, and the process itself.
     pub compute_bytes: u64,
+}
+
+/// Result of `model.header`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelHeader {
+    /// In file order. Numbers, truths, texts, and arrays of these.
+    pub metadata: Vec<(String, Value)>,
+    /// In file order.
+    pub tensors: Vec<TensorFacts>,
+}
+
+/// One tensor of a model's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TensorFacts {
+    /// Such as `blk.0.attn_q.weight`.
+    pub name: String,
+    /// Such as `Q4_K`.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// The first is the length of a row.
+    pub shape: Vec<u64>,
 }

@@ -1,6 +1,6 @@
-//! Text and numbers: `embed`, `tokenize`, `detokenize`.
+//! Text and numbers: `embed`, `rerank`, `score`, `tokenize`, `detokenize`.
 
-use crate::{KeepAlive, Usage};
+use crate::{KeepAlive, Logprob, Usage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,78 @@ impl std::fmt::Debug for EmbedReply {
     }
 }
 
+/// Parameters of `rerank`.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerankParams {
+    /// Name of a model in the store that ranks texts; it is loaded if it is not.
+    pub model: String,
+    /// What is looked for.
+    pub query: String,
+    /// Where.
+    pub documents: Vec<String>,
+    /// How long the model stays loaded after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
+}
+
+impl std::fmt::Debug for RerankParams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RerankParams({}, {} documents)", self.model, self.documents.len())
+    }
+}
+
+/// Result of `rerank`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RerankReply {
+    /// One for each document, in order: how well it fits, on the model's own scale.
+    pub scores: Vec<f32>,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// Parameters of `score`.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreParams {
+    /// Name of a model in the store that writes text; it is loaded if it is not.
+    pub model: String,
+    /// The text, which has to fit the context.
+    pub text: String,
+    /// The text stands as it is: control tokens in it are read, and nothing is added around it. Default false.
+    #[serde(default)]
+    pub raw: bool,
+    /// So many of the likeliest tokens at each place, at most 20. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u32>,
+    /// How long the model stays loaded after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
+}
+
+impl std::fmt::Debug for ScoreParams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ScoreParams({}, {} bytes)", self.model, self.text.len())
+    }
+}
+
+/// Result of `score`.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScoreReply {
+    /// The first token's text, of which nothing can be said; empty where that is the control token that begins every text.
+    pub first: String,
+    /// Of every other token, in order.
+    pub logprobs: Vec<Logprob>,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+impl std::fmt::Debug for ScoreReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ScoreReply({} tokens)", self.logprobs.len())
+    }
+}
+
 /// Parameters of `tokenize`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +144,9 @@ pub struct TokenizeParams {
     /// Read spelled-out control tokens as such. Default false.
     #[serde(default)]
     pub parse_special: bool,
+    /// Say what each token stands for. Default false.
+    #[serde(default)]
+    pub pieces: bool,
 }
 
 impl std::fmt::Debug for TokenizeParams {
@@ -85,6 +160,9 @@ impl std::fmt::Debug for TokenizeParams {
 pub struct TokenizeReply {
     /// The tokens.
     pub tokens: Vec<i32>,
+    /// The bytes of each, which may be a part of a character; empty unless asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<Vec<u8>>,
 }
 
 impl std::fmt::Debug for TokenizeReply {

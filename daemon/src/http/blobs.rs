@@ -3,13 +3,13 @@
 //! A body goes to disk as it comes, a few pieces of it in memory at a time, and has a name only if its hash is the one that
 //! was announced.
 
+use super::routes::{BYTES, Routes, Says};
 use super::{Core, download, refusal, status_of};
 use crate::rpc::store_error;
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, post};
 use hearth_protocol::{ErrorKind, ModelCreate, RpcError};
 use hearth_store::{Blob, Digest, NewBlob, Store, StoreError};
 use http_body_util::BodyExt;
@@ -19,8 +19,13 @@ use tokio::sync::mpsc;
 /// Pieces between the socket and the disk, of some kilobytes each.
 const PIECES: usize = 16;
 
-pub(super) fn route() -> MethodRouter {
-    post(upload).head(look).get(download::blob)
+/// The same under either path; Ollama has no download.
+pub(super) fn routes(path: &'static str) -> Routes {
+    let sent = Says::new("Brings a file that is named by its digest.").takes_bytes();
+    Routes::default()
+        .post(path, upload, sent.ends(200).ends(201))
+        .head(path, look, Says::new("Whether a file is there.").ends(200))
+        .get(path, download::blob, Says::new("The bytes of a file.").sends(BYTES))
 }
 
 async fn look(core: Core, Path(digest): Path<String>) -> Response {

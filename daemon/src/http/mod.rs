@@ -14,26 +14,30 @@ mod download;
 mod images;
 mod ollama;
 mod openai;
+mod routes;
 mod said;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, StatusCode, Uri, header::CONTENT_TYPE};
 use axum::response::Response;
 use hearth_protocol::{ErrorKind, RpcError};
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 pub(crate) use core::Core;
-use said::{Called, OfferedFunction, Token};
+use routes::{Routes, Says, schema};
+use said::{Called, DebugInfo, OfferedFunction, Token};
+
+/// Most bytes that are read of a request that is refused.
+const MAX_DRAINED: usize = 64 << 20;
 
 /// Every route of every dialect.
 pub(crate) fn router() -> Router {
-    Router::new()
-        .merge(anthropic::router())
-        .merge(ollama::router())
-        .merge(openai::router())
-        .route("/blobs/{digest}", blobs::route())
+    routes()
+        .into_router()
         .fallback(|uri: Uri, body: Body| {
             refuse(uri, body, StatusCode::NOT_FOUND, "there is nothing at this path")
         })
@@ -42,24 +46,78 @@ pub(crate) fn router() -> Router {
         })
 }
 
-/// A body is read to its end, or the client might not get to read the answer.
-async fn refuse(uri: Uri, mut body: Body, status: StatusCode, why: &str) -> Response {
-    while let Some(Ok(_)) = body.frame().await {}
+fn routes() -> Routes {
+    let document = || async { json_response(StatusCode::OK, &routes().document()) };
+    let says = Says::new("This document.").answers::<Value>();
+    blobs::routes("/blobs/{digest}")
+        .merge(anthropic::routes())
+        .merge(ollama::routes())
+        .merge(openai::routes())
+        .get("/openapi.json", document, says)
+}
+
+async fn refuse(uri: Uri, body: Body, status: StatusCode, why: &str) -> Response {
+    drain(body).await;
     refusal(uri.path(), status, &RpcError::new(ErrorKind::InvalidRequest, why))
+}
+
+/// Reads a body to its end, or the client might not get to read the answer. One that is larger than any honest request is not
+/// worth that.
+pub(crate) async fn drain<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
+    let mut n_bytes = 0;
+    while let Some(Ok(part)) = body.frame().await {
+        n_bytes += part.data_ref().map_or(0, Bytes::len);
+        if n_bytes > MAX_DRAINED {
+            return;
+        }
+    }
 }
 
 /// An error as the clients of a path read it.
 pub(crate) fn refusal(path: &str, status: StatusCode, error: &RpcError) -> Response {
-    let body = if path.starts_with("/v1/messages") {
-        anthropic::error_body(status, error)
-    } else if openai::has(path) {
-        openai::error_body(status, error)
-    } else if path == "/" || path.starts_with("/api/") {
-        ollama::error_body(error)
-    } else {
-        json!({ "error": error })
-    };
-    json_response(status, &body)
+    match Dialect::of(path) {
+        Dialect::Anthropic => json_response(status, &anthropic::error_body(status, error)),
+        Dialect::OpenAi => json_response(status, &openai::error_body(status, error)),
+        Dialect::Ollama => json_response(status, &ollama::error_body(error)),
+        Dialect::Hearth => json_response(status, &ErrorBody { error: error.clone() }),
+    }
+}
+
+/// As the clients of a path read it.
+fn error_schema(path: &str) -> routes::SchemaOf {
+    match Dialect::of(path) {
+        Dialect::Anthropic => schema::<anthropic::ErrorBody>,
+        Dialect::OpenAi => schema::<openai::ErrorBody>,
+        Dialect::Ollama => schema::<ollama::ErrorBody>,
+        Dialect::Hearth => schema::<ErrorBody>,
+    }
+}
+
+enum Dialect {
+    Anthropic,
+    OpenAi,
+    Ollama,
+    /// Files, and what else is no other program's.
+    Hearth,
+}
+
+impl Dialect {
+    fn of(path: &str) -> Self {
+        if path.starts_with("/v1/messages") {
+            Self::Anthropic
+        } else if openai::has(path) {
+            Self::OpenAi
+        } else if path == "/" || path.starts_with("/api/") {
+            Self::Ollama
+        } else {
+            Self::Hearth
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ErrorBody {
+    error: RpcError,
 }
 
 /// What a person is told: what happened, and what to do next.
@@ -97,7 +155,7 @@ fn status_of(error: &RpcError) -> StatusCode {
     }
 }
 
-fn json_response(status: StatusCode, body: &impl serde::Serialize) -> Response {
+fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     let text = serde_json::to_vec(body).unwrap_or_default();
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;

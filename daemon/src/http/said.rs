@@ -2,18 +2,19 @@
 
 use super::or_default;
 use hearth_protocol::{TokenLogprob, Tool};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A call in a message that was said before.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Called {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) id: String,
     pub(super) function: CalledFunction,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct CalledFunction {
     #[serde(default)]
     pub(super) name: String,
@@ -33,7 +34,7 @@ impl CalledFunction {
 }
 
 /// A tool that may be called.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct OfferedFunction {
     #[serde(default)]
     name: String,
@@ -50,7 +51,7 @@ impl From<OfferedFunction> for Tool {
 }
 
 /// A token that was chosen or could have been.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Token {
     token: String,
     logprob: f32,
@@ -61,4 +62,10 @@ impl From<TokenLogprob> for Token {
     fn from(token: TokenLogprob) -> Self {
         Self { token: token.token, logprob: token.logprob, bytes: token.bytes }
     }
+}
+
+/// What a request with `_debug_render_only` gets instead of an answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DebugInfo {
+    pub(super) rendered_template: String,
 }

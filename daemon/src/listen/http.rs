@@ -9,7 +9,7 @@ use super::guard::Refused;
 use super::raw::Writer;
 use super::users::Held;
 use super::{Caller, Connection, FIRST_WORDS, Way, websocket};
-use crate::http::{Core, refusal};
+use crate::http::{Core, drain, refusal};
 use axum::body::Body;
 use hearth_protocol::{ErrorKind, RpcError};
 use http_body_util::BodyExt;
@@ -90,27 +90,25 @@ async fn let_in(
     upgraded: &Upgraded,
 ) -> Result<Answer, hyper::Error> {
     let guard = connection.server.daemon.settings.guard();
-    let path = request.uri().path().to_owned();
-    let refuse = |(status, error): Refused| refusal(&path, status, &error);
     match connection.way {
         Way::Unix => return route(request, connection.caller, connection, upgraded).await,
         Way::Tcp => {}
         Way::NotSecret => {
             let error = RpcError::new(ErrorKind::InvalidRequest, "this port is for HTTPS");
             let error = error.with_hint("ask for `https://` instead of `http://`");
-            return Ok(refuse((StatusCode::BAD_REQUEST, error)));
+            return Ok(refuse(request, (StatusCode::BAD_REQUEST, error)).await);
         }
     }
     let origin = match guard.origin(request.headers()) {
         Ok(origin) => origin,
-        Err(refused) => return Ok(refuse(refused)),
+        Err(refused) => return Ok(refuse(request, refused).await),
     };
     let mut answer = if origin.is_some() && request.method() == Method::OPTIONS {
         preflight(&request)
     } else {
         match guard.admit(request.headers(), request.uri(), connection.owner) {
             Ok(caller) => route(request, caller, connection, upgraded).await?,
-            Err(refused) => refuse(refused),
+            Err(refused) => refuse(request, refused).await,
         }
     };
     if let Some(origin) = origin {
@@ -118,6 +116,12 @@ async fn let_in(
         answer.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
     }
     Ok(answer)
+}
+
+async fn refuse(request: Request<Incoming>, (status, error): Refused) -> Answer {
+    let path = request.uri().path().to_owned();
+    drain(request.into_body()).await;
+    refusal(&path, status, &error)
 }
 
 /// What a browser asks before a page's request.
@@ -173,7 +177,7 @@ async fn route(
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, "`/rpc` takes POST, or GET for a WebSocket"),
     };
-    Ok(refusal("/rpc", status, &RpcError::new(ErrorKind::InvalidRequest, why)))
+    Ok(refuse(request, (status, RpcError::new(ErrorKind::InvalidRequest, why))).await)
 }
 
 async fn post(answerer: &Answerer, body: Incoming) -> Result<Answer, hyper::Error> {

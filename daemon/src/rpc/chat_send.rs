@@ -1,4 +1,4 @@
-//! `chat.send` and `chat.count`: what a worker answers, with a session around it where one is named.
+//! `chat.send`, `chat.count` and `chat.render`: what a worker answers, with a session around it where one is named.
 //!
 //! A session's turn is kept whole, question and answer together, or not at all: what is cancelled or fails is as if it had
 //! never been asked.
@@ -8,8 +8,8 @@ use super::kept::{from_text, kept, messages, to_text};
 use super::work::{Events, Request, Work};
 use crate::worker::frames::{Job, Reply};
 use hearth_protocol::{
-    ChatCount, ChatParams, ChatReply, ChatSend, Counted, ErrorKind, Event, Message, Options, Role,
-    RpcError,
+    ChatCount, ChatParams, ChatRender, ChatReply, ChatSend, Counted, ErrorKind, Event, Message,
+    Options, Rendered, Role, RpcError,
 };
 use hearth_sessions::Turn;
 use std::time::Duration;
@@ -56,6 +56,26 @@ impl Work for ChatCount {
         let _turn = begin(&request, &mut params).await?;
         match ask(&request, chat(params, Job::Count), &events).await? {
             (Reply::Count(reply), _) => Ok(reply),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+impl Work for ChatRender {
+    type Event = Event<Rendered>;
+
+    fn name(params: &mut ChatParams) -> Option<String> {
+        params.request.take()
+    }
+
+    async fn run(
+        request: Request,
+        mut params: ChatParams,
+        events: Events<Self::Event>,
+    ) -> Result<Rendered, RpcError> {
+        let _turn = begin(&request, &mut params).await?;
+        match ask(&request, chat(params, Job::Render), &events).await? {
+            (Reply::Render(reply), _) => Ok(reply),
             _ => Err(unexpected()),
         }
     }

@@ -6,7 +6,8 @@ use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
 use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{
     Detokenize, DetokenizeParams, Embed, EmbedParams, ErrorKind, Event, Generate, GenerateParams,
-    KeepAlive, Method, RpcError, Tokenize, TokenizeParams,
+    KeepAlive, Method, Rerank, RerankParams, RpcError, Score, ScoreParams, Tokenize,
+    TokenizeParams,
 };
 use hearth_store::ModelName;
 use serde::Serialize;
@@ -62,6 +63,28 @@ impl ByWorker for Embed {
 
     fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
         if let Reply::Embed(reply) = reply { Some(reply) } else { None }
+    }
+}
+
+impl ByWorker for Rerank {
+    fn ask(params: RerankParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        Ask { model, keep_alive, job: Job::Rerank(params), timeout: None }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Rerank(reply) = reply { Some(reply) } else { None }
+    }
+}
+
+impl ByWorker for Score {
+    fn ask(params: ScoreParams) -> Ask {
+        let (model, keep_alive) = (params.model.clone(), params.keep_alive);
+        Ask { model, keep_alive, job: Job::Score(params), timeout: None }
+    }
+
+    fn reply(reply: Reply, _: String, _: u64) -> Option<Self::Reply> {
+        if let Reply::Score(reply) = reply { Some(reply) } else { None }
     }
 }
 

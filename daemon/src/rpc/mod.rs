@@ -16,6 +16,7 @@ mod model_copy;
 mod model_create;
 mod model_delete;
 mod model_export;
+mod model_header;
 mod model_import;
 mod model_list;
 mod model_load;
@@ -56,6 +57,7 @@ use std::time::Instant;
 
 pub(crate) use kept::{from_text, kept, messages, to_text};
 pub(crate) use model_delete::handle as model_delete;
+pub(crate) use model_header::handle as model_header;
 pub(crate) use model_list::handle as model_list;
 pub(crate) use model_ps::handle as model_ps;
 pub(crate) use model_pull::puller;
@@ -99,6 +101,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     call::<protocol::CancelMethod, _>(&mut module, cancel::handle);
     work::call::<protocol::ChatCount>(&mut module);
     call::<protocol::ChatEndThinking, _>(&mut module, chat_end_thinking::handle);
+    work::call::<protocol::ChatRender>(&mut module);
     work::stream::<protocol::ChatSend>(&mut module);
     call::<protocol::DaemonReload, _>(&mut module, daemon_reload::handle);
     call::<protocol::DaemonStatus, _>(&mut module, daemon_status::handle);
@@ -110,6 +113,7 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::stream::<protocol::ModelCreate>(&mut module);
     call::<protocol::ModelDelete, _>(&mut module, model_delete::handle);
     call::<protocol::ModelExport, _>(&mut module, model_export::handle);
+    call::<protocol::ModelHeaderMethod, _>(&mut module, model_header::handle);
     work::stream::<protocol::ModelImport>(&mut module);
     call::<protocol::ModelListMethod, _>(&mut module, model_list::handle);
     work::stream::<protocol::ModelLoad>(&mut module);
@@ -119,7 +123,9 @@ pub(crate) fn module(daemon: Arc<Daemon>) -> RpcModule<Daemon> {
     work::stream::<protocol::ModelQuantize>(&mut module);
     call::<protocol::ModelShow, _>(&mut module, model_show::handle);
     call::<protocol::ModelUnload, _>(&mut module, model_unload::handle);
+    work::call::<protocol::Rerank>(&mut module);
     call::<protocol::RpcDiscover, _>(&mut module, rpc_discover::handle);
+    work::call::<protocol::Score>(&mut module);
     call::<protocol::SessionCreate, _>(&mut module, session_create::handle);
     call::<protocol::SessionDelete, _>(&mut module, session_delete::handle);
     call::<protocol::SessionListMethod, _>(&mut module, session_list::handle);

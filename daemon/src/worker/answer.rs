@@ -63,16 +63,7 @@ struct Tokens {
 
 impl Tokens {
     fn take(&mut self, logprobs: &Logprobs) {
-        let told = |(token, logprob): (Token, f32)| {
-            let bytes = self.model.token_piece(token, true).unwrap_or_default().into_vec();
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            TokenLogprob { id: token, token: text, bytes, logprob }
-        };
-        let logprob = Logprob {
-            chosen: told((logprobs.token, logprobs.logprob)),
-            top_logprobs: logprobs.likeliest.iter().copied().map(told).collect(),
-        };
-        self.logprobs.push(logprob);
+        self.logprobs.push(told(&self.model, logprobs));
     }
 
     /// Says in an event which answer it is of, and with a piece of text what was asked about the tokens since the last one.
@@ -90,5 +81,17 @@ impl Tokens {
             _ => {}
         }
         event
+    }
+}
+
+pub(super) fn told(model: &Model, logprobs: &Logprobs) -> Logprob {
+    let told = |(token, logprob): (Token, f32)| {
+        let bytes = model.token_piece(token, true).unwrap_or_default().into_vec();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        TokenLogprob { id: token, token: text, bytes, logprob }
+    };
+    Logprob {
+        chosen: told((logprobs.token, logprobs.logprob)),
+        top_logprobs: logprobs.likeliest.iter().copied().map(told).collect(),
     }
 }

@@ -9,9 +9,10 @@ use super::end;
 use super::frames::{FromWorker, Holdings, LoadSpec, LoadedInfo, Reply};
 use super::load::{Loaded, Opened, load};
 use super::present::Present;
+use super::score::ScoreJob;
 use hearth_abi::raw::Token;
 use hearth_engine::{Event, Failure, Fatal, Request, Sink};
-use hearth_protocol::{EmbedReply, ErrorKind, RpcError, Usage};
+use hearth_protocol::{EmbedReply, ErrorKind, RerankReply, RpcError, Usage};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -33,14 +34,25 @@ pub(super) enum Command {
     Cancel(u64),
     EndThinking(u64),
     Embed(EmbedJob),
+    Score(Box<ScoreJob>),
 }
 
 /// Texts to embed, and what is done of them.
 pub(super) struct EmbedJob {
     pub(super) id: u64,
     pub(super) texts: Vec<Vec<Token>>,
-    pub(super) normalize: bool,
+    pub(super) wanted: Wanted,
     pub(super) embeddings: Vec<Vec<f32>>,
+}
+
+/// What the embeddings are for.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    Embeddings {
+        normalize: bool,
+    },
+    /// Each is one number.
+    Scores,
 }
 
 pub(super) fn run(
@@ -83,10 +95,12 @@ fn serve(
     commands: &Receiver<Command>,
     sink: &mut Forward<'_>,
 ) -> Result<(), Fatal> {
-    let mut embeds = VecDeque::new();
+    let (mut embeds, mut scores) = (VecDeque::new(), VecDeque::new());
     let mut last_beat: Option<Instant> = None;
     loop {
-        let is_idle = embeds.is_empty() && loaded.engines().all(|engine| engine.is_idle());
+        let is_idle = embeds.is_empty()
+            && scores.is_empty()
+            && loaded.engines().all(|engine| engine.is_idle());
         if is_idle && last_beat.take().is_some() {
             send(sink.present, FromWorker::Resting);
         }
@@ -100,7 +114,7 @@ fn serve(
             commands.try_recv().ok()
         };
         while let Some(command) = next {
-            take(command, loaded, spec, &mut embeds, sink);
+            take(command, loaded, spec, (&mut embeds, &mut scores), sink);
             next = commands.try_recv().ok();
         }
         if last_beat.is_none_or(|at| at.elapsed() >= BEAT) {
@@ -120,6 +134,11 @@ fn serve(
             && embed_next(job, loaded, spec, sink)
         {
             embeds.pop_front();
+        }
+        if let Some(job) = scores.pop_front()
+            && let Some(unfinished) = score_next(job, loaded, spec, sink)
+        {
+            scores.push_front(unfinished);
         }
     }
 }
@@ -152,7 +171,7 @@ fn take(
     command: Command,
     loaded: &mut Loaded,
     spec: &LoadSpec,
-    embeds: &mut VecDeque<EmbedJob>,
+    (embeds, scores): (&mut VecDeque<EmbedJob>, &mut VecDeque<Box<ScoreJob>>),
     sink: &mut Forward<'_>,
 ) {
     match command {
@@ -165,8 +184,10 @@ fn take(
             }
         }
         Command::Embed(job) => embeds.push_back(job),
+        Command::Score(job) => scores.push_back(job),
         Command::Cancel(id) => {
             embeds.retain(|job| job.id != id);
+            scores.retain(|job| job.id != id);
             cancel(id, loaded, sink);
         }
         Command::EndThinking(id) => {
@@ -191,10 +212,12 @@ fn embed_next(
     sink: &mut Forward<'_>,
 ) -> bool {
     if let Some(text) = job.texts.get(job.embeddings.len()) {
-        match embedding(loaded, spec, text) {
-            Ok(embedding) if job.normalize => job.embeddings.push(normalized(embedding)),
-            Ok(embedding) => job.embeddings.push(embedding),
-            Err(error) => {
+        match (embedding(loaded, spec, text), job.wanted) {
+            (Ok(embedding), Wanted::Embeddings { normalize: true }) => {
+                job.embeddings.push(normalized(embedding));
+            }
+            (Ok(embedding), _) => job.embeddings.push(embedding),
+            (Err(error), _) => {
                 let _ = sink.present.send(Present::Failed { id: job.id, error });
                 return true;
             }
@@ -207,9 +230,33 @@ fn embed_next(
     let prompt_tokens = u32::try_from(n_tokens).unwrap_or(u32::MAX);
     let usage = Usage { prompt_tokens, ..Usage::default() };
     let embeddings = std::mem::take(&mut job.embeddings);
-    let reply = Box::new(Reply::Embed(EmbedReply { embeddings, usage }));
-    let _ = sink.present.send(Present::Reply { id: job.id, reply });
+    let reply = match job.wanted {
+        Wanted::Embeddings { .. } => Reply::Embed(EmbedReply { embeddings, usage }),
+        Wanted::Scores => {
+            Reply::Rerank(RerankReply { scores: embeddings.into_iter().flatten().collect(), usage })
+        }
+    };
+    let _ = sink.present.send(Present::Reply { id: job.id, reply: Box::new(reply) });
     true
+}
+
+/// Scores the next piece of a text. The job again, unless it has its answer.
+fn score_next(
+    mut job: Box<ScoreJob>,
+    loaded: &mut Loaded,
+    spec: &LoadSpec,
+    sink: &mut Forward<'_>,
+) -> Option<Box<ScoreJob>> {
+    let scored = loaded
+        .scorer(spec)
+        .and_then(|scorer| scorer.go_on(&mut job.scoring).map_err(|failure| failed(&failure)));
+    let id = job.id;
+    let _ = sink.present.send(match scored {
+        Ok(false) => return Some(job),
+        Ok(true) => Present::Reply { id, reply: Box::new(job.reply(&loaded.model)) },
+        Err(error) => Present::Failed { id, error },
+    });
+    None
 }
 
 fn embedding(loaded: &mut Loaded, spec: &LoadSpec, text: &[Token]) -> Result<Vec<f32>, RpcError> {

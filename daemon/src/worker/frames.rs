@@ -7,8 +7,9 @@
 use super::preset::Preset;
 use hearth_protocol::{
     ChatParams, ChatReply, Counted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
-    FlashAttention, GenerateParams, GenerateReply, KvType, Logprob, RpcError, TokenizeParams,
-    TokenizeReply, ToolCall, ToolCallDelta, Tuning,
+    FlashAttention, GenerateParams, GenerateReply, KvType, Logprob, Rendered, RerankParams,
+    RerankReply, RpcError, ScoreParams, ScoreReply, TokenizeParams, TokenizeReply, ToolCall,
+    ToolCallDelta, Tuning,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -61,8 +62,11 @@ pub(crate) struct DraftSpec {
 pub(crate) enum Job {
     Chat(Box<ChatParams>),
     Count(Box<ChatParams>),
+    Render(Box<ChatParams>),
     Generate(Box<GenerateParams>),
     Embed(EmbedParams),
+    Rerank(RerankParams),
+    Score(ScoreParams),
     Tokenize(TokenizeParams),
     Detokenize(DetokenizeParams),
 }
@@ -72,8 +76,11 @@ impl std::fmt::Debug for Job {
         f.write_str(match self {
             Self::Chat(_) => "Chat",
             Self::Count(_) => "Count",
+            Self::Render(_) => "Render",
             Self::Generate(_) => "Generate",
             Self::Embed(_) => "Embed",
+            Self::Rerank(_) => "Rerank",
+            Self::Score(_) => "Score",
             Self::Tokenize(_) => "Tokenize",
             Self::Detokenize(_) => "Detokenize",
         })
@@ -218,8 +225,11 @@ impl std::fmt::Debug for WorkerEvent {
 pub(crate) enum Reply {
     Chat(ChatReply),
     Count(Counted),
+    Render(Rendered),
     Generate(GenerateReply),
     Embed(EmbedReply),
+    Rerank(RerankReply),
+    Score(ScoreReply),
     Tokenize(TokenizeReply),
     Detokenize(DetokenizeReply),
 }

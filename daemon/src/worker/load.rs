@@ -6,7 +6,7 @@ use super::images::Sight;
 use super::present::Present;
 use hearth_abi::host::{Adapter, Model, Plugin};
 use hearth_abi::{FlashAttention, KvType, OpenParams, PluginError, Status};
-use hearth_engine::{DraftError, Embedder, Engine, EngineConfig};
+use hearth_engine::{DraftError, Embedder, Engine, EngineConfig, Scorer};
 use hearth_protocol::{ErrorKind, RpcError};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -32,6 +32,8 @@ pub(super) struct Loaded {
     alone: Option<Engine>,
     /// Made at the first use where there is an engine.
     embedder: Option<Embedder>,
+    /// Made at the first use.
+    scorer: Option<Scorer>,
     pub(super) n_ctx: u32,
     pub(super) has_draft: bool,
     adapters: Vec<(Arc<Adapter>, f32)>,
@@ -74,6 +76,7 @@ pub(super) fn load(
         engine: None,
         alone: None,
         embedder: None,
+        scorer: None,
         n_ctx: 0,
         has_draft: false,
         adapters,
@@ -164,6 +167,20 @@ impl Loaded {
         engine
             .as_mut()
             .ok_or_else(|| RpcError::new(ErrorKind::Internal, "this model writes no text"))
+    }
+
+    pub(super) fn scorer(&mut self, spec: &LoadSpec) -> Result<&mut Scorer, RpcError> {
+        match &mut self.scorer {
+            Some(scorer) => Ok(scorer),
+            none => {
+                let n_ctx = n_ctx(spec, &self.model);
+                let mut scorer = Scorer::new(&self.model, n_ctx, spec.n_threads).map_err(failed)?;
+                if !self.adapters.is_empty() {
+                    scorer.attach(&self.adapters).map_err(failed)?;
+                }
+                Ok(none.insert(scorer))
+            }
+        }
     }
 
     pub(super) fn embedder(&mut self, spec: &LoadSpec) -> Result<&mut Embedder, RpcError> {

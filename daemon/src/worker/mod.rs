@@ -22,6 +22,7 @@ pub(crate) mod preset;
 mod public;
 mod render;
 mod sampling;
+mod score;
 mod tools;
 
 use frames::ToWorker;

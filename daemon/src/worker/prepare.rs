@@ -4,7 +4,7 @@
 use super::answer::Answer;
 use super::candidates::{self, engine_id};
 use super::chat::{Conversation, single_token, thinking};
-use super::engine_loop::{Command, EmbedJob};
+use super::engine_loop::{Command, EmbedJob, Wanted};
 use super::fit::{self, Fit};
 use super::formats::Formats;
 use super::frames::{Job, Reply, ToWorker};
@@ -16,12 +16,14 @@ use super::preset::Preset;
 use super::public::PublicPrefix;
 use super::render::Renderer;
 use super::sampling::sampling;
+use super::score::ScoreJob;
 use hearth_abi::host::Model;
+use hearth_abi::raw::Token;
 use hearth_abi::{PluginError, Status};
 use hearth_engine::{Guide, Request};
 use hearth_protocol::{
     ChatParams, Counted, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
-    GenerateParams, Options, RpcError, TokenizeReply,
+    GenerateParams, Options, Rendered, RerankParams, RpcError, TokenizeParams, TokenizeReply,
 };
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -101,13 +103,18 @@ impl Preparer<'_> {
         match job {
             Job::Chat(params) => self.chat(asker, &params).map(Some),
             Job::Count(params) => reply(self.present, asker.id, Reply::Count(self.count(&params)?)),
+            Job::Render(params) => {
+                reply(self.present, asker.id, Reply::Render(self.render(&params)?))
+            }
             Job::Generate(params) => self.generate(asker, &params).map(Some),
             Job::Embed(params) => embed(model, asker.id, params, self.n_ctx).map(Some),
+            Job::Rerank(params) => rerank(model, asker.id, &params).map(Some),
+            Job::Score(params) => {
+                generates(model)?;
+                Ok(Some(Command::Score(Box::new(ScoreJob::new(model, asker.id, &params)?))))
+            }
             Job::Tokenize(params) => {
-                let tokens = model
-                    .tokenize(&params.text, params.add_special, params.parse_special)
-                    .map_err(refused)?;
-                reply(self.present, asker.id, Reply::Tokenize(TokenizeReply { tokens }))
+                reply(self.present, asker.id, Reply::Tokenize(tokenize(model, &params)?))
             }
             Job::Detokenize(params) => {
                 let text = detokenize(model, &params)?;
@@ -158,11 +165,25 @@ impl Preparer<'_> {
     }
 
     fn count(&self, params: &ChatParams) -> Result<Counted, RpcError> {
+        let n_tokens = self.prompt(params)?.len();
+        Ok(Counted { prompt_tokens: u32::try_from(n_tokens).unwrap_or(u32::MAX) })
+    }
+
+    fn render(&self, params: &ChatParams) -> Result<Rendered, RpcError> {
+        let bytes = self.model.detokenize(&self.prompt(params)?, true).map_err(refused)?;
+        Ok(Rendered { prompt: text(bytes) })
+    }
+
+    /// What `chat` would have the model read.
+    fn prompt(&self, params: &ChatParams) -> Result<Vec<Token>, RpcError> {
         generates(self.model)?;
         let fit = Fit::new(&self.preset.options(&params.options), self.n_ctx)?;
-        let conversation = Conversation::new(&self.renderer, &self.preset, self.sight, params)?;
-        let (_, prompt, _) = conversation.prompt(&fit)?;
-        Ok(Counted { prompt_tokens: u32::try_from(prompt.len()).unwrap_or(u32::MAX) })
+        let own = params.template.as_deref().map(|template| self.renderer.with(template));
+        let own = own.transpose()?;
+        let renderer = own.as_ref().unwrap_or(&self.renderer);
+        let (_, prompt, _) =
+            Conversation::new(renderer, &self.preset, self.sight, params)?.prompt(&fit)?;
+        Ok(prompt)
     }
 
     fn generate(&mut self, asker: &Asker, params: &GenerateParams) -> Result<Command, RpcError> {
@@ -241,12 +262,17 @@ fn generates(model: &Model) -> Result<(), RpcError> {
         ErrorKind::Unsupported,
         format!("this model (`{architecture}`) yields embeddings and writes no text"),
     )
-    .with_hint("use it with the method `embed`"))
+    .with_hint("use it with the method `embed`, or `rerank` if that is what it was made for"))
 }
 
 fn embed(model: &Model, id: u64, params: EmbedParams, n_ctx: u32) -> Result<Command, RpcError> {
     if !model.info().can_embed {
         return Err(RpcError::new(ErrorKind::Unsupported, "this model yields no embeddings"));
+    }
+    if model.tokenize_pair("", "").is_ok() {
+        let error =
+            RpcError::new(ErrorKind::Unsupported, "this model ranks texts, and embeds none");
+        return Err(error.with_hint("use it with the method `rerank`"));
     }
     let texts = match params.input {
         EmbedInput::One(text) => vec![text],
@@ -261,13 +287,43 @@ fn embed(model: &Model, id: u64, params: EmbedParams, n_ctx: u32) -> Result<Comm
         Ok(tokens)
     };
     let texts = texts.iter().map(tokens).collect::<Result<_, RpcError>>()?;
-    Ok(Command::Embed(EmbedJob { id, texts, normalize: params.normalize, embeddings: Vec::new() }))
+    let wanted = Wanted::Embeddings { normalize: params.normalize };
+    Ok(Command::Embed(EmbedJob { id, texts, wanted, embeddings: Vec::new() }))
+}
+
+fn rerank(model: &Model, id: u64, params: &RerankParams) -> Result<Command, RpcError> {
+    let tokens = |text: &String| {
+        model.tokenize_pair(&params.query, text).map_err(|error| match error.status {
+            Status::Unsupported => RpcError::new(ErrorKind::Unsupported, error.message)
+                .with_hint("use a reranker, whose file has `pooling_type` 4"),
+            _ => refused(error),
+        })
+    };
+    // Without a document it is the same mistake to ask another model.
+    tokens(&String::new())?;
+    let texts = params.documents.iter().map(tokens).collect::<Result<_, _>>()?;
+    Ok(Command::Embed(EmbedJob { id, texts, wanted: Wanted::Scores, embeddings: Vec::new() }))
+}
+
+fn tokenize(model: &Model, params: &TokenizeParams) -> Result<TokenizeReply, RpcError> {
+    let tokens =
+        model.tokenize(&params.text, params.add_special, params.parse_special).map_err(refused)?;
+    let piece = |token: &Token| model.token_piece(*token, true).map(|piece| piece.into_vec());
+    let pieces = if params.pieces {
+        tokens.iter().map(piece).collect::<Result<_, _>>().map_err(refused)?
+    } else {
+        Vec::new()
+    };
+    Ok(TokenizeReply { tokens, pieces })
 }
 
 fn detokenize(model: &Model, params: &DetokenizeParams) -> Result<String, RpcError> {
-    let bytes = model.detokenize(&params.tokens, params.special).map_err(refused)?;
-    Ok(String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    model.detokenize(&params.tokens, params.special).map(text).map_err(refused)
+}
+
+pub(super) fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 pub(super) fn refused(error: PluginError) -> RpcError {

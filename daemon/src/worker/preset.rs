@@ -10,7 +10,7 @@ pub(crate) struct Preset {
     /// In Go's language. Without one the weights' own is used.
     pub(crate) template: Option<String>,
     system: Option<String>,
-    messages: Vec<Message>,
+    pub(crate) messages: Vec<Message>,
     /// An object that is valid as [`Options`].
     options: Map<String, Value>,
 }

@@ -41,7 +41,7 @@ pub use create::Recipe;
 pub use digest::Digest;
 pub use disk::read_file;
 pub use error::StoreError;
-pub use hearth_gguf::{GgufError, GgufSummary, GgufValue, KvShape, TensorGroup, quote};
+pub use hearth_gguf::{Gguf, GgufError, GgufSummary, GgufValue, KvShape, TensorGroup, quote};
 pub use import::{
     ImportMode, ImportProgress, ImportStage, Imported, Placed, file_kind, import, place,
 };

@@ -1,8 +1,8 @@
 //! The C side of the optional powers, as [`shims`](super::shims) is for the rest.
 
 use super::contexts::context;
-use super::shims::{guard, into_bytes, model, slice, struct_size};
-use super::{ChatModel, Grammar, GrammarModel, LoraModel, Model, MtpContext};
+use super::shims::{copy_out, guard, into_bytes, model, slice, struct_size};
+use super::{ChatModel, Grammar, GrammarModel, LoraModel, Model, MtpContext, RankModel};
 use crate::raw::{self, Seq, Token};
 use crate::types::{PluginError, Result, Status};
 use std::ffi::{CStr, OsStr, c_char};
@@ -44,6 +44,11 @@ pub const fn mtp_table<C: MtpContext>() -> raw::Mtp {
         begin: mtp_begin::<C>,
         draft: mtp_draft::<C>,
     }
+}
+
+/// `hearth.rank/1` of a model type.
+pub const fn rank_table<M: RankModel>() -> raw::Rank {
+    raw::Rank { struct_size: struct_size::<raw::Rank>(), tokenize: rank_tokenize::<M> }
 }
 
 /// # Safety
@@ -265,6 +270,27 @@ unsafe extern "C" fn mtp_draft<C: MtpContext>(
             (0..len).for_each(|at| guesses.add(at).write(-1));
             let guesses = std::slice::from_raw_parts_mut(guesses, len);
             context::<C>(handle)?.draft(sequences, tokens, n_guesses, guesses)
+        })
+    }
+}
+
+unsafe extern "C" fn rank_tokenize<M: RankModel>(
+    handle: *const raw::Model,
+    query: *const c_char,
+    query_len: usize,
+    document: *const c_char,
+    document_len: usize,
+    tokens: *mut Token,
+    capacity: usize,
+    n_out: *mut usize,
+    error: *mut raw::Error,
+) -> raw::RawStatus {
+    // SAFETY: an open model of ours; texts and tokens are the host's, with the lengths given.
+    unsafe {
+        guard(error, || {
+            let (query, document) = (text(query, query_len)?, text(document, document_len)?);
+            let found = model::<M>(handle)?.tokenize_pair(query, document)?;
+            copy_out(&found, tokens, capacity, n_out)
         })
     }
 }

@@ -19,7 +19,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-pub use extensions::{chat_table, grammar_table, lora_table, mtp_table};
+pub use extensions::{chat_table, grammar_table, lora_table, mtp_table, rank_table};
 pub use images::images_table;
 pub use quantize::{QuantizeBackend, quantize_table};
 pub use shims::plugin_table;
@@ -46,6 +46,8 @@ pub trait Backend: Sized + 'static {
     const IMAGES: Option<raw::Images> = None;
     /// `hearth.mtp/1`, made by [`mtp_table`].
     const MTP: Option<raw::Mtp> = None;
+    /// `hearth.rank/1`, made by [`rank_table`].
+    const RANK: Option<raw::Rank> = None;
     /// `hearth.quantize/1`, made by [`quantize_table`].
     const QUANTIZE: Option<raw::Quantize> = None;
 
@@ -195,6 +197,12 @@ pub trait MtpContext: Context {
         n_guesses: usize,
         guesses: &mut [Token],
     ) -> Result<()>;
+}
+
+/// `hearth.rank/1`
+pub trait RankModel: Model {
+    /// What the model reads of a question and a text to say how well they go together.
+    fn tokenize_pair(&self, query: &str, text: &str) -> Result<Vec<Token>>;
 }
 
 /// The host's log, for as long as the plugin is initialised.

@@ -32,8 +32,22 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt())
 }
 
+/// A model that ranks texts has one number for a question and a text, the same each time.
+fn ranks(model: &Arc<Model>, pair: &[Token]) -> Step {
+    ensure!(model.info().n_embd == 1, "it ranks texts, and `n_embd` is not 1");
+    let mut context = must("context_create", model.context(&embedding_config(Pooling::Model)))?;
+    let first = embed(&mut context, pair, Pooling::Model)?;
+    let again = embed(&mut context, pair, Pooling::Model)?;
+    ensure!(first[0].is_finite(), "a score is not finite");
+    ensure!((first[0] - again[0]).abs() < 1e-3, "a score of the same pair is another one");
+    Ok(())
+}
+
 pub(super) fn embeddings(bench: &mut Bench) -> Step {
     let model = bench.model()?;
+    if let Ok(pair) = model.tokenize_pair("Which animal is it?", "A small dog walks.") {
+        return ranks(&model, &pair);
+    }
     if !model.info().can_embed {
         let answer = model.context(&embedding_config(Pooling::Model));
         must_fail("context_create for embeddings", answer, &[Status::Unsupported])?;

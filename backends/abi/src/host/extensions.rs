@@ -1,8 +1,9 @@
 //! Optional powers: chat templates, grammars, adapters, guesses. A plugin without one answers `Unsupported`.
 
-use super::{Context, Model, call};
+use super::{Context, Model, call, filled};
 use crate::raw::{self, Seq, Token};
 use crate::types::{PluginError, Result, Status};
+use smallvec::SmallVec;
 use std::ffi::{CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -249,6 +250,33 @@ impl Context {
             let (sequences, next, n) = (sequences.as_ptr(), next.as_ptr(), sequences.len());
             (table.draft)(raw, sequences, next, n, n_guesses, guesses.as_mut_ptr(), error)
         })
+    }
+}
+
+impl Model {
+    /// What a model that ranks texts reads of a question and one of them; its score is their embedding's one number. UNSUPPORTED
+    /// for any other model.
+    pub fn tokenize_pair(&self, query: &str, text: &str) -> Result<Vec<Token>> {
+        let table: &raw::Rank =
+            self.plugin().extension(raw::EXT_RANK).ok_or_else(|| unsupported("rank texts"))?;
+        let most = query.len() + text.len() + 16;
+        let tokens = filled(most, |tokens, capacity, n_out, error| {
+            // SAFETY: the handle is open; texts and tokens have the lengths given.
+            unsafe {
+                (table.tokenize)(
+                    self.raw(),
+                    query.as_ptr().cast(),
+                    query.len(),
+                    text.as_ptr().cast(),
+                    text.len(),
+                    tokens,
+                    capacity,
+                    n_out,
+                    error,
+                )
+            }
+        });
+        tokens.map(SmallVec::into_vec)
     }
 }
 

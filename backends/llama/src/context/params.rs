@@ -45,15 +45,18 @@ pub(super) fn pooling_type(
     pooling: Pooling,
     of_model: Option<i32>,
 ) -> Result<sys::llama_pooling_type> {
+    if of_model == Some(sys::LLAMA_POOLING_TYPE_RANK) {
+        return match pooling {
+            Pooling::Model => Ok(sys::LLAMA_POOLING_TYPE_RANK),
+            _ => Err(error(Status::Unsupported, "the model ranks texts, it has no embeddings")),
+        };
+    }
     match pooling {
         Pooling::None => Ok(sys::LLAMA_POOLING_TYPE_NONE),
         Pooling::Mean => Ok(sys::LLAMA_POOLING_TYPE_MEAN),
         Pooling::Cls => Ok(sys::LLAMA_POOLING_TYPE_CLS),
         Pooling::Last => Ok(sys::LLAMA_POOLING_TYPE_LAST),
         Pooling::Model => match of_model {
-            Some(sys::LLAMA_POOLING_TYPE_RANK) => {
-                Err(error(Status::Unsupported, "the model ranks texts, it has no embeddings"))
-            }
             Some(
                 kind @ (sys::LLAMA_POOLING_TYPE_MEAN
                 | sys::LLAMA_POOLING_TYPE_CLS

@@ -137,6 +137,7 @@ mod tests {
             constraint: None,
             thinking: None,
             spelled: Vec::new(),
+            spans: Vec::new(),
         }
     }
 

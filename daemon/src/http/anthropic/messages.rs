@@ -9,6 +9,8 @@ use crate::http::{Core, images, json_response, object_of};
 use axum::body::Body;
 use axum::http::StatusCode;
 use hearth_protocol::{ChatCount, ChatReply, ChatSend, ErrorKind, Event, RpcError};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// An event's name is in its data too, where most clients read it.
@@ -16,6 +18,31 @@ const EVENTS: &str = "text/event-stream; charset=utf-8";
 
 /// Nothing is signed here, but clients drop thoughts that have no signature.
 pub(super) const SIGNATURE: &str = "unsigned";
+
+/// As it is at its end, or at its beginning.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Message {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    role: &'static str,
+    model: String,
+    content: Vec<Value>,
+    #[serde(flatten)]
+    end: End,
+    usage: Usage,
+}
+
+impl Message {
+    pub(super) fn new(model: String, content: Vec<Value>, end: End, usage: Usage) -> Self {
+        Self { id: id("msg"), kind: "message", role: "assistant", model, content, end, usage }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Counted {
+    input_tokens: u32,
+}
 
 pub(super) async fn messages(core: Core, body: Body) -> Answer {
     let asked = body::read::<Request>(&core, body).await?;
@@ -52,12 +79,12 @@ pub(super) async fn count_tokens(core: Core, body: Body) -> Answer {
     let mut params = asked.value.params()?;
     images::resolve(&core, &mut params.messages).await?;
     let counted = core.run::<ChatCount>(params).await?;
-    let body = json!({ "input_tokens": counted.prompt_tokens });
+    let body = Counted { input_tokens: counted.prompt_tokens };
     drop(asked.held);
     Ok(with_id(json_response(StatusCode::OK, &body), &id("req")))
 }
 
-fn whole(model: String, stops: &[String], reply: ChatReply) -> Value {
+fn whole(model: String, stops: &[String], reply: ChatReply) -> Message {
     let (end, usage) = (End::new(&reply, stops), Usage::of(&reply.usage));
     let message = reply.message;
     let mut content = Vec::new();
@@ -71,19 +98,5 @@ fn whole(model: String, stops: &[String], reply: ChatReply) -> Value {
         let input = object_of(&call.arguments);
         json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": input })
     }));
-    begun(model, content, json!(end), usage)
-}
-
-/// A message, as it is at its end or its beginning.
-pub(super) fn begun(model: String, content: Vec<Value>, end: Value, usage: Usage) -> Value {
-    json!({
-        "id": id("msg"),
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": content,
-        "stop_reason": end["stop_reason"],
-        "stop_sequence": end["stop_sequence"],
-        "usage": usage,
-    })
+    Message::new(model, content, end, usage)
 }

@@ -8,19 +8,31 @@ mod request;
 mod stream;
 mod usage;
 
-use super::{status_of, told};
-use axum::Router;
+use super::{Routes, Says, status_of, told};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use hearth_protocol::{ErrorKind, RpcError};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::hash::{BuildHasher, RandomState};
 
-pub(super) fn router() -> Router {
-    Router::new()
-        .route("/v1/messages", post(messages::messages))
-        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .post(
+            "/v1/messages",
+            messages::messages,
+            Says::new("Answers a conversation.")
+                .takes::<request::Request>()
+                .answers::<messages::Message>()
+                .sends("text/event-stream"),
+        )
+        .post(
+            "/v1/messages/count_tokens",
+            messages::count_tokens,
+            Says::new("Counts the tokens of a conversation.")
+                .takes::<request::Request>()
+                .answers::<messages::Counted>(),
+        )
 }
 
 /// An error, as Anthropic's clients read it.
@@ -40,21 +52,36 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = status_of(&self.0);
         let body = error_body(status, &self.0);
-        let id = body["request_id"].as_str().unwrap_or_default();
+        let id = body.request_id.as_deref().unwrap_or_default();
         with_id(super::json_response(status, &body), id)
     }
 }
 
 type Answer = Result<Response, Failure>;
 
-pub(super) fn error_body(status: StatusCode, error: &RpcError) -> Value {
-    let mut body = error_event(status, error);
-    body["request_id"] = id("req").into();
-    body
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorBody {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: Error,
+    /// Not in streams, whose head has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Error {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: String,
+}
+
+pub(super) fn error_body(status: StatusCode, error: &RpcError) -> ErrorBody {
+    ErrorBody { request_id: Some(id("req")), ..error_event(status, error) }
 }
 
 /// What a stream says that cannot go on.
-fn error_event(status: StatusCode, error: &RpcError) -> Value {
+fn error_event(status: StatusCode, error: &RpcError) -> ErrorBody {
     let kind = match status.as_u16() {
         400 => "invalid_request_error",
         401 => "authentication_error",
@@ -66,7 +93,7 @@ fn error_event(status: StatusCode, error: &RpcError) -> Value {
         504 => "timeout_error",
         _ => "api_error",
     };
-    json!({ "type": "error", "error": { "type": kind, "message": told(error) } })
+    ErrorBody { kind: "error", error: Error { kind, message: told(error) }, request_id: None }
 }
 
 /// Names the request where clients look for its name.

@@ -6,13 +6,14 @@ use hearth_protocol::{
     ChatParams, ErrorKind, Format, Image, Message, Options, Role, RpcError, Tool, ToolCall,
     ToolChoice,
 };
+use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// What is not here, such as `metadata` and `service_tier`, changes no answer and is ignored.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
     #[serde(default)]
     pub(super) model: String,
@@ -35,13 +36,13 @@ pub(super) struct Request {
     output_config: Option<OutputConfig>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Said {
     role: Speaker,
     content: Content,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Speaker {
     User,
@@ -49,10 +50,18 @@ enum Speaker {
 }
 
 /// A text, or blocks of several kinds.
-#[derive(Default)]
-struct Content(Vec<Block>);
+#[derive(Default, JsonSchema)]
+struct Content(#[schemars(with = "TextOrBlocks")] Vec<Block>);
 
-#[derive(Deserialize)]
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "it only tells the schema")]
+enum TextOrBlocks {
+    Text(String),
+    Blocks(Vec<Block>),
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Block {
     Text {
@@ -78,14 +87,14 @@ enum Block {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Source {
     Base64 { data: String },
     Url { url: String },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Offered {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -96,7 +105,7 @@ struct Offered {
     input_schema: Value,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Choice {
     #[serde(rename = "type")]
     kind: ChoiceKind,
@@ -106,7 +115,7 @@ struct Choice {
     disable_parallel_tool_use: bool,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ChoiceKind {
     Auto,
@@ -115,19 +124,19 @@ enum ChoiceKind {
     None,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
     budget_tokens: Option<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct OutputConfig {
     format: Option<OutputFormat>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum OutputFormat {
     JsonSchema { schema: Value },

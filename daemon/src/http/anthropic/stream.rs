@@ -3,7 +3,7 @@
 //! **Invariant.** A block is stopped before the next is started, and before the message ends; the last event is
 //! `message_stop`, or `error`.
 
-use super::messages::{SIGNATURE, begun};
+use super::messages::{Message, SIGNATURE};
 use super::usage::{End, Usage};
 use super::{Failure, error_event};
 use crate::http::status_of;
@@ -39,7 +39,7 @@ impl Stream {
                 if !self.has_started {
                     self.has_started = true;
                     let usage = Usage::new(total, cached, 0);
-                    let message = begun(self.model.clone(), Vec::new(), Value::Null, usage);
+                    let message = Message::new(self.model.clone(), Vec::new(), End::default(), usage);
                     write(json!({ "type": "message_start", "message": message }), out);
                 }
                 write(json!({ "type": "ping" }), out);
@@ -68,7 +68,7 @@ impl Stream {
             }
             Event::Error { error } => {
                 let Failure(error) = error.into();
-                write(error_event(status_of(&error), &error), out);
+                write(json!(error_event(status_of(&error), &error)), out);
             }
             Event::Accepted { .. }
             | Event::Loading { .. }

@@ -1,10 +1,11 @@
 //! What an answer cost and why it ended, in Anthropic's words.
 
 use hearth_protocol::{ChatReply, FinishReason};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Tokens of the prompt are counted once: as read, or as found in memory.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Usage {
     input_tokens: u32,
     cache_creation_input_tokens: u32,
@@ -27,9 +28,10 @@ impl Usage {
     }
 }
 
-#[derive(Serialize)]
+/// Empty before it is there.
+#[derive(Default, Serialize, JsonSchema)]
 pub(super) struct End {
-    stop_reason: &'static str,
+    stop_reason: Option<&'static str>,
     stop_sequence: Option<String>,
 }
 
@@ -45,7 +47,7 @@ impl End {
             FinishReason::ToolCalls => "tool_use",
         };
         Self {
-            stop_reason,
+            stop_reason: Some(stop_reason),
             stop_sequence: stop_sequence.filter(|_| stop_reason == "stop_sequence"),
         }
     }

@@ -2,20 +2,22 @@
 
 use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
-use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
+use super::{Answer, NDJSON, can, error_body, load, model_of, named, read, unfit};
 use crate::http::{
-    Called, Core, OfferedFunction, body, invalid, json_response, object_of, or_default,
+    Called, Core, DebugInfo, OfferedFunction, body, invalid, json_response, object_of, or_default,
 };
 use axum::body::Body;
 use axum::http::StatusCode;
 use hearth_protocol::{
-    ChatParams, ChatReply, ChatSend, Event, Image, Message, Role, RpcError, ToolCall, ToolChoice,
+    ChatParams, ChatRender, ChatReply, ChatSend, Event, Image, Message, Role, RpcError, ToolCall,
+    ToolChoice,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
@@ -34,9 +36,11 @@ pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     logprobs: bool,
     top_logprobs: Option<i64>,
+    #[serde(default, rename = "_debug_render_only", deserialize_with = "or_default")]
+    only_renders: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Said {
     #[serde(default)]
     role: String,
@@ -53,14 +57,14 @@ struct Said {
     tool_name: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Offered {
     function: OfferedFunction,
 }
 
 /// One line of the answer.
-#[derive(Serialize)]
-struct Line<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Line<'a> {
     model: &'a str,
     created_at: String,
     message: Spoken,
@@ -69,19 +73,34 @@ struct Line<'a> {
     metrics: Option<Metrics>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     logprobs: Vec<Chance>,
+    #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
+    debug_info: Option<DebugInfo>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 struct Spoken {
     role: Assistant,
     content: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     thinking: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<Value>,
+    tool_calls: Vec<Call>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Serialize, JsonSchema)]
+struct Call {
+    id: String,
+    function: CallOf,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CallOf {
+    index: usize,
+    name: String,
+    arguments: Value,
+}
+
+#[derive(Default, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Assistant {
     #[default]
@@ -100,10 +119,22 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
         let nothing = json!({ "role": "assistant", "content": "" });
         return load::load(&core, &model, keep_alive, ("message", nothing)).await;
     }
+    let only_renders = request.only_renders;
     let params = params(request)?;
-    can_think(&core, &model, params.think).await?;
+    if params.think == Some(true) {
+        can(&core, &model, "thinking", "thinking").await?;
+    }
+    if only_renders {
+        let shown = core.run::<ChatRender>(params).await.map_err(|error| named(&model, error))?;
+        let debug_info = Some(DebugInfo { rendered_template: shown.prompt });
+        let line = Line { debug_info, ..Line::new(&model, Spoken::default(), None, Vec::new()) };
+        return Ok(json_response(StatusCode::OK, &line));
+    }
     let running = core.start::<ChatSend>(params);
-    let answering = body::begin(running, asked.held).await.map_err(|error| named(&model, error))?;
+    let answering = match body::begin(running, asked.held).await {
+        Ok(answering) => answering,
+        Err(error) => return Err(unfit(&core, &model, "chat", error).await),
+    };
     if !streams {
         let reply = answering.reply().await.map_err(|error| named(&model, error))?;
         return Ok(json_response(StatusCode::OK, &whole(&model, since, reply)));
@@ -112,10 +143,7 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
     Ok(answering.stream(NDJSON, move |event, out| {
         let mut message = Spoken::default();
         let mut line = |message, metrics, logprobs| {
-            let created_at = metrics::now();
-            let done = Option::is_some(&metrics);
-            let line = Line { model: &model, created_at, message, done, metrics, logprobs };
-            super::write_line(&line, out);
+            super::write_line(&Line::new(&model, message, metrics, logprobs), out);
         };
         match event {
             Event::Reasoning { text, logprobs, .. } => {
@@ -150,22 +178,25 @@ fn whole(model: &str, since: Instant, reply: ChatReply) -> Line<'_> {
         thinking: reply.message.reasoning.unwrap_or_default(),
         role: Assistant::Assistant,
     };
-    let logprobs = chances(reply.logprobs);
-    Line {
-        model,
-        created_at: metrics::now(),
-        message,
-        done: true,
-        metrics: Some(metrics),
-        logprobs,
+    Line::new(model, message, Some(metrics), chances(reply.logprobs))
+}
+
+impl<'a> Line<'a> {
+    /// The last one has metrics.
+    fn new(
+        model: &'a str,
+        message: Spoken,
+        metrics: Option<Metrics>,
+        logprobs: Vec<Chance>,
+    ) -> Self {
+        let (created_at, done) = (metrics::now(), metrics.is_some());
+        Self { model, created_at, message, done, metrics, logprobs, debug_info: None }
     }
 }
 
-fn told(index: usize, call: &ToolCall) -> Value {
-    json!({
-        "id": call.id,
-        "function": { "index": index, "name": call.name, "arguments": object_of(&call.arguments) },
-    })
+fn told(index: usize, call: &ToolCall) -> Call {
+    let arguments = object_of(&call.arguments);
+    Call { id: call.id.clone(), function: CallOf { index, name: call.name.clone(), arguments } }
 }
 
 fn params(request: Request) -> Result<ChatParams, RpcError> {

@@ -1,6 +1,6 @@
 //! `/api/create`
 
-use super::{Answer, NDJSON, error_body, model_of, named, read};
+use super::{Answer, NDJSON, Status, error_body, model_of, named, read};
 use crate::http::body::{self, Asked};
 use crate::http::{Core, invalid, json_response, or_default};
 use axum::body::Body;
@@ -9,11 +9,12 @@ use hearth_protocol::{
     CreateFile, CreateParams, ImportMode, Message, ModelCreate, ProgressEvent, Role, RpcError,
     UploadedFile,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     /// What the field was called once.
@@ -42,7 +43,7 @@ struct Request {
     quantization: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Said {
     role: Role,
     #[serde(default)]
@@ -57,7 +58,7 @@ pub(super) async fn create(core: Core, body: Body) -> Answer {
     model_of(&model)?;
     if !streams {
         core.run::<ModelCreate>(params).await.map_err(|error| named(&model, error))?;
-        return Ok(json_response(StatusCode::OK, &json!({ "status": "success" })));
+        return Ok(json_response(StatusCode::OK, &Status { status: "success" }));
     }
     let answering = body::begin(core.start::<ModelCreate>(params), held)
         .await
@@ -67,11 +68,11 @@ pub(super) async fn create(core: Core, body: Body) -> Answer {
         ProgressEvent::Progress { stage: now, .. } => {
             // One line for each thing that is done: Ollama's clients print them below each other.
             if now != stage {
-                super::write_line(&json!({ "status": now }), out);
+                super::write_line(&Status { status: &now }, out);
                 stage = now;
             }
         }
-        ProgressEvent::Done { .. } => super::write_line(&json!({ "status": "success" }), out),
+        ProgressEvent::Done { .. } => super::write_line(&Status { status: "success" }, out),
         ProgressEvent::Error { error } => super::write_line(&error_body(&error), out),
         ProgressEvent::Accepted { .. } => {}
     }))

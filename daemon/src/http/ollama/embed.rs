@@ -1,5 +1,6 @@
 //! `/api/embed`, and `/api/embeddings` as it was before.
 
+use super::metrics::{is_zero, nanoseconds};
 use super::options::keep_alive;
 use super::{Answer, load, model_of, named, read};
 use crate::http::body::Asked;
@@ -7,12 +8,13 @@ use crate::http::{Core, invalid, json_response, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
 use hearth_protocol::{Embed, EmbedInput, EmbedParams};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     input: Option<Value>,
@@ -21,13 +23,30 @@ struct Request {
     keep_alive: Option<Value>,
 }
 
-#[derive(Deserialize)]
-struct OldRequest {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct OldRequest {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     #[serde(default, deserialize_with = "or_default")]
     prompt: String,
     keep_alive: Option<Value>,
+}
+
+#[derive(Default, Serialize, JsonSchema)]
+pub(super) struct Embeddings {
+    model: String,
+    embeddings: Vec<Vec<f32>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    total_duration: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    load_duration: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    prompt_eval_count: u32,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Embedding {
+    embedding: Vec<f32>,
 }
 
 pub(super) async fn embed(core: Core, body: Body) -> Answer {
@@ -51,7 +70,8 @@ pub(super) async fn embed(core: Core, body: Body) -> Answer {
     };
     if texts.is_empty() {
         load::load(&core, &model, keep_alive, ("embeddings", json!([]))).await?;
-        return Ok(json_response(StatusCode::OK, &json!({ "model": model, "embeddings": [] })));
+        let nothing = Embeddings { model, ..Embeddings::default() };
+        return Ok(json_response(StatusCode::OK, &nothing));
     }
     let params = EmbedParams {
         model: model.clone(),
@@ -66,13 +86,13 @@ pub(super) async fn embed(core: Core, body: Body) -> Answer {
             crate::http::shorten(embedding, dimensions);
         }
     }
-    let body = json!({
-        "model": model,
-        "embeddings": reply.embeddings,
-        "total_duration": u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX),
-        "load_duration": 1,
-        "prompt_eval_count": reply.usage.prompt_tokens,
-    });
+    let body = Embeddings {
+        model,
+        embeddings: reply.embeddings,
+        total_duration: nanoseconds(since.elapsed()),
+        load_duration: 1,
+        prompt_eval_count: reply.usage.prompt_tokens,
+    };
     Ok(json_response(StatusCode::OK, &body))
 }
 
@@ -83,7 +103,7 @@ pub(super) async fn embeddings(core: Core, body: Body) -> Answer {
     let keep_alive = keep_alive(request.keep_alive.as_ref())?;
     if request.prompt.is_empty() {
         load::load(&core, &model, keep_alive, ("embedding", json!([]))).await?;
-        return Ok(json_response(StatusCode::OK, &json!({ "embedding": [] })));
+        return Ok(json_response(StatusCode::OK, &Embedding { embedding: Vec::new() }));
     }
     let params = EmbedParams {
         model: model.clone(),
@@ -94,5 +114,5 @@ pub(super) async fn embeddings(core: Core, body: Body) -> Answer {
     };
     let reply = core.run::<Embed>(params).await.map_err(|error| named(&model, error))?;
     let embedding = reply.embeddings.into_iter().next().unwrap_or_default();
-    Ok(json_response(StatusCode::OK, &json!({ "embedding": embedding })))
+    Ok(json_response(StatusCode::OK, &Embedding { embedding }))
 }

@@ -2,22 +2,23 @@
 
 use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
-use super::{Answer, NDJSON, can_think, error_body, load, model_of, named, read};
+use super::{Answer, NDJSON, can, error_body, load, model_of, named, read, unfit};
 use crate::http::body::{self, Asked};
-use crate::http::{Core, invalid, json_response, or_default};
+use crate::http::{Core, DebugInfo, invalid, json_response, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
 use hearth_protocol::{
-    ChatParams, ChatReply, ChatSend, Event, FinishReason, Generate, GenerateParams, GenerateReply,
-    Image, Logprob, Message, Options, Role, RpcError, Timings, ToolChoice, Usage,
+    ChatParams, ChatRender, ChatReply, ChatSend, Event, FinishReason, Generate, GenerateParams,
+    GenerateReply, Image, Logprob, Message, Options, Role, RpcError, Timings, ToolChoice, Usage,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Instant;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -45,11 +46,13 @@ struct Request {
     #[serde(default, deserialize_with = "or_default")]
     logprobs: bool,
     top_logprobs: Option<i64>,
+    #[serde(default, rename = "_debug_render_only", deserialize_with = "or_default")]
+    only_renders: bool,
 }
 
 /// One line of the answer.
-#[derive(Serialize)]
-struct Line<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Line<'a> {
     model: &'a str,
     created_at: String,
     response: String,
@@ -62,6 +65,8 @@ struct Line<'a> {
     context: Vec<u8>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     logprobs: Vec<Chance>,
+    #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
+    debug_info: Option<DebugInfo>,
 }
 
 pub(super) async fn generate(core: Core, body: Body) -> Answer {
@@ -85,17 +90,53 @@ pub(super) async fn generate(core: Core, body: Body) -> Answer {
     )?;
     options::logprobs(&mut options, request.logprobs, request.top_logprobs)?;
     let about = About { model, since, streams, conversation: Vec::new() };
+    let only_renders = request.only_renders;
     if request.raw || !request.suffix.is_empty() {
-        return answer(core.start::<Generate>(continuation(request, options)?), held, about).await;
+        let params = continuation(request, options)?;
+        if params.suffix.is_some() {
+            can(&core, &about.model, "insert", "insert").await?;
+        }
+        if only_renders {
+            return rendered(&about.model, params.prompt);
+        }
+        return answer(&core, core.start::<Generate>(params), held, about).await;
     }
     let params = conversation(request, options)?;
-    if params.template.is_none() {
-        can_think(&core, &about.model, params.think).await?;
+    if params.template.is_none() && params.think == Some(true) {
+        can(&core, &about.model, "thinking", "thinking").await?;
+    }
+    if only_renders {
+        let shown = core.run::<ChatRender>(params).await;
+        return rendered(&about.model, shown.map_err(|error| named(&about.model, error))?.prompt);
     }
     let mut conversation = params.messages.clone();
     conversation.iter_mut().for_each(|message| message.images.clear());
     let about = About { conversation, ..about };
-    answer(core.start::<ChatSend>(params), held, about).await
+    answer(&core, core.start::<ChatSend>(params), held, about).await
+}
+
+/// Instead of an answer, what it would be one to.
+fn rendered(model: &str, rendered_template: String) -> Answer {
+    let debug_info = Some(DebugInfo { rendered_template });
+    let line = Line { debug_info, ..Line::new(model, String::new(), String::new(), Vec::new()) };
+    Ok(json_response(StatusCode::OK, &line))
+}
+
+impl<'a> Line<'a> {
+    /// One that is not the last.
+    fn new(model: &'a str, response: String, thinking: String, logprobs: Vec<Chance>) -> Self {
+        Self {
+            model,
+            created_at: metrics::now(),
+            response,
+            thinking,
+            done: false,
+            metrics: None,
+            context: Vec::new(),
+            logprobs,
+            debug_info: None,
+        }
+    }
 }
 
 fn continuation(request: Request, options: Options) -> Result<GenerateParams, RpcError> {
@@ -208,30 +249,27 @@ impl About {
             self.conversation.push(Message::text(Role::Assistant, whole.text));
             context = serde_json::to_vec(&self.conversation).unwrap_or_default();
         }
-        Line {
-            model: &self.model,
-            created_at: metrics::now(),
-            response,
-            thinking,
-            done: true,
-            metrics: Some(Metrics::new(self.since, whole.finish, &whole.usage, &whole.timings)),
-            context,
-            logprobs: Vec::new(),
-        }
+        let metrics = Metrics::new(self.since, whole.finish, &whole.usage, &whole.timings);
+        let line = Line::new(&self.model, response, thinking, Vec::new());
+        Line { done: true, metrics: Some(metrics), context, ..line }
     }
 }
 
 async fn answer<R: Into<Whole> + Send + 'static>(
+    core: &Core,
     running: crate::rpc::Running<Event<R>>,
     held: crate::listen::Held,
     mut about: About,
 ) -> Answer {
-    let failed = |error| named(&about.model, error);
-    let answering = body::begin(running, held).await.map_err(failed)?;
+    let answering = match body::begin(running, held).await {
+        Ok(answering) => answering,
+        Err(error) => return Err(unfit(core, &about.model, "generate", error).await),
+    };
     if about.streams {
         return Ok(stream(answering, about));
     }
-    let mut whole: Whole = answering.reply().await.map_err(failed)?.into();
+    let mut whole: Whole =
+        answering.reply().await.map_err(|error| named(&about.model, error))?.into();
     let (text, thinking) = (whole.text.clone(), std::mem::take(&mut whole.thinking));
     let logprobs = chances(std::mem::take(&mut whole.logprobs));
     let line = Line { logprobs, ..about.last_line(whole, text, thinking) };
@@ -260,16 +298,6 @@ fn stream<R: Into<Whole> + Send + 'static>(
             Event::Error { error } => return super::write_line(&error_body(&error), out),
             _ => return,
         };
-        let line = Line {
-            model: &about.model,
-            created_at: metrics::now(),
-            response,
-            thinking,
-            done: false,
-            metrics: None,
-            context: Vec::new(),
-            logprobs: chances(logprobs),
-        };
-        super::write_line(&line, out);
+        super::write_line(&Line::new(&about.model, response, thinking, chances(logprobs)), out);
     })
 }

@@ -2,18 +2,19 @@
 
 use crate::http::Token;
 use hearth_protocol::{FinishReason, Logprob, Timings, Usage};
+use schemars::JsonSchema;
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(super) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
 /// Of the last line. Times are in nanoseconds; what is 0 is left out.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Metrics {
     done_reason: &'static str,
-    total_duration: u128,
+    total_duration: u64,
     load_duration: u64,
     #[serde(skip_serializing_if = "is_zero")]
     prompt_eval_count: u32,
@@ -35,8 +36,12 @@ pub(super) struct Metrics {
     shifted_count: u32,
 }
 
-fn is_zero<N: Default + PartialEq>(n: &N) -> bool {
+pub(super) fn is_zero<N: Default + PartialEq>(n: &N) -> bool {
     *n == N::default()
+}
+
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Metrics {
@@ -51,7 +56,7 @@ impl Metrics {
                 FinishReason::MaxTokens | FinishReason::ContextFull => "length",
                 _ => "stop",
             },
-            total_duration: since.elapsed().as_nanos(),
+            total_duration: nanoseconds(since.elapsed()),
             // Clients take 0 for a time that is missing.
             load_duration: (timings.load_us * 1000).max(1),
             prompt_eval_count: usage.prompt_tokens,
@@ -66,7 +71,7 @@ impl Metrics {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Chance {
     #[serde(flatten)]
     token: Token,

@@ -10,78 +10,170 @@ mod models;
 mod options;
 mod transfer;
 
-use super::{Core, status_of, told};
+use super::{Core, Routes, Says, drain, status_of, told};
 use crate::rpc;
-use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post};
 use hearth_protocol::{ErrorKind, ModelParams, ModelShow, RpcError};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// The version of Ollama whose clients find here what they expect of it: they ask, and some refuse an older one.
 const OLLAMA_VERSION: &str = "0.20.0";
 
 const NDJSON: &str = "application/x-ndjson";
 
-pub(super) fn router() -> Router {
-    Router::new()
-        .route("/", get("Ollama is running"))
-        .route("/api/version", get(version))
-        .route("/api/generate", post(generate::generate))
-        .route("/api/chat", post(chat::chat))
-        .route("/api/embed", post(embed::embed))
-        .route("/api/embeddings", post(embed::embeddings))
-        .route("/api/tags", get(models::tags))
-        .route("/api/ps", get(models::ps))
-        .route("/api/show", post(models::show))
-        .route("/api/copy", post(models::copy))
-        .route("/api/delete", delete(models::delete))
-        .route("/api/create", post(create::create))
-        .route("/api/pull", post(transfer::pull))
-        .route("/api/push", post(transfer::push))
-        .route("/api/blobs/{digest}", crate::http::blobs::route())
-        .route("/api/status", get(cloud_status))
-        .route("/api/me", any(no_account))
-        .route("/api/signout", any(no_account))
-        .route("/api/user/keys/{key}", any(no_account))
-        .route("/api/experimental/{*rest}", any(no_account))
+pub(super) fn routes() -> Routes {
+    let refused = || Says::new("Refused: there are no accounts here, and no cloud.");
+    Routes::default()
+        .get("/", "Ollama is running", Says::new("Whether it runs.").sends("text/plain"))
+        .get("/api/version", version, Says::new("Which version it is.").answers::<Version>())
+        .post(
+            "/api/generate",
+            generate::generate,
+            Says::new("Continues a prompt; without one it loads or unloads the model.")
+                .takes::<generate::Request>()
+                .answers::<generate::Line<'_>>()
+                .sends(NDJSON),
+        )
+        .post(
+            "/api/chat",
+            chat::chat,
+            Says::new("Answers a conversation; without messages it loads or unloads the model.")
+                .takes::<chat::Request>()
+                .answers::<chat::Line<'_>>()
+                .sends(NDJSON),
+        )
+        .post(
+            "/api/embed",
+            embed::embed,
+            Says::new("Makes vectors of length 1 of texts.")
+                .takes::<embed::Request>()
+                .answers::<embed::Embeddings>(),
+        )
+        .post(
+            "/api/embeddings",
+            embed::embeddings,
+            Says::new("Makes a vector of a text, of any length.")
+                .takes::<embed::OldRequest>()
+                .answers::<embed::Embedding>(),
+        )
+        .get("/api/tags", models::tags, Says::new("Models in the store.").answers::<models::Tags>())
+        .get("/api/ps", models::ps, Says::new("Models in memory.").answers::<models::Loaded>())
+        .post(
+            "/api/show",
+            models::show,
+            Says::new("Facts about a model.")
+                .takes::<models::ShowRequest>()
+                .answers::<models::Shown>(),
+        )
+        .post(
+            "/api/copy",
+            models::copy,
+            Says::new("Gives a model one more name.").takes::<models::Copy>().ends(200),
+        )
+        .delete(
+            "/api/delete",
+            models::delete,
+            Says::new("Removes a model.").takes::<models::Named>().ends(200),
+        )
+        .post(
+            "/api/create",
+            create::create,
+            Says::new("Makes a model of another or of files.")
+                .takes::<create::Request>()
+                .answers::<Status<'_>>()
+                .sends(NDJSON),
+        )
+        .post(
+            "/api/pull",
+            transfer::pull,
+            Says::new("Fetches a model.")
+                .takes::<transfer::Request>()
+                .answers::<Status<'_>>()
+                .sends(NDJSON),
+        )
+        .post(
+            "/api/push",
+            transfer::push,
+            Says::new("Sends a model to a registry.")
+                .takes::<transfer::Request>()
+                .answers::<Status<'_>>()
+                .sends(NDJSON),
+        )
+        .merge(crate::http::blobs::routes("/api/blobs/{digest}"))
+        .get("/api/status", cloud_status, Says::new("That there is no cloud.").answers::<Cloud>())
+        .post("/api/me", no_account, refused())
+        .post("/api/signout", no_account, refused())
+        .delete("/api/user/keys/{key}", no_account, refused())
+        .post("/api/experimental/web_search", no_account, refused())
+        .post("/api/experimental/web_fetch", no_account, refused())
+        .get("/api/experimental/model-recommendations", no_account, refused())
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Version {
+    version: &'static str,
+    hearth: &'static str,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Cloud {
+    cloud: CloudStatus,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CloudStatus {
+    disabled: bool,
+    source: &'static str,
+}
+
+/// What is done.
+#[derive(Serialize, JsonSchema)]
+struct Status<'a> {
+    status: &'a str,
 }
 
 async fn version() -> Response {
-    let version = env!("CARGO_PKG_VERSION");
-    super::json_response(StatusCode::OK, &json!({ "version": OLLAMA_VERSION, "hearth": version }))
+    let version = Version { version: OLLAMA_VERSION, hearth: env!("CARGO_PKG_VERSION") };
+    super::json_response(StatusCode::OK, &version)
 }
 
 async fn cloud_status() -> Response {
-    let body = json!({ "cloud": { "disabled": true, "source": "hearth" } });
-    super::json_response(StatusCode::OK, &body)
+    let cloud = CloudStatus { disabled: true, source: "hearth" };
+    super::json_response(StatusCode::OK, &Cloud { cloud })
 }
 
 /// There is no account to sign in to: Hearth runs models on this machine and asks nobody else.
-async fn no_account() -> Failure {
-    let error = RpcError::new(ErrorKind::Unsupported, "Hearth has no cloud and no accounts");
-    Failure(StatusCode::FORBIDDEN, error.with_hint("everything runs on this machine"))
+async fn no_account(body: Body) -> Failure {
+    drain(body).await;
+    let error = RpcError::new(ErrorKind::PermissionDenied, "Hearth has no cloud and no accounts");
+    Failure(error.with_hint("everything runs on this machine"))
 }
 
 /// An error, as Ollama's clients read it.
-pub(super) struct Failure(StatusCode, RpcError);
+pub(super) struct Failure(RpcError);
 
 impl From<RpcError> for Failure {
     fn from(error: RpcError) -> Self {
-        Self(status_of(&error), error)
+        Self(error)
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        super::json_response(self.0, &error_body(&self.1))
+        super::json_response(status_of(&self.0), &error_body(&self.0))
     }
 }
 
-pub(super) fn error_body(error: &RpcError) -> Value {
-    json!({ "error": told(error) })
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorBody {
+    error: String,
+}
+
+pub(super) fn error_body(error: &RpcError) -> ErrorBody {
+    ErrorBody { error: told(error) }
 }
 
 type Answer = Result<Response, Failure>;
@@ -95,20 +187,18 @@ async fn read<T: serde::de::DeserializeOwned>(
 }
 
 /// Clients look for these words.
-fn named(model: &str, error: RpcError) -> Failure {
+fn named(model: &str, mut error: RpcError) -> Failure {
     match error.kind() {
-        Some(ErrorKind::ModelNotFound) => {
-            let mut error = error;
-            error.message = format!("model '{model}' not found");
-            Failure(StatusCode::NOT_FOUND, error)
-        }
+        Some(ErrorKind::ModelNotFound) => error.message = format!("model '{model}' not found"),
         Some(ErrorKind::Overloaded) => {
-            let mut error = error;
-            error.message = format!("server busy, please try again.  {}", error.message);
-            Failure(StatusCode::SERVICE_UNAVAILABLE, error)
+            error.message.insert_str(0, "server busy, please try again.  ");
         }
-        _ => error.into(),
+        Some(ErrorKind::ContextOverflow) => {
+            error.message.insert_str(0, "the input length exceeds the context length: ");
+        }
+        _ => {}
     }
+    Failure(error)
 }
 
 /// A request's model, which must be there.
@@ -119,20 +209,25 @@ fn model_of(model: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whoever asks a model to think wants to know if it cannot.
-async fn can_think(core: &Core, model: &str, think: Option<bool>) -> Result<(), Failure> {
-    if think != Some(true) {
-        return Ok(());
-    }
+/// Whoever asks a model for something wants to know if it cannot. `what` is how clients of Ollama know it.
+async fn can(core: &Core, model: &str, capability: &str, what: &str) -> Result<(), Failure> {
     let params = ModelParams { model: model.into() };
     let shown = core
         .call::<ModelShow, _>(rpc::model_show, params)
         .await
         .map_err(|error| named(model, error))?;
-    if shown.capabilities.iter().any(|can| can == "thinking") {
+    if shown.capabilities.iter().any(|can| can == capability) {
         return Ok(());
     }
-    Err(super::invalid(format!("\"{model}\" does not support thinking")).into())
+    Err(super::invalid(format!("\"{model}\" does not support {what}")).into())
+}
+
+/// Clients look for these words too, where a model is for something else than it is asked for.
+async fn unfit(core: &Core, model: &str, what: &str, error: RpcError) -> Failure {
+    if error.kind() != Some(ErrorKind::Unsupported) {
+        return named(model, error);
+    }
+    can(core, model, "completion", what).await.err().unwrap_or_else(|| named(model, error))
 }
 
 /// One value of a stream.

@@ -1,5 +1,6 @@
 //! Models in the store and in memory: `/api/tags`, `ps`, `show`, `copy`, `delete`.
 
+use super::metrics::is_zero;
 use super::{Answer, model_of, named, read};
 use crate::http::body::Asked;
 use crate::http::{Core, json_response, or_default};
@@ -8,15 +9,16 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
 use hearth_protocol::{
-    CopyParams, Empty, ModelCopy, ModelDelete, ModelDetails, ModelListMethod, ModelParams, ModelPs,
-    ModelShow, ModelSummary,
+    CopyParams, Empty, Message, ModelCopy, ModelDelete, ModelDetails, ModelHeaderMethod,
+    ModelListMethod, ModelParams, ModelPs, ModelShow, ModelSummary, TensorFacts,
 };
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-#[derive(Deserialize)]
-struct Named {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Named {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     /// What the field was called once.
@@ -30,29 +32,110 @@ impl Named {
     }
 }
 
-#[derive(Deserialize)]
-struct Copy {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ShowRequest {
+    #[serde(flatten)]
+    named: Named,
+    /// Shown instead of the model's own.
+    system: Option<String>,
+    template: Option<String>,
+    /// With arrays, which are long, and every tensor.
+    #[serde(default, deserialize_with = "or_default")]
+    verbose: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Copy {
     #[serde(default, deserialize_with = "or_default")]
     source: String,
     #[serde(default, deserialize_with = "or_default")]
     destination: String,
 }
 
-pub(super) async fn tags(core: Core) -> Answer {
-    let list = core.call::<ModelListMethod, _>(rpc::model_list, Empty {}).await?;
-    let models: Vec<_> = list.models.iter().map(listed).collect();
-    Ok(json_response(StatusCode::OK, &json!({ "models": models })))
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Tags {
+    models: Vec<Listed>,
 }
 
-fn listed(model: &ModelSummary) -> Value {
-    json!({
-        "name": tagged(&model.name),
-        "model": tagged(&model.name),
-        "modified_at": time(model.modified_s),
-        "size": model.size_bytes,
-        "digest": model.id,
-        "details": details(model),
-    })
+#[derive(Serialize, JsonSchema)]
+struct Listed {
+    name: String,
+    model: String,
+    modified_at: String,
+    size: u64,
+    digest: String,
+    details: Details,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Details {
+    parent_model: &'static str,
+    format: &'static str,
+    family: String,
+    families: Vec<String>,
+    parameter_size: String,
+    quantization_level: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    context_length: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    embedding_length: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Loaded {
+    models: Vec<LoadedModel>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct LoadedModel {
+    name: String,
+    model: String,
+    size: u64,
+    digest: String,
+    details: Details,
+    expires_at: String,
+    size_vram: u64,
+    context_length: u32,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Shown {
+    license: String,
+    modelfile: String,
+    parameters: String,
+    template: String,
+    system: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renderer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parser: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requires: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<Message>,
+    details: Details,
+    model_info: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tensors: Option<Vec<TensorFacts>>,
+    capabilities: Vec<String>,
+    modified_at: String,
+}
+
+pub(super) async fn tags(core: Core) -> Answer {
+    let list = core.call::<ModelListMethod, _>(rpc::model_list, Empty {}).await?;
+    let models = list.models.iter().map(listed).collect();
+    Ok(json_response(StatusCode::OK, &Tags { models }))
+}
+
+fn listed(model: &ModelSummary) -> Listed {
+    Listed {
+        name: tagged(&model.name),
+        model: tagged(&model.name),
+        modified_at: time(model.modified_s),
+        size: model.size_bytes,
+        digest: model.id.clone(),
+        details: details(model),
+    }
 }
 
 /// Ollama's names always have a tag.
@@ -61,17 +144,17 @@ fn tagged(name: &str) -> String {
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-fn details(model: &ModelSummary) -> Value {
-    let families: Vec<_> =
-        Some(&model.family).filter(|family| !family.is_empty()).into_iter().collect();
-    json!({
-        "parent_model": "",
-        "format": "gguf",
-        "family": model.family,
-        "families": families,
-        "parameter_size": model.parameter_size,
-        "quantization_level": model.quantization,
-    })
+fn details(model: &ModelSummary) -> Details {
+    Details {
+        parent_model: "",
+        format: "gguf",
+        family: model.family.clone(),
+        families: Some(model.family.clone()).filter(|name| !name.is_empty()).into_iter().collect(),
+        parameter_size: model.parameter_size.clone(),
+        quantization_level: model.quantization.clone(),
+        context_length: 0,
+        embedding_length: 0,
+    }
 }
 
 fn time(seconds: u64) -> String {
@@ -89,56 +172,72 @@ pub(super) async fn ps(core: Core) -> Answer {
         let until = left.and_then(|seconds| {
             Timestamp::now().checked_add(std::time::Duration::from_secs_f64(seconds)).ok()
         });
-        let entry = json!({
-            "name": tagged(&model.name),
-            "model": tagged(&model.name),
-            "size": model.rss_bytes,
-            "digest": model.id,
-            "details": details(summary),
+        let entry = LoadedModel {
+            name: tagged(&model.name),
+            model: tagged(&model.name),
+            size: model.rss_bytes,
+            digest: model.id,
+            details: details(summary),
             // One that stays for ever is said to stay until a year that Ollama's clients show as such.
-            "expires_at": until.map_or_else(|| "2318-01-01T00:00:00Z".to_owned(), |until| until.to_string()),
-            "size_vram": 0,
-            "context_length": model.context,
-        });
+            expires_at: until
+                .map_or_else(|| "2318-01-01T00:00:00Z".to_owned(), |until| until.to_string()),
+            size_vram: 0,
+            context_length: model.context,
+        };
         models.push((left.unwrap_or(f64::INFINITY), entry));
     }
     models.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    let models: Vec<_> = models.into_iter().map(|(_, entry)| entry).collect();
-    Ok(json_response(StatusCode::OK, &json!({ "models": models })))
+    let models = models.into_iter().map(|(_, entry)| entry).collect();
+    Ok(json_response(StatusCode::OK, &Loaded { models }))
 }
 
 pub(super) async fn show(core: Core, body: Body) -> Answer {
-    let Asked { value, held: _held } = read::<Named>(&core, body).await?;
-    let model = value.model();
+    let Asked { value: request, held: _held } = read::<ShowRequest>(&core, body).await?;
+    let model = request.named.model();
     model_of(&model)?;
-    let shown = core
-        .call::<ModelShow, _>(rpc::model_show, ModelParams { model: model.clone() })
-        .await
-        .map_err(|error| named(&model, error))?;
-    Ok(json_response(StatusCode::OK, &described(shown)))
+    let params = ModelParams { model: model.clone() };
+    let failed = |error| named(&model, error);
+    let mut shown =
+        core.call::<ModelShow, _>(rpc::model_show, params.clone()).await.map_err(failed)?;
+    let mut tensors = None;
+    if request.verbose {
+        let header = core.call::<ModelHeaderMethod, _>(rpc::model_header, params).await;
+        let header = header.map_err(failed)?;
+        (shown.metadata, tensors) = (header.metadata, Some(header.tensors));
+    }
+    shown.system = request.system.filter(|text| !text.is_empty()).or(shown.system);
+    shown.template = request.template.filter(|text| !text.is_empty()).or(shown.template);
+    Ok(json_response(StatusCode::OK, &described(shown, tensors)))
 }
 
-fn described(shown: ModelDetails) -> Value {
+fn described(shown: ModelDetails, tensors: Option<Vec<TensorFacts>>) -> Shown {
     let parameters: Vec<_> =
         shown.options.iter().flat_map(|(name, value)| lines(name, value)).collect();
-    let mut info = Map::new();
-    for (key, value) in shown.metadata {
-        // Texts stand as they are; everything else was a number or a truth in the file.
-        let typed = value.parse::<Value>().ok().filter(|typed| !typed.is_string());
-        info.insert(key, typed.unwrap_or_else(|| value.into()));
+    let mut model_info: Map<_, _> = shown.metadata.into_iter().collect();
+    for value in model_info.values_mut().filter(|value| value["length"].is_u64()) {
+        *value = Value::Array(Vec::new());
     }
-    info.insert("general.parameter_count".into(), shown.parameters.into());
-    json!({
-        "license": shown.licenses.join("\n"),
-        "modelfile": shown.modelfile,
-        "parameters": parameters.join("\n"),
-        "template": shown.template.or(shown.chat_template).unwrap_or_default(),
-        "system": shown.system.unwrap_or_default(),
-        "details": details(&shown.summary),
-        "model_info": info,
-        "capabilities": shown.capabilities,
-        "modified_at": time(shown.summary.modified_s),
-    })
+    model_info.insert("general.parameter_count".into(), shown.parameters.into());
+    Shown {
+        license: shown.licenses.join("\n"),
+        modelfile: shown.modelfile,
+        parameters: parameters.join("\n"),
+        template: shown.template.or(shown.chat_template).unwrap_or_default(),
+        system: shown.system.unwrap_or_default(),
+        renderer: shown.renderer,
+        parser: shown.parser,
+        requires: shown.requires,
+        messages: shown.messages,
+        details: Details {
+            context_length: shown.context_length,
+            embedding_length: shown.embedding_length,
+            ..details(&shown.summary)
+        },
+        model_info,
+        tensors,
+        capabilities: shown.capabilities,
+        modified_at: time(shown.summary.modified_s),
+    }
 }
 
 /// As in a Modelfile, a line for each value.

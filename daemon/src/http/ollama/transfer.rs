@@ -1,6 +1,6 @@
 //! Models from and to elsewhere: `/api/pull`, `/api/push`.
 
-use super::{Answer, NDJSON, error_body, model_of, named, read};
+use super::{Answer, NDJSON, Status, error_body, model_of, named, read};
 use crate::http::body::{self, Asked, Progress};
 use crate::http::{Core, json_response, or_default};
 use crate::rpc::Work;
@@ -9,12 +9,13 @@ use axum::http::StatusCode;
 use hearth_protocol::{
     ModelPull, ModelPush, PullParams, PushParams, RpcError, TransferEvent, TransferState,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::HashMap;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     /// What the field was called once.
@@ -82,7 +83,7 @@ where
     let params = params(model.clone(), request.insecure);
     if !request.stream.unwrap_or(true) {
         core.run::<M>(params).await.map_err(|error| named(&model, error))?;
-        return Ok(json_response(StatusCode::OK, &json!({ "status": "success" })));
+        return Ok(json_response(StatusCode::OK, &Status { status: "success" }));
     }
     let answering =
         body::begin(core.start::<M>(params), held).await.map_err(|error| named(&model, error))?;
@@ -91,7 +92,7 @@ where
     Ok(answering.stream(NDJSON, move |event, out| {
         if !began {
             began = true;
-            super::write_line(&json!({ "status": said.first }), out);
+            super::write_line(&Status { status: said.first }, out);
         }
         match event {
             TransferEvent::Progress { blobs } => {
@@ -113,7 +114,7 @@ where
             }
             TransferEvent::Done { .. } => {
                 for status in said.last {
-                    super::write_line(&json!({ "status": status }), out);
+                    super::write_line(&Status { status }, out);
                 }
             }
             TransferEvent::Error { error } => super::write_line(&error_body(&error), out),

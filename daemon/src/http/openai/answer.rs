@@ -1,9 +1,10 @@
 //! What answers of both kinds have in common: their frame, their cost, and the events of a stream.
 
 use super::error_body;
-use crate::http::status_of;
+use crate::http::{DebugInfo, status_of};
 use hearth_protocol::{FinishReason, RpcError, Usage};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::hash::{BuildHasher, RandomState};
@@ -23,7 +24,7 @@ pub(super) struct Frame {
     counts: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Framed<'a, C> {
     id: &'a str,
     object: &'static str,
@@ -33,6 +34,8 @@ pub(super) struct Framed<'a, C> {
     choices: &'a [C],
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Value>,
+    #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
+    debug_info: Option<DebugInfo>,
 }
 
 impl Frame {
@@ -50,10 +53,24 @@ impl Frame {
         self.framed(choices, Some(cost(usage)))
     }
 
+    /// Instead of an answer, what it would be one to.
+    pub(super) fn rendered<C>(&self, rendered_template: String) -> Framed<'_, C> {
+        Framed { debug_info: Some(DebugInfo { rendered_template }), ..self.framed(&[], None) }
+    }
+
     fn framed<'a, C>(&'a self, choices: &'a [C], usage: Option<Value>) -> Framed<'a, C> {
         let Self { id, created, model, object, .. } = self;
         let (object, created) = (*object, *created);
-        Framed { id, object, created, model, system_fingerprint: FINGERPRINT, choices, usage }
+        Framed {
+            id,
+            object,
+            created,
+            model,
+            system_fingerprint: FINGERPRINT,
+            choices,
+            usage,
+            debug_info: None,
+        }
     }
 
     /// A chunk of a stream.

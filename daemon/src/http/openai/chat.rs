@@ -7,20 +7,23 @@ use crate::http::{Core, Token, body, images, json_response};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
-use hearth_protocol::{ChatReply, ChatSend, Event, FinishReason, Logprob, Message, ToolCallDelta};
+use hearth_protocol::{
+    ChatRender, ChatReply, ChatSend, Event, FinishReason, Logprob, Message, ToolCallDelta,
+};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
-#[derive(Serialize)]
-struct Choice {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Choice {
     index: usize,
     message: Spoken,
     logprobs: Option<Logprobs>,
     finish_reason: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Spoken {
     role: &'static str,
     content: Option<String>,
@@ -32,7 +35,7 @@ struct Spoken {
 }
 
 /// Clients look for it under one name or the other.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 struct Reasoning {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<String>,
@@ -67,12 +70,12 @@ struct Delta {
     tool_calls: Vec<Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Logprobs {
     content: Vec<Chance>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Chance {
     #[serde(flatten)]
     token: Token,
@@ -93,8 +96,14 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
     model_of(&request.model)?;
     let (model, streams) = (request.model.clone(), request.sampling.stream);
     let counts = request.sampling.counts();
+    let only_renders = request.only_renders;
     let mut params = params(request)?;
     images::resolve(&core, &mut params.messages).await?;
+    if only_renders {
+        let prompt = core.run::<ChatRender>(params).await?.prompt;
+        let frame = Frame::new("chatcmpl", "chat.completion", model, false);
+        return Ok(json_response(StatusCode::OK, &frame.rendered::<Choice>(prompt)));
+    }
     let running = core.start::<ChatSend>(params);
     let answering = body::begin(running, asked.held).await?;
     if streams {
@@ -108,6 +117,14 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
         choices.push(choice(index, other.message, other.finish, other.logprobs));
     }
     Ok(json_response(StatusCode::OK, &frame.whole(&choices, &reply.usage)))
+}
+
+/// llama-server's: the prompt that a chat would become.
+pub(super) async fn apply_template(core: Core, body: Body) -> Answer {
+    let asked = read::<Request>(&core, body).await?;
+    model_of(&asked.value.model)?;
+    let rendered = core.run::<ChatRender>(params(asked.value)?).await?;
+    Ok(json_response(StatusCode::OK, &rendered))
 }
 
 fn choice(index: usize, said: Message, finish: FinishReason, logprobs: Vec<Logprob>) -> Choice {

@@ -4,9 +4,10 @@ use super::content::Content;
 use super::options::{self, ResponseFormat, Sampling};
 use crate::http::{Called, OfferedFunction, invalid, or_default};
 use hearth_protocol::{ChatParams, Message, Role, RpcError, Tool, ToolCall, ToolChoice};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) model: String,
@@ -24,14 +25,16 @@ pub(super) struct Request {
     top_logprobs: Option<u32>,
     reasoning_effort: Option<String>,
     reasoning: Option<Reasoning>,
+    #[serde(default, rename = "_debug_render_only", deserialize_with = "or_default")]
+    pub(super) only_renders: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Reasoning {
     effort: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Said {
     #[serde(default, deserialize_with = "or_default")]
     role: String,
@@ -44,14 +47,14 @@ struct Said {
     tool_call_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Offered {
     #[serde(rename = "type", default)]
     kind: String,
     function: Option<OfferedFunction>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Choice {
     Word(String),
@@ -62,7 +65,7 @@ enum Choice {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct ChosenFunction {
     name: String,
 }

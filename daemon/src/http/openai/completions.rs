@@ -5,16 +5,19 @@ use super::options::Sampling;
 use super::texts::Texts;
 use super::{Answer, model_of, read};
 use crate::http::body;
-use crate::http::{Core, invalid, json_response, or_default};
+use crate::http::{Core, json_response, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
-use hearth_protocol::{Event, Generate, GenerateParams, GenerateReply, Logprob, Usage};
+use hearth_protocol::{
+    Event, Generate, GenerateParams, GenerateReply, Logprob, Score, ScoreParams, ScoreReply, Usage,
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     prompt: Option<Texts>,
@@ -27,53 +30,64 @@ struct Request {
 }
 
 /// A choice of an answer, and of a chunk of it.
-#[derive(Serialize)]
-struct Choice {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Choice {
     text: String,
     index: usize,
     logprobs: Option<Logprobs>,
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 struct Logprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
+    /// Null for the first token of a text that is told too.
+    token_logprobs: Vec<Option<f32>>,
     /// By token, and the chosen one is always among them.
-    top_logprobs: Vec<BTreeMap<String, f32>>,
+    top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
     /// In characters.
     text_offset: Vec<usize>,
 }
 
-fn chances(logprobs: Vec<Logprob>, mut offset: usize) -> Option<Logprobs> {
-    if logprobs.is_empty() {
-        return None;
-    }
-    let mut told = Logprobs {
-        tokens: Vec::new(),
-        token_logprobs: Vec::new(),
-        top_logprobs: Vec::new(),
-        text_offset: Vec::new(),
-    };
-    for Logprob { chosen, top_logprobs } in logprobs {
-        told.text_offset.push(offset);
-        offset += chosen.token.chars().count();
+impl Logprobs {
+    fn add(&mut self, Logprob { chosen, top_logprobs }: Logprob, offset: &mut usize) {
         let of_all = top_logprobs.into_iter().map(|top| (top.token, top.logprob));
         let chosen_one = (chosen.token.clone(), chosen.logprob);
-        told.top_logprobs.push(of_all.chain([chosen_one]).collect());
-        told.token_logprobs.push(chosen.logprob);
-        told.tokens.push(chosen.token);
+        self.top_logprobs.push(Some(of_all.chain([chosen_one]).collect()));
+        self.token_logprobs.push(Some(chosen.logprob));
+        self.place(chosen.token, offset);
     }
-    Some(told)
+
+    fn place(&mut self, token: String, offset: &mut usize) {
+        self.text_offset.push(*offset);
+        *offset += token.chars().count();
+        self.tokens.push(token);
+    }
+}
+
+/// Of a prompt that is told, and of what is behind it, which begins after so many characters.
+fn chances(
+    prompt: Option<ScoreReply>,
+    logprobs: Vec<Logprob>,
+    mut offset: usize,
+) -> Option<Logprobs> {
+    let mut told = Logprobs::default();
+    if let Some(ScoreReply { first, logprobs, .. }) = prompt {
+        if !first.is_empty() {
+            told.top_logprobs.push(None);
+            told.token_logprobs.push(None);
+            told.place(first, &mut offset);
+        }
+        logprobs.into_iter().for_each(|logprob| told.add(logprob, &mut offset));
+    }
+    logprobs.into_iter().for_each(|logprob| told.add(logprob, &mut offset));
+    Some(told).filter(|told| !told.tokens.is_empty())
 }
 
 pub(super) async fn completions(core: Core, body: Body) -> Answer {
     let body::Asked { value: request, held } = read::<Request>(&core, body).await?;
     let model = request.model;
     model_of(&model)?;
-    if request.echo && request.logprobs.is_some() {
-        return Err(invalid("`echo` and `logprobs` exclude each other").into());
-    }
     let (streams, counts) = (request.sampling.stream, request.sampling.counts());
     let mut options = request.sampling.options()?;
     options.logprobs = request.logprobs.map(|_| true);
@@ -84,6 +98,19 @@ pub(super) async fn completions(core: Core, body: Body) -> Answer {
     // Tokens have in them what belongs around a text.
     let raw = prompt.are_tokens() && suffix.is_none();
     let prompts = prompt.read(&core, &model, raw).await?;
+    let mut echoed = Vec::new();
+    for text in prompts.iter().filter(|_| request.echo) {
+        let params = ScoreParams {
+            model: model.clone(),
+            text: text.clone(),
+            raw,
+            top_logprobs: options.top_logprobs,
+            keep_alive: None,
+        };
+        let scored =
+            if request.logprobs.is_some() { Some(core.run::<Score>(params).await?) } else { None };
+        echoed.push((text.clone(), scored));
+    }
     let asked = prompts.iter().map(|prompt| GenerateParams {
         model: model.clone(),
         prompt: prompt.clone(),
@@ -99,7 +126,7 @@ pub(super) async fn completions(core: Core, body: Body) -> Answer {
     let running = asked.map(|params| core.start::<Generate>(params)).collect();
     let answering = body::begin_all(running, held).await?;
     let frame = Frame::new("cmpl", "text_completion", model, counts);
-    let prompts = Prompts { texts: prompts, n_each, echo: request.echo };
+    let prompts = Prompts { n: prompts.len(), n_each, echoed };
     if streams {
         return Ok(stream(answering, prompts, frame));
     }
@@ -110,8 +137,9 @@ pub(super) async fn completions(core: Core, body: Body) -> Answer {
         let others = reply.others.into_iter().map(|it| (it.text, it.finish, it.logprobs));
         let all = [(reply.text, reply.finish, reply.logprobs)].into_iter().chain(others);
         for (candidate, (text, finish, logprobs)) in all.enumerate() {
-            let logprobs = chances(logprobs, 0);
-            let text = format!("{}{text}", prompts.echoed(at));
+            let (prompt, scored) = prompts.echoed(at);
+            let logprobs = chances(scored, logprobs, 0);
+            let text = prompt + &text;
             let index = prompts.index(at, candidate);
             choices.push(Choice {
                 text,
@@ -126,9 +154,10 @@ pub(super) async fn completions(core: Core, body: Body) -> Answer {
 
 /// They are answered one after another, each by some candidates.
 struct Prompts {
-    texts: Vec<String>,
+    n: usize,
     n_each: usize,
-    echo: bool,
+    /// Those that are told before the answers to them.
+    echoed: Vec<(String, Option<ScoreReply>)>,
 }
 
 impl Prompts {
@@ -136,8 +165,8 @@ impl Prompts {
         at * self.n_each + candidate
     }
 
-    fn echoed(&self, at: usize) -> &str {
-        if self.echo { &self.texts[at] } else { "" }
+    fn echoed(&self, at: usize) -> (String, Option<ScoreReply>) {
+        self.echoed.get(at).cloned().unwrap_or_default()
     }
 }
 
@@ -159,14 +188,14 @@ fn stream(
         let mut piece =
             |candidate: usize, text: String, logprobs, finish_reason, out: &mut Vec<u8>| {
                 let index = prompts.index(at, candidate);
-                let mut told = String::new();
+                let (mut told, mut scored) = (String::new(), None);
                 let length = lengths.entry(index).or_insert_with(|| {
-                    told.push_str(prompts.echoed(at));
+                    (told, scored) = prompts.echoed(at);
                     0
                 });
                 told.push_str(&text);
-                let logprobs = chances(logprobs, *length);
-                *length += text.chars().count();
+                let logprobs = chances(scored, logprobs, *length);
+                *length += told.chars().count();
                 frame.chunk(Choice { text: told, index, logprobs, finish_reason }, out);
             };
         match event {
@@ -180,7 +209,7 @@ fn stream(
                     piece(candidate, String::new(), Vec::new(), Some(finish_reason(finish)), out);
                 }
                 at += 1;
-                if at == prompts.texts.len() {
+                if at == prompts.n {
                     frame.end(&usage, out);
                 }
             }

@@ -3,9 +3,10 @@
 use crate::http::images::PLACE;
 use crate::http::{invalid, or_default};
 use hearth_protocol::{ErrorKind, Image, RpcError};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "neither a text nor a list of parts")]
 pub(super) enum Content {
     Text(String),
@@ -18,7 +19,7 @@ impl Default for Content {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Part {
     #[serde(rename = "type", default)]
     kind: String,
@@ -29,7 +30,7 @@ pub(super) struct Part {
     image_url: Option<ImageUrl>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum ImageUrl {
     Object { url: String },

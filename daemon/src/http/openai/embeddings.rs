@@ -9,11 +9,11 @@ use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hearth_protocol::{Embed, EmbedInput, EmbedParams};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     model: String,
     input: Option<Texts>,
@@ -22,12 +22,40 @@ struct Request {
     dimensions: Option<usize>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Encoding {
     #[default]
     Float,
     Base64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Embeddings {
+    object: &'static str,
+    data: Vec<Embedding>,
+    model: String,
+    usage: Cost,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Encoded,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Encoded {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Cost {
+    pub(super) prompt_tokens: u32,
+    pub(super) total_tokens: u32,
 }
 
 pub(super) async fn embeddings(core: Core, body: Body) -> Answer {
@@ -52,26 +80,27 @@ pub(super) async fn embeddings(core: Core, body: Body) -> Answer {
         }
         reply.embeddings.iter_mut().for_each(|embedding| shorten(embedding, dimensions));
     }
-    let data = reply.embeddings.iter().enumerate().map(|(index, embedding)| {
-        let embedding = encoded(embedding, request.encoding_format);
-        json!({ "object": "embedding", "index": index, "embedding": embedding })
+    let data = reply.embeddings.into_iter().enumerate().map(|(index, embedding)| Embedding {
+        object: "embedding",
+        index,
+        embedding: encoded(embedding, request.encoding_format),
     });
     let n_tokens = reply.usage.prompt_tokens;
-    let body = json!({
-        "object": "list",
-        "data": data.collect::<Vec<_>>(),
-        "model": model,
-        "usage": { "prompt_tokens": n_tokens, "total_tokens": n_tokens },
-    });
+    let body = Embeddings {
+        object: "list",
+        data: data.collect(),
+        model,
+        usage: Cost { prompt_tokens: n_tokens, total_tokens: n_tokens },
+    };
     Ok(json_response(StatusCode::OK, &body))
 }
 
-fn encoded(embedding: &[f32], encoding: Encoding) -> Value {
+fn encoded(embedding: Vec<f32>, encoding: Encoding) -> Encoded {
     match encoding {
-        Encoding::Float => json!(embedding),
+        Encoding::Float => Encoded::Float(embedding),
         Encoding::Base64 => {
             let bytes: Vec<u8> = embedding.iter().flat_map(|x| x.to_le_bytes()).collect();
-            STANDARD.encode(bytes).into()
+            Encoded::Base64(STANDARD.encode(bytes))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! OpenAI's API, as far as it concerns models: chat completions, completions, embeddings, models; and the two routes of
-//! llama-server about tokens.
+//! OpenAI's API, as far as it concerns models: chat completions, completions, embeddings, models; and llama-server's routes
+//! about tokens, templates and ranks.
 
 mod answer;
 mod chat;
@@ -9,34 +9,88 @@ mod content;
 mod embeddings;
 mod models;
 mod options;
+mod rerank;
 mod responses;
 mod texts;
 mod tokens;
 
-use super::{Core, status_of, told};
-use axum::Router;
+use super::{Core, Routes, Says, status_of, told};
+use answer::{EVENTS, Framed};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use hearth_protocol::{ErrorKind, RpcError};
-use serde_json::{Value, json};
+use hearth_protocol::{ErrorKind, Rendered, RpcError};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
-pub(super) fn router() -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/embeddings", post(embeddings::embeddings))
-        .merge(responses::router())
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*model}", get(models::one))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
+pub(super) fn routes() -> Routes {
+    let ranks = || {
+        Says::new("Says which texts answer a question best.")
+            .takes::<rerank::Request>()
+            .answers::<rerank::Ranked>()
+    };
+    Routes::default()
+        .post("/v1/rerank", rerank::rerank, ranks())
+        .post("/v1/reranking", rerank::rerank, ranks())
+        .post("/rerank", rerank::rerank, ranks())
+        .post(
+            "/v1/chat/completions",
+            chat::chat,
+            Says::new("Answers a conversation.")
+                .takes::<chat_request::Request>()
+                .answers::<Framed<'_, chat::Choice>>()
+                .sends(EVENTS),
+        )
+        .post(
+            "/v1/completions",
+            completions::completions,
+            Says::new("Continues texts.")
+                .takes::<completions::Request>()
+                .answers::<Framed<'_, completions::Choice>>()
+                .sends(EVENTS),
+        )
+        .post(
+            "/v1/embeddings",
+            embeddings::embeddings,
+            Says::new("Makes vectors of texts.")
+                .takes::<embeddings::Request>()
+                .answers::<embeddings::Embeddings>(),
+        )
+        .merge(responses::routes())
+        .get(
+            "/v1/models",
+            models::list,
+            Says::new("Models in the store.").answers::<models::Models>(),
+        )
+        .get(
+            "/v1/models/{*model}",
+            models::one,
+            Says::new("A model in the store.").answers::<models::Model>(),
+        )
+        .post(
+            "/apply-template",
+            chat::apply_template,
+            Says::new("The prompt that a conversation becomes.")
+                .takes::<chat_request::Request>()
+                .answers::<Rendered>(),
+        )
+        .post(
+            "/tokenize",
+            tokens::tokenize,
+            Says::new("Text to tokens.").takes::<tokens::ToTokens>().answers::<tokens::Tokens>(),
+        )
+        .post(
+            "/detokenize",
+            tokens::detokenize,
+            Says::new("Tokens to text.").takes::<tokens::ToText>().answers::<tokens::Text>(),
+        )
 }
 
 /// Whether the clients of a path read errors as OpenAI's do.
 pub(super) fn has(path: &str) -> bool {
-    path.starts_with("/v1/") || path == "/tokenize" || path == "/detokenize"
+    path.starts_with("/v1/")
+        || ["/apply-template", "/tokenize", "/detokenize", "/rerank"].contains(&path)
 }
 
 /// An error, as OpenAI's clients read it.
@@ -55,7 +109,22 @@ impl IntoResponse for Failure {
     }
 }
 
-pub(super) fn error_body(status: StatusCode, error: &RpcError) -> Value {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorBody {
+    error: Error,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Error {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Null where the message alone says what is wrong.
+    param: Option<String>,
+    code: Option<String>,
+}
+
+pub(super) fn error_body(status: StatusCode, error: &RpcError) -> ErrorBody {
     let kind = match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
@@ -64,11 +133,11 @@ pub(super) fn error_body(status: StatusCode, error: &RpcError) -> Value {
         _ => "api_error",
     };
     let code = match error.kind() {
-        _ if status == StatusCode::UNAUTHORIZED => json!("invalid_api_key"),
-        Some(ErrorKind::ContextOverflow) => json!("context_length_exceeded"),
-        kind => json!(kind),
+        _ if status == StatusCode::UNAUTHORIZED => Some("invalid_api_key".into()),
+        Some(ErrorKind::ContextOverflow) => Some("context_length_exceeded".into()),
+        kind => json!(kind).as_str().map(str::to_owned),
     };
-    json!({ "error": { "message": told(error), "type": kind, "param": null, "code": code } })
+    ErrorBody { error: Error { message: told(error), kind, param: None, code } }
 }
 
 type Answer = Result<Response, Failure>;

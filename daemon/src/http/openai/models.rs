@@ -6,12 +6,27 @@ use crate::rpc;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use hearth_protocol::{Empty, ModelListMethod, ModelParams, ModelShow, ModelSummary};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Models {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Model {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: String,
+}
 
 pub(super) async fn list(core: Core) -> Answer {
     let list = core.call::<ModelListMethod, _>(rpc::model_list, Empty {}).await?;
-    let models: Vec<_> = list.models.iter().map(listed).collect();
-    Ok(json_response(StatusCode::OK, &json!({ "object": "list", "data": models })))
+    let data = list.models.iter().map(listed).collect();
+    Ok(json_response(StatusCode::OK, &Models { object: "list", data }))
 }
 
 /// Names have slashes of their own.
@@ -20,12 +35,11 @@ pub(super) async fn one(core: Core, Path(model): Path<String>) -> Answer {
     Ok(json_response(StatusCode::OK, &listed(&shown.summary)))
 }
 
-fn listed(model: &ModelSummary) -> Value {
-    let owner = model.name.rsplit('/').nth(1).unwrap_or("library");
-    json!({
-        "id": model.name,
-        "object": "model",
-        "created": model.modified_s,
-        "owned_by": owner,
-    })
+fn listed(model: &ModelSummary) -> Model {
+    Model {
+        id: model.name.clone(),
+        object: "model",
+        created: model.modified_s,
+        owned_by: model.name.rsplit('/').nth(1).unwrap_or("library").into(),
+    }
 }

@@ -2,12 +2,13 @@
 
 use crate::http::{invalid, or_default};
 use hearth_protocol::{Format, Options, RpcError};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The fields that chat completions and completions share.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Sampling {
     temperature: Option<f32>,
     top_p: Option<f32>,
@@ -25,14 +26,14 @@ pub(super) struct Sampling {
     stream_options: Option<StreamOptions>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct StreamOptions {
     #[serde(default, deserialize_with = "or_default")]
     include_usage: bool,
@@ -72,16 +73,16 @@ impl Sampling {
 }
 
 /// A schema may also stand where llama-server has it.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ResponseFormat {
     #[serde(rename = "type", default)]
     kind: String,
     schema: Option<Value>,
-    json_schema: Option<JsonSchema>,
+    json_schema: Option<NamedSchema>,
 }
 
-#[derive(Deserialize)]
-struct JsonSchema {
+#[derive(Deserialize, JsonSchema)]
+struct NamedSchema {
     schema: Option<Value>,
 }
 

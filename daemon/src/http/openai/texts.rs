@@ -2,9 +2,10 @@
 
 use crate::http::{Core, invalid};
 use hearth_protocol::{Detokenize, DetokenizeParams, RpcError};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "neither a string, nor tokens, nor an array of one of these")]
 pub(super) enum Texts {
     One(String),

@@ -3,6 +3,7 @@
 mod memory;
 
 use super::model_create::modelfile;
+use super::model_header::json;
 use super::model_list::summary;
 use super::{Daemon, Handled, blocking};
 use crate::chat_template::{Abilities, ChatTemplate};
@@ -12,6 +13,9 @@ use crate::worker::preset::Preset;
 use hearth_protocol::{ModelDetails, ModelParams, ModelShow, WeightGroup};
 use hearth_store::{GgufValue, ShownModel, TensorGroup};
 use std::sync::Arc;
+
+/// The pooling of models that rank texts, as llama.cpp numbers them.
+const RANK: u64 = 4;
 
 pub(crate) async fn handle(
     daemon: Arc<Daemon>,
@@ -25,6 +29,7 @@ pub(crate) async fn handle(
     let settled = daemon.supervisor.settled(&shown.model);
     let memory = memory::estimates(&shown.gguf, &daemon.config().engine, &settled);
     let (model, gguf) = (shown.model, shown.gguf);
+    let preset = Preset::of(&model);
     Ok(ModelDetails {
         summary: summary(
             &model.name,
@@ -41,28 +46,34 @@ pub(crate) async fn handle(
         embedding_length: gguf.embedding_length.unwrap_or(0),
         block_count: gguf.block_count.unwrap_or(0),
         chat_template: gguf.chat_template,
-        template: Preset::of(&model).template,
+        template: preset.template,
         capabilities,
         options: model
             .params
             .iter()
             .map(|(name, value)| (name.clone(), value.to_string()))
             .collect(),
+        messages: preset.messages,
+        renderer: model.config.renderer,
+        parser: model.config.parser,
+        requires: model.config.requires,
         options_without_effect: without_effect(&model.params),
         system: model.system,
         licenses: shown.licenses,
         modelfile,
         memory,
         weights: gguf.groups.into_iter().map(weights).collect(),
-        metadata: gguf.metadata.into_iter().map(|(key, value)| (key, text(value))).collect(),
+        metadata: gguf.metadata.into_iter().map(|(key, value)| (key, json(value))).collect(),
     })
 }
 
 /// As Ollama has them: of the weights, of the template, and of what the manifest says itself.
 fn capabilities(shown: &ShownModel) -> Vec<String> {
     let (model, gguf) = (&shown.model, &shown.gguf);
-    let has = |suffix: &str| gguf.metadata.iter().any(|(key, _)| key.ends_with(suffix));
-    let embeds = has(".pooling_type");
+    let is_pooling = |key: &str| key.ends_with(".pooling_type");
+    let pooling = gguf.metadata.iter().find(|(key, _)| is_pooling(key)).map(|(_, value)| value);
+    let ranks = pooling == Some(&GgufValue::Unsigned(RANK));
+    let embeds = pooling.is_some();
     let abilities = match (Preset::of(model).template, &gguf.chat_template) {
         (Some(template), _) => {
             ChatTemplate::parse(&template).map(|template| template.abilities()).unwrap_or_default()
@@ -72,7 +83,8 @@ fn capabilities(shown: &ShownModel) -> Vec<String> {
     };
     let mut capabilities: Vec<String> = [
         (!embeds, "completion"),
-        (embeds, "embedding"),
+        (embeds && !ranks, "embedding"),
+        (ranks, "rerank"),
         (abilities.tools, "tools"),
         (abilities.thinking, "thinking"),
         (abilities.insert, "insert"),
@@ -97,18 +109,5 @@ fn weights(group: TensorGroup) -> WeightGroup {
         tensors: group.n_tensors,
         parameters: group.n_elements,
         size_bytes: group.n_bytes,
-    }
-}
-
-fn text(value: GgufValue) -> String {
-    match value {
-        GgufValue::Unsigned(number) => number.to_string(),
-        GgufValue::Signed(number) => number.to_string(),
-        GgufValue::F32(number) => number.to_string(),
-        GgufValue::F64(number) => number.to_string(),
-        GgufValue::Bool(value) => value.to_string(),
-        GgufValue::Text(text) => text,
-        GgufValue::LongText { n_bytes } => format!("(text of {n_bytes} bytes)"),
-        GgufValue::Array { len, .. } => format!("({len} values)"),
     }
 }

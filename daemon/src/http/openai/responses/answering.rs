@@ -159,7 +159,8 @@ impl Answering {
     async fn count(&mut self, text: Option<String>) -> u32 {
         let Some(text) = text else { return 0 };
         let model = self.keeping.model.clone();
-        let params = TokenizeParams { model, text, add_special: false, parse_special: false };
+        let (add_special, parse_special, pieces) = (false, false, false);
+        let params = TokenizeParams { model, text, add_special, parse_special, pieces };
         let counted = self.core.run::<Tokenize>(params).await;
         counted.map_or(0, |reply| u32::try_from(reply.tokens.len()).unwrap_or(u32::MAX))
     }

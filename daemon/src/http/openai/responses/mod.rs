@@ -12,14 +12,12 @@ mod request;
 
 use super::answer::EVENTS;
 use super::{Answer, error_body, model_of, read};
-use crate::http::{Core, invalid, json_response};
+use crate::http::{Core, Routes, Says, invalid, json_response};
 use answering::{Answering, prepare, stored};
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header::CONTENT_TYPE};
 use axum::response::Response;
-use axum::routing::{get, post};
 use background::Background;
 use futures_util::Stream;
 use futures_util::stream::{once, unfold};
@@ -32,13 +30,31 @@ use std::future::ready;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-pub(super) fn router() -> Router {
-    Router::new()
-        .route("/v1/responses", post(create))
-        .route("/v1/responses/input_tokens", post(input_tokens))
-        .route("/v1/responses/{id}", get(retrieve).delete(delete))
-        .route("/v1/responses/{id}/cancel", post(cancel))
-        .route("/v1/responses/{id}/input_items", get(input_items))
+pub(super) fn routes() -> Routes {
+    let response = |says| Says::new(says).answers::<Value>().sends(EVENTS);
+    Routes::<Arc<Background>>::default()
+        .post(
+            "/v1/responses",
+            create,
+            response("Answers a conversation, and keeps the answer.").takes::<Request>(),
+        )
+        .post(
+            "/v1/responses/input_tokens",
+            input_tokens,
+            Says::new("Counts the tokens of a conversation.").takes::<Request>().answers::<Value>(),
+        )
+        .get("/v1/responses/{id}", retrieve, response("A response that is kept."))
+        .delete("/v1/responses/{id}", delete, Says::new("Forgets a response.").answers::<Value>())
+        .post(
+            "/v1/responses/{id}/cancel",
+            cancel,
+            Says::new("Ends a response in the background.").answers::<Value>(),
+        )
+        .get(
+            "/v1/responses/{id}/input_items",
+            input_items,
+            Says::new("What a response was asked with.").answers::<Value>(),
+        )
         .with_state(Arc::<Background>::default())
 }
 
@@ -92,8 +108,8 @@ fn events(stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static
 /// In OpenAI's words, for clients that then send the whole conversation again.
 fn unknown_previous(error: &RpcError) -> Response {
     let mut body = error_body(StatusCode::BAD_REQUEST, error);
-    body["error"]["param"] = "previous_response_id".into();
-    body["error"]["code"] = "previous_response_not_found".into();
+    body.error.param = Some("previous_response_id".into());
+    body.error.code = Some("previous_response_not_found".into());
     json_response(StatusCode::BAD_REQUEST, &body)
 }
 

@@ -6,10 +6,11 @@ use crate::http::{OfferedFunction, invalid, or_default};
 use hearth_protocol::{
     ChatParams, ErrorKind, Format, Message, Options, Role, RpcError, Tool, ToolChoice,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) model: String,
@@ -45,7 +46,7 @@ pub(super) struct Request {
     safety_identifier: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "`input` is neither a text nor a list of items")]
 enum Input {
     Text(String),
@@ -58,20 +59,20 @@ impl Default for Input {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Conversation {
     Id(String),
     Object { id: String },
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct Text {
     format: Option<Value>,
     verbosity: Option<Value>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct Reasoning {
     effort: Option<String>,
     summary: Option<String>,
