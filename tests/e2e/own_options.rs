@@ -4,21 +4,32 @@ use hearth_protocol::{
     CreateFile, CreateParams, Generate, GenerateReply, ModelCreate, ModelDetails, ModelParams,
     ModelShow,
 };
+use hearth_reference::Value;
 use hearth_tests::{TestDaemon, generate, reference_model};
 use serde_json::json;
 use std::path::PathBuf;
 
 fn create(daemon: &TestDaemon, params: &serde_json::Value, draft: Option<PathBuf>) {
+    let settings = [("eos_one_in", 0_u64.into()), ("slow_us_per_decode", 3000_u64.into())];
+    create_of(daemon, &settings, params, draft);
+}
+
+/// A shape whose memory is known, which the plugin does not load.
+const SHAPE: [(&str, Value); 4] = [
+    ("hearth-reference.attention.head_count", Value::Uint(2)),
+    ("hearth-reference.block_count", Value::Uint(2)),
+    ("hearth-reference.context_length", Value::Uint(40_000)),
+    ("hearth-reference.feed_forward_length", Value::Uint(1024)),
+];
+
+fn create_of(
+    daemon: &TestDaemon,
+    settings: &[(&str, Value)],
+    params: &serde_json::Value,
+    draft: Option<PathBuf>,
+) {
     let path = |path: PathBuf| CreateFile::Path(path.display().to_string());
-    let settings = [
-        ("eos_one_in", 0_u64.into()),
-        ("slow_us_per_decode", 3000_u64.into()),
-        ("hearth-reference.attention.head_count", 2_u64.into()),
-        ("hearth-reference.block_count", 2_u64.into()),
-        ("hearth-reference.context_length", 40_000_u64.into()),
-        ("hearth-reference.feed_forward_length", 1024_u64.into()),
-    ];
-    let big = reference_model(daemon.dir(), "big", &settings);
+    let big = reference_model(daemon.dir(), "big", settings);
     let params = CreateParams {
         model: "big".into(),
         files: vec![path(big)],
@@ -34,8 +45,7 @@ fn a_models_own_batch_is_the_largest_step_unless_the_configuration_has_one() {
     // A step's results are all of the estimate that depends on it.
     let bytes_of_steps = |config: &str| {
         let daemon = TestDaemon::builder().config(config).start();
-        create(&daemon, &json!({ "num_batch": 32, "num_thread": 1, "num_gpu": 0 }), None);
-        answer(&daemon);
+        create_of(&daemon, &SHAPE, &json!({ "num_batch": 32 }), None);
         show(&daemon).memory[0].compute_bytes - (40 << 20)
     };
     let [own, configured] = ["", "[engine]\nbatch = 64"].map(bytes_of_steps);
@@ -52,7 +62,7 @@ fn memory_is_told_for_the_format_that_keys_and_values_have_here() {
         ("[engine]\nkv_type = \"q8_0\"\n[model.big]\nkv_type = \"q4_0\"", 18),
     ] {
         let daemon = TestDaemon::builder().config(config).start();
-        create(&daemon, &json!({}), None);
+        create_of(&daemon, &SHAPE, &json!({}), None);
         // 2 layers of 2 heads with keys and values of 16 numbers each.
         assert_eq!(show(&daemon).memory[0].kv_bytes, 4096 * 2 * 2 * bytes_of_32, "{config}");
     }
@@ -65,7 +75,12 @@ fn show(daemon: &TestDaemon) -> ModelDetails {
 #[test]
 fn options_without_effect_are_named_with_why() {
     let daemon = TestDaemon::start();
-    create(&daemon, &json!({ "num_batch": 32, "use_mlock": true }), None);
+    create(
+        &daemon,
+        &json!({ "num_batch": 32, "num_thread": 1, "num_gpu": 0, "use_mmap": false, "use_mlock": true }),
+        None,
+    );
+    answer(&daemon);
     let shown = show(&daemon);
     let names: Vec<_> = shown.options_without_effect.iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["use_mlock"]);

@@ -16,6 +16,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// What may be left where it is.
+const LARGE: [&str; 4] = ["model", "projector", "adapter", "draft"];
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 #[derive(Deserialize)]
@@ -54,7 +56,8 @@ pub fn import_layout(
         .map_err(|error| bad(format!("its `index.json` is none: {error}")))?;
     let (found, name) = choose(&index.manifests, name).map_err(bad)?;
     let blob = |digest: &Digest| dir.join("blobs/sha256").join(digest.hex());
-    let digest: Digest = found.digest.parse()?;
+    let digest: Digest =
+        found.digest.parse().map_err(|error: StoreError| bad(error.to_string()))?;
     let bytes = read_file(&blob(&digest), MAX_BYTES as u64)?;
     let actual = Digest::of(&bytes);
     if actual != digest {
@@ -66,7 +69,15 @@ pub fn import_layout(
     let (mut done, mut placed) = (0_u64, Placed::Reused);
     for Ingredient { digest, size, kind } in &ingredients {
         let mut told = |n_bytes| progress(done.saturating_add(n_bytes), total);
-        let became = store.take(digest, &blob(digest), how, &mut told)?;
+        // Without its texts a model could not even be listed; they are kept here in any case.
+        let how = if LARGE.contains(kind) { how } else { ImportMode::Auto };
+        let became =
+            store.take(digest, &blob(digest), how, &mut told).map_err(|error| match error {
+                StoreError::WrongContent { .. } | StoreError::NotAFile { .. } => {
+                    bad(error.to_string())
+                }
+                error => error.into(),
+            })?;
         if *kind == "model" {
             placed = became;
         }
