@@ -103,7 +103,7 @@ fn a_given_tcp_socket_speaks_http_beside_the_own_unix_socket() {
     // What the configuration names too is no mistake.
     let config = format!("[http]\nlisten = [\"{address}\"]");
     let daemon = TestDaemon::builder().given("http", listener).config(&config).start();
-    assert_eq!(daemon.status().http, [address.clone()]);
+    assert_eq!(daemon.status().http, std::slice::from_ref(&address));
     let mut curl = Command::new("curl");
     let said = run(curl.args(["-sS", &format!("http://{address}/api/version")]), "").ok();
     assert!(said.contains("version"), "{said}");

@@ -93,9 +93,9 @@ impl Scorer {
         let start = *n_done;
         let end = tokens.len().min(start + self.context.info().n_batch as usize);
         self.batch.clear();
-        for at in start..end {
+        for (token, at) in tokens[start..end].iter().zip(start..) {
             let position = pos_of(at);
-            self.batch.push(BatchEntry { token: tokens[at], position, sequence: 0, output: true });
+            self.batch.push(BatchEntry { token: *token, position, sequence: 0, output: true });
         }
         if let Some(n_threads) = self.threads.adapt() {
             self.context.set_threads(n_threads, n_threads)?;

@@ -122,13 +122,14 @@ fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [first, second, third, _] = address.octets();
-    let is_special = match (first, second, third) {
-        (0 | 10 | 127 | 224.., ..) | (192, 168, _) | (169, 254, _) => true,
-        (100, 64..128, _) | (172, 16..32, _) | (198, 18..20, _) => true,
-        (192, 0, 0 | 2) | (192, 88, 99) | (198, 51, 100) | (203, 0, 113) => true,
-        _ => false,
-    };
-    !is_special
+    let whole = matches!(first, 0 | 10 | 127 | 224..);
+    let half = matches!(
+        (first, second),
+        (192, 168) | (169, 254) | (100, 64..128) | (172, 16..32) | (198, 18..20)
+    );
+    let third = (first, second, third);
+    let small = matches!(third, (192, 0, 0 | 2) | (192, 88, 99) | (198, 51, 100) | (203, 0, 113));
+    !(whole || half || small)
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {

@@ -198,6 +198,8 @@ fn on_white(image: &DynamicImage) -> RgbImage {
     let image = image.to_rgba8();
     RgbImage::from_fn(image.width(), image.height(), |x, y| {
         let [red, green, blue, alpha] = image.get_pixel(x, y).0.map(u16::from);
+        // A mean of two bytes.
+        #[allow(clippy::cast_possible_truncation)]
         let over = |value: u16| ((value * alpha + 255 * (255 - alpha)) / 255) as u8;
         Rgb([over(red), over(green), over(blue)])
     })

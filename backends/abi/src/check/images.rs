@@ -36,8 +36,8 @@ fn open(bench: &mut Bench) -> Step<(Arc<Model>, Arc<Projector>)> {
 
 /// Stripes that are so wide.
 fn stripes(projector: &Arc<Projector>, width: u32) -> Step<Image> {
-    let row =
-        (0..WIDTH).flat_map(|x| if x / width % 2 == 0 { [230, 40, 20] } else { [10, 90, 250] });
+    let row = (0..WIDTH)
+        .flat_map(|x| if (x / width).is_multiple_of(2) { [230, 40, 20] } else { [10, 90, 250] });
     let rgb = row.collect::<Vec<u8>>().repeat(HEIGHT as usize);
     let Some(pixels) = Pixels::new(&rgb, WIDTH, HEIGHT) else {
         return not_applicable("the image has another size than its pixels");

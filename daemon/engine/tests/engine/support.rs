@@ -175,7 +175,11 @@ impl Illustrated {
         let pixels = Pixels::new(&rgb, size[0], size[1]).unwrap();
         let image = Arc::new(projector.image(pixels).unwrap());
         self.seen.extend(seen(PROJECTOR, pixels));
-        let hash = std::array::from_fn(|at| which.wrapping_mul(97).wrapping_add(at as u8));
+        let mut next = which.wrapping_mul(97);
+        let hash = std::array::from_fn(|_| {
+            next = next.wrapping_add(1);
+            next
+        });
         for (index, piece) in image.pieces().iter().enumerate() {
             match piece {
                 ImagePiece::Tokens(tokens) => self.prompt.extend(tokens),
