@@ -188,7 +188,6 @@ fn usage() {
         &["rpc", "chat.send.stream"],
         &["run", "m"],
         &["chat", "m"],
-        &["import", "/"],
     ] {
         let ran = daemon.ctl(args);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{args:?}: {ran:?}");
