@@ -1,3 +1,5 @@
+//! Sessions against a plain model of them, and files that are not as they should be.
+
 use crate::{NewSession, Response, SessionError, Sessions, Turn};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
