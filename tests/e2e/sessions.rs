@@ -235,7 +235,9 @@ fn ctl_begins_a_session_and_goes_on_with_it() {
     daemon.model("tiny", &[("script", "Yes.".into())]);
     daemon.model("other", &[("script", "No.".into())]);
     let ask = |args: &[&str], question: &str| {
-        let args = ["chat", "--session", "work"].into_iter().chain(args.iter().copied());
+        let args = ["chat", "--session", "work", "--temperature", "0"]
+            .into_iter()
+            .chain(args.iter().copied());
         daemon.ctl_with_stdin(args, question)
     };
     let which = ask(&[], "one?");
@@ -277,7 +279,9 @@ fn a_chat_at_a_terminal_goes_on_where_the_last_one_ended() {
     );
     let talk = || {
         let mut command = daemon.command(ctl_path());
-        command.args(["chat", "tiny", "--session", "work"]).env("TERM", "xterm-256color");
+        command
+            .args(["chat", "tiny", "--session", "work", "--temperature", "0"])
+            .env("TERM", "xterm-256color");
         let terminal = Terminal::start(&mut command, 100);
         terminal.await_prompt(">>> ");
         terminal
@@ -303,6 +307,8 @@ fn a_chat_at_a_terminal_goes_on_where_the_last_one_ended() {
     second.await_prompt(">>> ");
     ask(&second, "/model tiny", "tiny:latest; the conversation goes on");
     ask(&second, "/retry", "Yes.\n>>>");
+    // What the screen showed before looks the same.
+    ask(&second, "/history", "you  two?\nmodel  Yes.\n>>>");
     second.press(CTRL_D);
     assert!(second.await_end().success());
     let said = show(&mut daemon.client(), "work").said;
