@@ -57,7 +57,12 @@ pub enum Command {
     Man { folder: PathBuf },
     /// List a plugin's devices as JSON (used by the daemon itself)
     #[command(hide = true)]
-    Probe { file: PathBuf },
+    Probe {
+        file: PathBuf,
+        /// As JSON; without, the plugin may do what this process may
+        #[arg(long)]
+        sandbox: Option<String>,
+    },
     /// Make one model's weights smaller (used by the daemon itself)
     #[command(hide = true)]
     Quantize,

@@ -8,6 +8,7 @@ mod change;
 mod http;
 
 use crate::cli::RunArgs;
+use crate::sandbox::Sandbox;
 use anyhow::{Context as _, bail};
 use hearth_protocol::{FlashAttention, KvType};
 use hearth_registry::Url;
@@ -47,6 +48,14 @@ pub(crate) struct FileConfig {
     model: BTreeMap<String, FileModel>,
     pull: FilePull,
     http: FileHttp,
+    sandbox: FileSandbox,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileSandbox {
+    on: Option<bool>,
+    devices: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -111,6 +120,8 @@ pub struct Config {
     pub(crate) of_model: BTreeMap<ModelName, ModelConfig>,
     pub(crate) pull: PullConfig,
     pub(crate) http: HttpConfig,
+    /// `None`: what runs a plugin may do what the daemon may.
+    pub(crate) sandbox: Option<Sandbox>,
 }
 
 /// What is said of one model.
@@ -251,6 +262,11 @@ impl Config {
                 key: key_file(args),
             },
             http: http(file.http)?,
+            sandbox: file
+                .sandbox
+                .on
+                .unwrap_or(true)
+                .then_some(Sandbox { devices: file.sandbox.devices }),
         })
     }
 }

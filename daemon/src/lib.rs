@@ -16,6 +16,7 @@ pub mod plugin_check;
 pub mod probe;
 pub mod quantize;
 mod rpc;
+mod sandbox;
 pub mod service;
 mod settings;
 mod supervisor;

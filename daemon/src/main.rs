@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Some(Command::Man { folder }) => {
             clap_mangen::generate_to(Cli::command(), folder).map_err(Into::into)
         }
-        Some(Command::Probe { file }) => hearthd::probe::run(file),
+        Some(Command::Probe { file, sandbox }) => hearthd::probe::run(file, sandbox.as_deref()),
         Some(Command::Quantize) => hearthd::quantize::process::run(),
         Some(Command::Worker) => hearthd::worker::run(),
     };

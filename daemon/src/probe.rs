@@ -1,5 +1,6 @@
 //! `hearthd probe FILE`: loads one plugin, lists its devices as JSON, and ends.
 
+use crate::sandbox::Sandbox;
 use hearth_abi::host::{LoadError, Plugin};
 use hearth_abi::{DeviceInfo, DeviceKind};
 use hearth_protocol::Device;
@@ -57,8 +58,21 @@ impl From<ProbedDevice> for Device {
 }
 
 /// Probes one file and prints the report.
-pub fn run(file: &Path) -> anyhow::Result<()> {
-    let report = match Plugin::load(file, Box::new(|_, _| {})) {
+pub fn run(file: &Path, sandbox: Option<&str>) -> anyhow::Result<()> {
+    let sandbox: Option<Sandbox> = sandbox.map(serde_json::from_str).transpose()?;
+    let shut_in = sandbox.map_or(Ok(()), |sandbox| sandbox.enter(file, &[], None));
+    let report = match shut_in {
+        Ok(()) => probe(file),
+        Err(error) => ProbeReport::Refused { reason: error.message },
+    };
+    let mut stdout = std::io::stdout().lock();
+    serde_json::to_writer(&mut stdout, &report)?;
+    stdout.write_all(b"\n")?;
+    Ok(())
+}
+
+fn probe(file: &Path) -> ProbeReport {
+    match Plugin::load(file, Box::new(|_, _| {})) {
         Ok(plugin) => match plugin.devices() {
             Ok(devices) => ProbeReport::Works {
                 name: plugin.name(),
@@ -72,9 +86,5 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
             ProbeReport::NoDevice { reason: reason.message }
         }
         Err(error) => ProbeReport::Refused { reason: error.to_string() },
-    };
-    let mut stdout = std::io::stdout().lock();
-    serde_json::to_writer(&mut stdout, &report)?;
-    stdout.write_all(b"\n")?;
-    Ok(())
+    }
 }

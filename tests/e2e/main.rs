@@ -46,6 +46,7 @@ mod rerank;
 mod responses;
 mod responses_background;
 mod sampling;
+mod sandbox;
 mod service;
 mod sessions;
 mod show;

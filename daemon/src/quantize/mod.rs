@@ -46,6 +46,7 @@ pub(crate) async fn quantize(
         imatrix: what.imatrix.clone(),
         requantize: what.requantize,
         n_threads: n_processors(),
+        sandbox: supervisor.sandbox(),
     };
     let unfinished = Unfinished(&what.destination);
     let io = |error: std::io::Error| {

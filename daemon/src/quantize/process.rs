@@ -1,6 +1,7 @@
 //! `hearthd quantize`: one order from standard input, and what becomes of it on standard output, a line of JSON each.
 
 use crate::rpc::store_error;
+use crate::sandbox::Sandbox;
 use hearth_abi::host::Plugin;
 use hearth_abi::{LogLevel, PluginError, QuantizeParams, Status};
 use hearth_protocol::{ErrorKind, RpcError};
@@ -24,6 +25,7 @@ pub(super) struct Order {
     pub(super) imatrix: Option<PathBuf>,
     pub(super) requantize: bool,
     pub(super) n_threads: u32,
+    pub(super) sandbox: Option<Sandbox>,
 }
 
 /// To the daemon.
@@ -52,14 +54,22 @@ pub fn run() -> anyhow::Result<()> {
     stdin.read_line(&mut line)?;
     let order: Order = serde_json::from_str(&line)
         .map_err(|_| anyhow::anyhow!("`hearthd quantize` is started by hearthd itself"))?;
+    // Before there is another thread, as in a worker.
+    let shut_in = shut_in(&order);
     std::thread::Builder::new().name("daemon".into()).spawn(move || {
         let _ = stdin.read_to_end(&mut Vec::new());
         #[allow(clippy::exit)]
         // Waiting for the plugin would keep a process without a daemon alive.
         std::process::exit(1)
     })?;
-    tell(&Said::Ended(carry_out(order)));
+    tell(&Said::Ended(shut_in.and_then(|()| carry_out(order))));
     Ok(())
+}
+
+fn shut_in(order: &Order) -> Result<(), RpcError> {
+    let Some(sandbox) = &order.sandbox else { return Ok(()) };
+    let read: Vec<_> = order.imatrix.iter().chain([&order.source]).cloned().collect();
+    sandbox.enter(&order.plugin, &read, Some(&order.destination))
 }
 
 fn tell(said: &Said) {

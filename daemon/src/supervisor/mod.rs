@@ -9,6 +9,7 @@ mod probe;
 mod tuned;
 mod worker;
 
+use crate::sandbox::Sandbox;
 use crate::settings::Settings;
 use crate::worker::frames::{DraftSpec, LoadSpec};
 use crate::worker::preset::Preset;
@@ -99,6 +100,11 @@ impl Supervisor {
     /// What a process of ours is started from.
     pub(crate) fn executable(&self) -> &Path {
         &self.executable
+    }
+
+    /// What shuts in a process of ours that runs a plugin.
+    pub(crate) fn sandbox(&self) -> Option<Sandbox> {
+        self.settings.config().sandbox.clone()
     }
 
     /// The worker of a model, started if there is none, and then with this draft. It may still be loading.
@@ -225,6 +231,7 @@ impl Supervisor {
             flash_attention,
             mtp: engine.speculate && config.of_model.get(&model.name).is_some_and(|of| of.mtp),
             draft: draft.filter(|_| engine.speculate),
+            sandbox: config.sandbox.clone(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::probe::ProbeReport;
+use crate::sandbox::Sandbox;
 use hearth_protocol::{Backend, BackendState, Device};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,10 @@ pub(crate) async fn probe(executable: &Path, config: &Config) -> Backends {
     let deadline = config.probe;
     let tasks: Vec<_> = plugin_files(dirs)
         .into_iter()
-        .map(|(name, path)| tokio::spawn(probe_one(executable.to_path_buf(), name, path, deadline)))
+        .map(|(name, path)| {
+            let sandbox = config.sandbox.clone();
+            tokio::spawn(probe_one(executable.to_path_buf(), name, path, sandbox, deadline))
+        })
         .collect();
     let mut list = Vec::new();
     for task in tasks {
@@ -111,12 +115,16 @@ async fn probe_one(
     executable: PathBuf,
     name: String,
     path: PathBuf,
+    sandbox: Option<Sandbox>,
     deadline: Duration,
 ) -> Backend {
     let shown = path.display().to_string();
-    let child = Command::new(executable)
-        .arg("probe")
-        .arg(&path)
+    let mut command = Command::new(executable);
+    command.arg("probe").arg(&path);
+    if let Some(sandbox) = sandbox.and_then(|sandbox| serde_json::to_string(&sandbox).ok()) {
+        command.arg("--sandbox").arg(sandbox);
+    }
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

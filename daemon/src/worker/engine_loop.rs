@@ -57,11 +57,12 @@ pub(super) enum Wanted {
 
 pub(super) fn run(
     spec: &LoadSpec,
+    shut_in: Result<(), RpcError>,
     opened: &Sender<Opened>,
     commands: &Receiver<Command>,
     present: &Sender<Present>,
 ) {
-    let (mut loaded, sight) = match load(spec, present) {
+    let (mut loaded, sight) = match shut_in.and_then(|()| load(spec, present)) {
         Ok(loaded) => loaded,
         Err(error) => return last_words(present, FromWorker::LoadFailed(error)),
     };

@@ -5,6 +5,7 @@
 //! costs a microsecond.
 
 use super::preset::Preset;
+use crate::sandbox::Sandbox;
 use hearth_protocol::{
     ChatParams, ChatReply, Counted, DetokenizeParams, DetokenizeReply, EmbedParams, EmbedReply,
     FlashAttention, GenerateParams, GenerateReply, KvType, Logprob, Rendered, RerankParams,
@@ -44,6 +45,7 @@ pub(crate) struct LoadSpec {
     /// Layers of the model's own guess ahead.
     pub(crate) mtp: bool,
     pub(crate) draft: Option<DraftSpec>,
+    pub(crate) sandbox: Option<Sandbox>,
     /// What of the above was measured; the spin is the process's own.
     pub(crate) tuning: Tuning,
 }

@@ -25,7 +25,8 @@ mod sampling;
 mod score;
 mod tools;
 
-use frames::ToWorker;
+use frames::{LoadSpec, ToWorker};
+use hearth_protocol::RpcError;
 use prepare::Todo;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, BufReader, Write};
@@ -55,6 +56,9 @@ pub fn run() -> anyhow::Result<()> {
         anyhow::bail!("`hearthd worker` is started by hearthd itself");
     };
 
+    // Before there is another thread: Landlock holds for the thread that asks, and for those it makes.
+    let shut_in = shut_in(&spec);
+
     let (present, present_rx) = mpsc::channel();
     let (prepare, prepare_rx) = mpsc::channel();
     let (engine, engine_rx) = mpsc::channel();
@@ -80,8 +84,17 @@ pub fn run() -> anyhow::Result<()> {
     })?;
     // On the process's first thread: GNU OpenMP counts that one as busy whatever it does, and with more threads than
     // processors it ignores the spin count that the supervisor has set.
-    engine_loop::run(&spec, &model, &engine_rx, &present);
+    engine_loop::run(&spec, shut_in, &model, &engine_rx, &present);
     Ok(())
+}
+
+/// The plugin and the model are hostile until shown otherwise.
+fn shut_in(spec: &LoadSpec) -> Result<(), RpcError> {
+    let Some(sandbox) = &spec.sandbox else { return Ok(()) };
+    let draft = spec.draft.iter().map(|draft| &draft.path);
+    let files = spec.adapters.iter().chain(&spec.projector).chain(draft).chain([&spec.model]);
+    let read: Vec<_> = files.cloned().collect();
+    sandbox.enter(&spec.plugin, &read, None)
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
