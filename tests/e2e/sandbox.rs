@@ -29,7 +29,7 @@ fn done(config: &str) -> String {
     let daemon = builder.backends(plugins).start();
     daemon.model("tiny", &[]);
     let error =
-        refused(daemon.client().call::<Generate>(&generate("tiny", "once")), ErrorKind::LoadFailed);
+        refused(daemon.client().call::<Generate>(&generate("tiny", "once")), ErrorKind::BadModel);
     let (_, done) = error.message.split_once("done:").unwrap_or_else(|| panic!("{error:?}"));
     if config.contains("sandbox.on") {
         assert_eq!(fs::read(&canary).unwrap(), b"");

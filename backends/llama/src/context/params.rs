@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(pooling_type(Pooling::Model, Some(2)), Ok(sys::LLAMA_POOLING_TYPE_CLS));
         assert_eq!(pooling_type(Pooling::Model, Some(0)), Ok(sys::LLAMA_POOLING_TYPE_MEAN));
         assert_eq!(pooling_type(Pooling::Model, None), Ok(sys::LLAMA_POOLING_TYPE_MEAN));
-        assert_eq!(pooling_type(Pooling::Model, Some(4)).unwrap_err().status, Status::Unsupported);
-        assert_eq!(pooling_type(Pooling::Last, Some(4)), Ok(sys::LLAMA_POOLING_TYPE_LAST));
+        assert_eq!(pooling_type(Pooling::Model, Some(4)), Ok(sys::LLAMA_POOLING_TYPE_RANK));
+        assert_eq!(pooling_type(Pooling::Last, Some(4)).unwrap_err().status, Status::Unsupported);
     }
 }
