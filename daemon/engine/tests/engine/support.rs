@@ -126,9 +126,10 @@ pub(crate) fn shifted_answer(
         if context.len() == n_ctx as usize {
             let is_seen = |at: &usize| context.get(*at).is_some_and(|token| *token < 0);
             // An image leaves as a whole.
-            let start = (0..=keep).rev().find(|at| !is_seen(at) || !is_seen(&(at - 1))).unwrap();
+            let is_cut = |at: &usize| *at > 0 && is_seen(at) && is_seen(&(at - 1));
+            let start = (0..=keep).rev().find(|at| !is_cut(at)).unwrap();
             let end = keep + (context.len() - keep) / 2;
-            let end = (end..).find(|at| !is_seen(at) || !is_seen(&(at - 1))).unwrap();
+            let end = (end..).find(|at| !is_cut(at)).unwrap();
             context.drain(start..end);
         }
     }
