@@ -55,13 +55,14 @@ const OLD: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[i64] = &[];
 
-pub(super) fn restrict() -> anyhow::Result<()> {
-    let filter: BpfProgram = filter()?.try_into()?;
+/// `makes`: it may make files, where Landlock lets it.
+pub(super) fn restrict(makes: bool) -> anyhow::Result<()> {
+    let filter: BpfProgram = filter(makes)?.try_into()?;
     seccompiler::apply_filter(&filter).context("seccomp")?;
     Ok(())
 }
 
-fn filter() -> anyhow::Result<SeccompFilter> {
+fn filter(makes: bool) -> anyhow::Result<SeccompFilter> {
     let own = u64::from(std::process::id());
     let where_ = |argument, operator, value| {
         let condition = SeccompCondition::new(argument, Dword, operator, value)?;
@@ -70,10 +71,11 @@ fn filter() -> anyhow::Result<SeccompFilter> {
     let bit = |bit: i32| SeccompCmpOp::MaskedEq(u64::from(bit.unsigned_abs()));
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> =
         FREE.iter().chain(OLD).map(|call| (*call, Vec::new())).collect();
-    // Landlock's first version lets a file that may be read be opened so, and emptied by that.
-    calls.insert(libc::SYS_openat, where_(2, bit(O_TRUNC), 0)?);
+    // Before its third version, Landlock lets a file that may be read be opened so, and emptied by that.
+    let no_emptying = |flags| if makes { Ok(Vec::new()) } else { where_(flags, bit(O_TRUNC), 0) };
+    calls.insert(libc::SYS_openat, no_emptying(2)?);
     #[cfg(target_arch = "x86_64")]
-    calls.insert(libc::SYS_open, where_(1, bit(O_TRUNC), 0)?);
+    calls.insert(libc::SYS_open, no_emptying(1)?);
     // Threads and no processes. The newer `clone3` hides its flags from seccomp.
     calls.insert(
         libc::SYS_clone,
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_filter_compiles_and_allows_nothing_that_leaves_the_process() {
-        let filter = filter().unwrap();
+        let filter = filter(false).unwrap();
         let program: BpfProgram = filter.try_into().unwrap();
         assert!(!program.is_empty());
         for call in [

@@ -48,7 +48,7 @@ impl Sandbox {
         written: Option<&Path>,
     ) -> anyhow::Result<()> {
         files::restrict(self, plugin, read, written)?;
-        calls::restrict()
+        calls::restrict(written.is_some())
     }
 
     /// There is none on this system.
