@@ -55,7 +55,7 @@ pub(crate) struct FileConfig {
 #[serde(deny_unknown_fields, default)]
 struct FileSandbox {
     on: Option<bool>,
-    devices: Vec<PathBuf>,
+    devices: Option<Vec<PathBuf>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -266,7 +266,7 @@ impl Config {
                 .sandbox
                 .on
                 .unwrap_or(true)
-                .then_some(Sandbox { devices: file.sandbox.devices }),
+                .then(|| Sandbox { devices: file.sandbox.devices.unwrap_or_default() }),
         })
     }
 }
