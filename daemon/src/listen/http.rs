@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderValue, UPGRADE, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, UPGRADE, VARY,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -99,7 +99,8 @@ async fn let_in(
         Err(refused) => return Ok(refuse(request, refused).await),
     };
     let mut answer = if origin.is_some() && request.method() == Method::OPTIONS {
-        preflight(&request)
+        // Without a key, which browsers do not send with it.
+        options(&request)
     } else {
         match guard.admit(request.headers(), request.uri(), connection.owner) {
             Ok(caller) => route(request, caller, connection, upgraded).await?,
@@ -119,8 +120,8 @@ async fn refuse(request: Request<Incoming>, (status, error): Refused) -> Answer 
     refusal(&path, status, &error)
 }
 
-/// What a browser asks before a page's request.
-fn preflight(request: &Request<Incoming>) -> Answer {
+/// What may be asked here, which is what a browser asks before a page's request.
+fn options(request: &Request<Incoming>) -> Answer {
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
@@ -138,6 +139,16 @@ async fn route(
     connection: &Connection,
     upgraded: &Upgraded,
 ) -> Result<Answer, hyper::Error> {
+    if request.method() == Method::OPTIONS {
+        let answer = options(&request);
+        drain(request.into_body()).await;
+        return Ok(answer);
+    }
+    if request.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let error = RpcError::new(ErrorKind::InvalidRequest, "compressed bodies are not read here");
+        let error = error.with_hint("send it without `Content-Encoding`");
+        return Ok(refuse(request, (StatusCode::UNSUPPORTED_MEDIA_TYPE, error)).await);
+    }
     if request.uri().path() != "/rpc" {
         let (daemon, account) = (&connection.server.daemon, &connection.account);
         request.extensions_mut().insert(Core::new(daemon, account, caller));
