@@ -96,6 +96,7 @@ async fn serve(
         sessions: config.state.as_ref().map(|dir| Arc::new(Sessions::new(dir.join("state.db")))),
         started,
         measuring: tokio::sync::Mutex::default(),
+        capabilities: rpc::Capabilities::default(),
         addresses: bound.addresses(),
         settings,
     });

@@ -123,6 +123,9 @@ pub struct ModelDetails {
     /// Metadata of the file, in file order: numbers, truths and texts. Of an array there is `{"length": …}` alone, of a
     /// text of more than a MiB `{"bytes": …}`; `model.header` has the arrays.
     pub metadata: Vec<(String, Value)>,
+    /// The same of the projector's file, by which the model sees; empty without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub projector_metadata: Vec<(String, Value)>,
 }
 
 /// How a file becomes part of the store.

@@ -28,7 +28,7 @@ pub struct MemoryEstimate {
     pub context: u64,
     /// All together.
     pub total_bytes: u64,
-    /// The weights.
+    /// The weights, with those of a projector.
     pub weights_bytes: u64,
     /// Keys and values of the context's tokens.
     pub kv_bytes: u64,

@@ -29,7 +29,7 @@ use serde_json::Value;
 
 pub(crate) use core::Core;
 use routes::{Routes, Says, schema};
-use said::{Called, DebugInfo, OfferedFunction, Token};
+use said::{Called, DebugInfo, OfferedFunction, Token, image_count};
 
 /// Most bytes that are read of a request that is refused.
 const MAX_DRAINED: usize = 64 << 20;
@@ -171,6 +171,10 @@ where
     T: Default + serde::Deserialize<'de>,
 {
     Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn is_zero<N: Default + PartialEq>(n: &N) -> bool {
+    *n == N::default()
 }
 
 fn invalid(message: impl Into<String>) -> RpcError {

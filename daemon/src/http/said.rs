@@ -1,7 +1,7 @@
 //! What several dialects write alike: tools, their calls, and how likely a token was.
 
-use super::or_default;
-use hearth_protocol::{TokenLogprob, Tool};
+use super::{is_zero, or_default};
+use hearth_protocol::{Message, TokenLogprob, Tool};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,4 +68,10 @@ impl From<TokenLogprob> for Token {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DebugInfo {
     pub(super) rendered_template: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) image_count: usize,
+}
+
+pub(super) fn image_count(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.images.len()).sum()
 }

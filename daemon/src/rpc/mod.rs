@@ -62,7 +62,7 @@ pub(crate) use model_header::handle as model_header;
 pub(crate) use model_list::handle as model_list;
 pub(crate) use model_ps::handle as model_ps;
 pub(crate) use model_pull::puller;
-pub(crate) use model_show::handle as model_show;
+pub(crate) use model_show::{Capabilities, capabilities_of, handle as model_show};
 pub(crate) use requests::{Registered, Requests};
 pub(crate) use work::{Running, Work, run};
 
@@ -82,6 +82,7 @@ pub(crate) struct Daemon {
     pub(crate) started: Instant,
     /// Two models that are measured at once say nothing of either.
     pub(crate) measuring: tokio::sync::Mutex<()>,
+    pub(crate) capabilities: Capabilities,
     /// Where HTTP is spoken over TCP.
     pub(crate) addresses: Vec<String>,
 }
@@ -282,6 +283,7 @@ mod tests {
             sessions: None,
             started: Instant::now(),
             measuring: tokio::sync::Mutex::default(),
+            capabilities: Capabilities::default(),
             addresses: Vec::new(),
             settings,
         });

@@ -14,6 +14,7 @@ mod fit;
 mod formats;
 pub(crate) mod frames;
 mod images;
+pub(crate) mod infill;
 mod load;
 mod parsing;
 mod prepare;

@@ -2,6 +2,7 @@
 //! one in the weights.
 
 use super::images::Pictures;
+use super::infill;
 use super::parsing::Reading;
 use super::prepare::refused;
 use super::tools::{Calls, Offer};
@@ -91,11 +92,11 @@ impl Renderer {
                 self.tokens(&prompt.map_err(|error| broken(&error))?, &Pictures::default())
             }
             Some(Err(error)) => Err(broken(error)),
-            _ => Err(RpcError::new(
-                ErrorKind::Unsupported,
-                "this model's template has no place for a `suffix`",
-            )
-            .with_hint("use a model that was made for filling in text")),
+            _ => infill::prompt(&self.model, before, after)?.ok_or_else(|| {
+                let message = "this model has no place for a `suffix`, in a template or by tokens";
+                RpcError::new(ErrorKind::Unsupported, message)
+                    .with_hint("use a model that was made for filling in text")
+            }),
         }
     }
 

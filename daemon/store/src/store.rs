@@ -88,6 +88,8 @@ pub struct ShownModel {
     pub modified: SystemTime,
     pub licenses: Vec<String>,
     pub gguf: GgufSummary,
+    /// Nothing of one that cannot be read, without which the model still writes.
+    pub projector: Option<GgufSummary>,
 }
 
 impl ModelEntry {
@@ -146,8 +148,9 @@ impl Store {
             .map(|layer| self.text(layer))
             .collect::<Result<_, _>>()?;
         let gguf = gguf_summary(&model.model_path)?;
+        let projector = model.projector.as_deref().and_then(|path| gguf_summary(path).ok());
         let (store, size) = (self.dir.clone(), manifest.size());
-        Ok(ShownModel { model, store, size, modified, licenses, gguf })
+        Ok(ShownModel { model, store, size, modified, licenses, gguf, projector })
     }
 
     /// The manifest of a model, byte for byte.

@@ -4,7 +4,8 @@ use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
 use super::{Answer, NDJSON, can, error_body, load, model_of, named, read, unfit};
 use crate::http::{
-    Called, Core, DebugInfo, OfferedFunction, body, invalid, json_response, object_of, or_default,
+    Called, Core, DebugInfo, OfferedFunction, body, image_count, invalid, json_response, object_of,
+    or_default,
 };
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -125,15 +126,16 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
         can(&core, &model, "thinking", "thinking").await?;
     }
     if only_renders {
+        let image_count = image_count(&params.messages);
         let shown = core.run::<ChatRender>(params).await.map_err(|error| named(&model, error))?;
-        let debug_info = Some(DebugInfo { rendered_template: shown.prompt });
+        let debug_info = Some(DebugInfo { rendered_template: shown.prompt, image_count });
         let line = Line { debug_info, ..Line::new(&model, Spoken::default(), None, Vec::new()) };
         return Ok(json_response(StatusCode::OK, &line));
     }
     let running = core.start::<ChatSend>(params);
     let answering = match body::begin(running, asked.held).await {
         Ok(answering) => answering,
-        Err(error) => return Err(unfit(&core, &model, "chat", error).await),
+        Err(error) => return Err(unfit(&core, &model, ("completion", "chat"), error).await),
     };
     if !streams {
         let reply = answering.reply().await.map_err(|error| named(&model, error))?;

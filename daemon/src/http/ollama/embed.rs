@@ -1,10 +1,10 @@
 //! `/api/embed`, and `/api/embeddings` as it was before.
 
-use super::metrics::{is_zero, nanoseconds};
+use super::metrics::nanoseconds;
 use super::options::keep_alive;
 use super::{Answer, load, model_of, named, read};
 use crate::http::body::Asked;
-use crate::http::{Core, invalid, json_response, or_default};
+use crate::http::{Core, invalid, is_zero, json_response, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
 use hearth_protocol::{Embed, EmbedInput, EmbedParams};

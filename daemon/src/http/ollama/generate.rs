@@ -4,7 +4,7 @@ use super::metrics::{self, Chance, Metrics, chances};
 use super::options::{self, Cut};
 use super::{Answer, NDJSON, can, error_body, load, model_of, named, read, unfit};
 use crate::http::body::{self, Asked};
-use crate::http::{Core, DebugInfo, invalid, json_response, or_default};
+use crate::http::{Core, DebugInfo, image_count, invalid, json_response, or_default};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -93,31 +93,32 @@ pub(super) async fn generate(core: Core, body: Body) -> Answer {
     let only_renders = request.only_renders;
     if request.raw || !request.suffix.is_empty() {
         let params = continuation(request, options)?;
-        if params.suffix.is_some() {
-            can(&core, &about.model, "insert", "insert").await?;
-        }
         if only_renders {
-            return rendered(&about.model, params.prompt);
+            return rendered(&about.model, params.prompt, params.images.len());
         }
-        return answer(&core, core.start::<Generate>(params), held, about).await;
+        let needs =
+            if params.suffix.is_some() { ("insert", "insert") } else { ("completion", "generate") };
+        return answer(&core, core.start::<Generate>(params), held, needs, about).await;
     }
     let params = conversation(request, options)?;
     if params.template.is_none() && params.think == Some(true) {
         can(&core, &about.model, "thinking", "thinking").await?;
     }
     if only_renders {
+        let image_count = image_count(&params.messages);
         let shown = core.run::<ChatRender>(params).await;
-        return rendered(&about.model, shown.map_err(|error| named(&about.model, error))?.prompt);
+        let prompt = shown.map_err(|error| named(&about.model, error))?.prompt;
+        return rendered(&about.model, prompt, image_count);
     }
     let mut conversation = params.messages.clone();
     conversation.iter_mut().for_each(|message| message.images.clear());
     let about = About { conversation, ..about };
-    answer(&core, core.start::<ChatSend>(params), held, about).await
+    answer(&core, core.start::<ChatSend>(params), held, ("completion", "generate"), about).await
 }
 
 /// Instead of an answer, what it would be one to.
-fn rendered(model: &str, rendered_template: String) -> Answer {
-    let debug_info = Some(DebugInfo { rendered_template });
+fn rendered(model: &str, rendered_template: String, image_count: usize) -> Answer {
+    let debug_info = Some(DebugInfo { rendered_template, image_count });
     let line = Line { debug_info, ..Line::new(model, String::new(), String::new(), Vec::new()) };
     Ok(json_response(StatusCode::OK, &line))
 }
@@ -255,15 +256,17 @@ impl About {
     }
 }
 
+/// A model that does not do it says so in words of `needs`: what it can do then, and how clients of Ollama know that.
 async fn answer<R: Into<Whole> + Send + 'static>(
     core: &Core,
     running: crate::rpc::Running<Event<R>>,
     held: crate::listen::Held,
+    needs: (&str, &str),
     mut about: About,
 ) -> Answer {
     let answering = match body::begin(running, held).await {
         Ok(answering) => answering,
-        Err(error) => return Err(unfit(core, &about.model, "generate", error).await),
+        Err(error) => return Err(unfit(core, &about.model, needs, error).await),
     };
     if about.streams {
         return Ok(stream(answering, about));

@@ -1,6 +1,6 @@
 //! What Ollama's answers say of time, tokens and chance.
 
-use crate::http::Token;
+use crate::http::{Token, is_zero};
 use hearth_protocol::{FinishReason, Logprob, Timings, Usage};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -34,10 +34,6 @@ pub(super) struct Metrics {
     dropped_count: u32,
     #[serde(skip_serializing_if = "is_zero")]
     shifted_count: u32,
-}
-
-pub(super) fn is_zero<N: Default + PartialEq>(n: &N) -> bool {
-    *n == N::default()
 }
 
 pub(super) fn nanoseconds(time: Duration) -> u64 {

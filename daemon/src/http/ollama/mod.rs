@@ -148,8 +148,17 @@ async fn cloud_status() -> Response {
 /// There is no account to sign in to: Hearth runs models on this machine and asks nobody else.
 async fn no_account(body: Body) -> Failure {
     drain(body).await;
+    Failure(no_cloud())
+}
+
+fn no_cloud() -> RpcError {
     let error = RpcError::new(ErrorKind::PermissionDenied, "Hearth has no cloud and no accounts");
-    Failure(error.with_hint("everything runs on this machine"))
+    error.with_hint("everything runs on this machine")
+}
+
+/// Ollama sends on what is asked of models with such a tag.
+fn is_of_the_cloud(model: &str) -> bool {
+    model.rsplit_once(':').is_some_and(|(_, tag)| tag == "cloud" || tag.ends_with("-cloud"))
 }
 
 /// An error, as Ollama's clients read it.
@@ -189,6 +198,7 @@ async fn read<T: serde::de::DeserializeOwned>(
 /// Clients look for these words.
 fn named(model: &str, mut error: RpcError) -> Failure {
     match error.kind() {
+        Some(ErrorKind::ModelNotFound) if is_of_the_cloud(model) => error = no_cloud(),
         Some(ErrorKind::ModelNotFound) => error.message = format!("model '{model}' not found"),
         Some(ErrorKind::Overloaded) => {
             error.message.insert_str(0, "server busy, please try again.  ");
@@ -223,11 +233,16 @@ async fn can(core: &Core, model: &str, capability: &str, what: &str) -> Result<(
 }
 
 /// Clients look for these words too, where a model is for something else than it is asked for.
-async fn unfit(core: &Core, model: &str, what: &str, error: RpcError) -> Failure {
+async fn unfit(
+    core: &Core,
+    model: &str,
+    (capability, what): (&str, &str),
+    error: RpcError,
+) -> Failure {
     if error.kind() != Some(ErrorKind::Unsupported) {
         return named(model, error);
     }
-    can(core, model, "completion", what).await.err().unwrap_or_else(|| named(model, error))
+    can(core, model, capability, what).await.err().unwrap_or_else(|| named(model, error))
 }
 
 /// One value of a stream.

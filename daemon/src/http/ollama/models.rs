@@ -1,9 +1,8 @@
 //! Models in the store and in memory: `/api/tags`, `ps`, `show`, `copy`, `delete`.
 
-use super::metrics::is_zero;
 use super::{Answer, model_of, named, read};
 use crate::http::body::Asked;
-use crate::http::{Core, json_response, or_default};
+use crate::http::{Core, is_zero, json_response, or_default};
 use crate::rpc;
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -65,6 +64,8 @@ struct Listed {
     size: u64,
     digest: String,
     details: Details,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    capabilities: Vec<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -115,6 +116,8 @@ pub(super) struct Shown {
     messages: Vec<Message>,
     details: Details,
     model_info: Map<String, Value>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    projector_info: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensors: Option<Vec<TensorFacts>>,
     capabilities: Vec<String>,
@@ -123,11 +126,16 @@ pub(super) struct Shown {
 
 pub(super) async fn tags(core: Core) -> Answer {
     let list = core.call::<ModelListMethod, _>(rpc::model_list, Empty {}).await?;
-    let models = list.models.iter().map(listed).collect();
+    let capabilities = rpc::capabilities_of(&core.daemon, &list.models).await?;
+    let models = list
+        .models
+        .iter()
+        .map(|model| listed(model, capabilities.get(&model.id).cloned().unwrap_or_default()))
+        .collect();
     Ok(json_response(StatusCode::OK, &Tags { models }))
 }
 
-fn listed(model: &ModelSummary) -> Listed {
+fn listed(model: &ModelSummary, capabilities: Vec<String>) -> Listed {
     Listed {
         name: tagged(&model.name),
         model: tagged(&model.name),
@@ -135,6 +143,7 @@ fn listed(model: &ModelSummary) -> Listed {
         size: model.size_bytes,
         digest: model.id.clone(),
         details: details(model),
+        capabilities,
     }
 }
 
@@ -213,10 +222,7 @@ pub(super) async fn show(core: Core, body: Body) -> Answer {
 fn described(shown: ModelDetails, tensors: Option<Vec<TensorFacts>>) -> Shown {
     let parameters: Vec<_> =
         shown.options.iter().flat_map(|(name, value)| lines(name, value)).collect();
-    let mut model_info: Map<_, _> = shown.metadata.into_iter().collect();
-    for value in model_info.values_mut().filter(|value| value["length"].is_u64()) {
-        *value = Value::Array(Vec::new());
-    }
+    let mut model_info = facts(shown.metadata);
     model_info.insert("general.parameter_count".into(), shown.parameters.into());
     Shown {
         license: shown.licenses.join("\n"),
@@ -234,10 +240,20 @@ fn described(shown: ModelDetails, tensors: Option<Vec<TensorFacts>>) -> Shown {
             ..details(&shown.summary)
         },
         model_info,
+        projector_info: facts(shown.projector_metadata),
         tensors,
         capabilities: shown.capabilities,
         modified_at: time(shown.summary.modified_s),
     }
+}
+
+/// With nothing in arrays that were not read.
+fn facts(metadata: Vec<(String, Value)>) -> Map<String, Value> {
+    let mut facts: Map<_, _> = metadata.into_iter().collect();
+    for value in facts.values_mut().filter(|value| value["length"].is_u64()) {
+        *value = Value::Array(Vec::new());
+    }
+    facts
 }
 
 /// As in a Modelfile, a line for each value.

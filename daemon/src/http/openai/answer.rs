@@ -54,8 +54,8 @@ impl Frame {
     }
 
     /// Instead of an answer, what it would be one to.
-    pub(super) fn rendered<C>(&self, rendered_template: String) -> Framed<'_, C> {
-        Framed { debug_info: Some(DebugInfo { rendered_template }), ..self.framed(&[], None) }
+    pub(super) fn rendered<C>(&self, debug_info: DebugInfo) -> Framed<'_, C> {
+        Framed { debug_info: Some(debug_info), ..self.framed(&[], None) }
     }
 
     fn framed<'a, C>(&'a self, choices: &'a [C], usage: Option<Value>) -> Framed<'a, C> {

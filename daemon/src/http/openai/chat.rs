@@ -3,7 +3,7 @@
 use super::answer::{EVENTS, Frame, finish_reason, write_error};
 use super::chat_request::{Request, params};
 use super::{Answer, model_of, read};
-use crate::http::{Core, Token, body, images, json_response};
+use crate::http::{Core, DebugInfo, Token, body, image_count, images, json_response};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -100,9 +100,11 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
     let mut params = params(request)?;
     images::resolve(&core, &mut params.messages).await?;
     if only_renders {
-        let prompt = core.run::<ChatRender>(params).await?.prompt;
+        let image_count = image_count(&params.messages);
+        let rendered_template = core.run::<ChatRender>(params).await?.prompt;
         let frame = Frame::new("chatcmpl-", "chat.completion", model, false);
-        return Ok(json_response(StatusCode::OK, &frame.rendered::<Choice>(prompt)));
+        let shown = frame.rendered::<Choice>(DebugInfo { rendered_template, image_count });
+        return Ok(json_response(StatusCode::OK, &shown));
     }
     let running = core.start::<ChatSend>(params);
     let answering = body::begin(running, asked.held).await?;

@@ -1,13 +1,13 @@
 //! How much memory a model takes, at several sizes of its context.
 //!
-//! The weights are the file. Keys and values follow from the model's shape, and from how they are kept here. What is in between while the engine computes is the
+//! The weights are the file, and that of a projector. Keys and values follow from the model's shape, and from how they are kept here. What is in between while the engine computes is the
 //! widest of a step's intermediate results; for the rest of the process stands a constant. `tests/real/show.rs` compares the sum with
 //! what a worker takes.
 
 use crate::config::EngineSizes;
 use crate::supervisor::Settled;
 use hearth_protocol::{KvType, MemoryEstimate};
-use hearth_store::{GgufSummary, GgufValue};
+use hearth_store::{GgufSummary, GgufValue, ShownModel};
 
 /// Sizes that are shown of those that the model was made for.
 const CONTEXTS: [u64; 7] = [4096, 16_384, 32_768, 65_536, 131_072, 262_144, 1_048_576];
@@ -20,10 +20,13 @@ const PROCESS_BYTES: u64 = 40 << 20;
 
 /// Nothing where the shape of the memory is not known.
 pub(super) fn estimates(
-    gguf: &GgufSummary,
+    shown: &ShownModel,
     engine: &EngineSizes,
     settled: &Settled,
 ) -> Vec<MemoryEstimate> {
+    let gguf = &shown.gguf;
+    let projector_bytes = shown.projector.as_ref().map_or(0, |projector| projector.file_len);
+    let weights_bytes = gguf.file_len.saturating_add(projector_bytes);
     let (Some(kv), Some(longest)) = (gguf.kv, gguf.context_length) else { return Vec::new() };
     let n_sequences = u64::from(engine.parallel).saturating_add(engine.kept.into());
     let n_step = settled.batch.into();
@@ -32,7 +35,6 @@ pub(super) fn estimates(
         .map(|context| {
             let kv_blocks = kv.numbers(context, n_sequences, n_step).div_ceil(KV_BLOCK);
             let kv_bytes = kv_blocks.saturating_mul(kv_block_bytes(settled.kv_type));
-            let weights_bytes = gguf.file_len;
             let compute_bytes = compute(gguf, n_step).saturating_add(PROCESS_BYTES);
             let total_bytes = weights_bytes.saturating_add(kv_bytes).saturating_add(compute_bytes);
             MemoryEstimate { context, total_bytes, weights_bytes, kv_bytes, compute_bytes }

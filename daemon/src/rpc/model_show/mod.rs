@@ -1,21 +1,21 @@
 //! `model.show`
 
+mod capabilities;
 mod memory;
 
 use super::model_create::modelfile;
 use super::model_header::json;
 use super::model_list::summary;
 use super::{Daemon, Handled, blocking};
-use crate::chat_template::{Abilities, ChatTemplate};
 use crate::listen::Caller;
 use crate::supervisor::{parse_name, without_effect};
 use crate::worker::preset::Preset;
 use hearth_protocol::{ModelDetails, ModelParams, ModelShow, WeightGroup};
-use hearth_store::{GgufValue, ShownModel, TensorGroup};
+use hearth_store::{GgufValue, TensorGroup};
+use serde_json::Value;
 use std::sync::Arc;
 
-/// The pooling of models that rank texts, as llama.cpp numbers them.
-const RANK: u64 = 4;
+pub(crate) use capabilities::{Capabilities, capabilities_of};
 
 pub(crate) async fn handle(
     daemon: Arc<Daemon>,
@@ -25,9 +25,9 @@ pub(crate) async fn handle(
     let name = parse_name(&params.model)?;
     let stores = Arc::clone(&daemon.stores);
     let shown = blocking(move || stores.show(&name)).await?;
-    let (capabilities, modelfile) = (capabilities(&shown), modelfile(&shown));
+    let (capabilities, modelfile) = (capabilities::of(&shown), modelfile(&shown));
     let settled = daemon.supervisor.settled(&shown.model);
-    let memory = memory::estimates(&shown.gguf, &daemon.config().engine, &settled);
+    let memory = memory::estimates(&shown, &daemon.config().engine, &settled);
     let (model, gguf) = (shown.model, shown.gguf);
     let preset = Preset::of(&model);
     Ok(ModelDetails {
@@ -63,43 +63,13 @@ pub(crate) async fn handle(
         modelfile,
         memory,
         weights: gguf.groups.into_iter().map(weights).collect(),
-        metadata: gguf.metadata.into_iter().map(|(key, value)| (key, json(value))).collect(),
+        metadata: facts(gguf.metadata),
+        projector_metadata: shown.projector.map(|gguf| facts(gguf.metadata)).unwrap_or_default(),
     })
 }
 
-/// As Ollama has them: of the weights, of the template, and of what the manifest says itself.
-fn capabilities(shown: &ShownModel) -> Vec<String> {
-    let (model, gguf) = (&shown.model, &shown.gguf);
-    let is_pooling = |key: &str| key.ends_with(".pooling_type");
-    let pooling = gguf.metadata.iter().find(|(key, _)| is_pooling(key)).map(|(_, value)| value);
-    let ranks = pooling == Some(&GgufValue::Unsigned(RANK));
-    let embeds = pooling.is_some();
-    let abilities = match (Preset::of(model).template, &gguf.chat_template) {
-        (Some(template), _) => {
-            ChatTemplate::parse(&template).map(|template| template.abilities()).unwrap_or_default()
-        }
-        (None, Some(template)) => Abilities::of_jinja(template),
-        (None, None) => Abilities::default(),
-    };
-    let mut capabilities: Vec<String> = [
-        (!embeds, "completion"),
-        (embeds && !ranks, "embedding"),
-        (ranks, "rerank"),
-        (abilities.tools, "tools"),
-        (abilities.thinking, "thinking"),
-        (abilities.insert, "insert"),
-        (model.projector.is_some(), "vision"),
-    ]
-    .into_iter()
-    .filter(|(can, _)| *can)
-    .map(|(_, name)| name.to_string())
-    .collect();
-    for said in &model.config.capabilities {
-        if !capabilities.contains(said) {
-            capabilities.push(said.clone());
-        }
-    }
-    capabilities
+fn facts(metadata: Vec<(String, GgufValue)>) -> Vec<(String, Value)> {
+    metadata.into_iter().map(|(key, value)| (key, json(value))).collect()
 }
 
 fn weights(group: TensorGroup) -> WeightGroup {
