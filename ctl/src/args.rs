@@ -87,11 +87,11 @@ pub(crate) enum Command {
         #[arg(long)]
         format: Option<ExportFormat>,
     },
-    /// Bring a GGUF file into the store, or a model of an OCI layout
+    /// Bring a GGUF file into the store, a folder of a model's files, or a model of an OCI layout
     Import {
-        /// A GGUF file, or a folder as `ctl export` writes it; the daemon must be able to read it
+        /// A GGUF file, a folder with all files of a model, or one as `ctl export` writes it; the daemon must be able to read it
         file: PathBuf,
-        /// Made from the file's name if absent, or that in the layout; a model of that name is replaced
+        /// Made from the file's or folder's name if absent, or that in the layout; a model of that name is replaced
         name: Option<String>,
         #[command(flatten)]
         mode: ImportModeArgs,

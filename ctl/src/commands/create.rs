@@ -37,6 +37,11 @@ pub(super) fn run(
     })?;
     let mut params = params(modelfile, &folder)?;
     (params.model, params.quantize, params.mode) = (model, quantize, mode.mode());
+    create(context, params)
+}
+
+/// What the daemon cannot open is sent to it.
+pub(super) fn create(context: &Context, mut params: CreateParams) -> Result<(), CtlError> {
     let mut session = context.connect()?;
     let mut reply = progress::watch::<ModelCreate>(context, &mut session, &params);
     if let Err(CtlError::Rpc { error, .. }) = &reply

@@ -1,11 +1,12 @@
-//! `ctl import FILE [NAME]`: bring a GGUF file, or a model of an OCI layout, into the store.
+//! `ctl import FILE [NAME]`: bring a GGUF file, a folder of a model's files, or a model of an OCI layout into the store.
 //!
-//! The daemon reads the files itself, so it gets an absolute path; links in it are left for the daemon to follow.
+//! The daemon reads the files itself, so it gets an absolute path; links in it are left for the daemon to follow. What a folder
+//! of files has beside the weights, such as a projector, becomes part of the model, as by `FROM` in a Modelfile.
 
-use super::{Context, progress};
+use super::{Context, create, progress};
 use crate::args::ImportModeArgs;
 use crate::error::CtlError;
-use hearth_protocol::{ImportParams, Imported, ModelImport};
+use hearth_protocol::{CreateFile, CreateParams, ImportParams, Imported, ModelImport};
 use std::path::Path;
 
 pub(super) fn run(
@@ -15,13 +16,20 @@ pub(super) fn run(
     mode: &ImportModeArgs,
 ) -> Result<(), CtlError> {
     let path = absolute(file)?;
+    let is_layout = file.join("index.json").exists();
     // A layout says itself what its model is called.
-    let name = if file.is_dir() { name } else { name.or_else(|| name_from_file(Path::new(&path))) };
-    if name.is_none() && !file.is_dir() {
+    let name = if is_layout { name } else { name.or_else(|| name_from_file(Path::new(&path))) };
+    if name.is_none() && !is_layout {
         return Err(CtlError::usage(
             format!("no name for the model can be made from `{}`", file.display()),
             "give one after the file: `ctl import FILE NAME`",
         ));
+    }
+    if let (Some(model), true) = (&name, file.is_dir() && !is_layout) {
+        let files = vec![CreateFile::Path(path)];
+        let (model, mode) = (model.clone(), mode.mode());
+        let params = CreateParams { model, files, mode, ..CreateParams::default() };
+        return create::create(context, params);
     }
     let mut session = context.connect()?;
     let params = ImportParams { path: path.to_owned(), name, mode: mode.mode(), request: None };
