@@ -1,5 +1,6 @@
 //! Anthropic's messages over HTTP: the sequence of events, tools, thoughts, stop sequences, counts and errors.
 
+use crate::templates::TEMPLATE;
 use hearth_tests::{HttpReply, Raw, TestDaemon, http};
 use serde_json::{Value, json};
 use std::io::Read;
@@ -369,4 +370,23 @@ fn mistakes_are_errors_of_anthropics_kinds() {
     }
     let reply = http(&daemon.socket(), "GET", PATH, "");
     assert_eq!((reply.status, &reply.body["type"]), (405, &json!("error")));
+}
+
+#[test]
+fn thinking_is_ignored_by_models_that_cannot_and_so_is_what_means_nothing_here() {
+    let daemon = TestDaemon::start();
+    daemon.model("tiny", &[("script", "Yes.".into())]);
+    daemon.add_layers("tiny", &[("template", TEMPLATE)]);
+    for extra in [
+        json!({ "thinking": { "type": "enabled", "budget_tokens": 1024 } }),
+        json!({ "thinking": { "type": "adaptive" } }),
+        json!({ "thinking": { "type": "of tomorrow" }, "output_config": { "effort": "high" } }),
+        json!({ "metadata": { "user_id": "u" }, "service_tier": "auto", "container": null, "unknown": 1 }),
+    ] {
+        let message = answer(&daemon, &extra);
+        assert_eq!(message["content"], json!([{ "type": "text", "text": "Yes." }]), "{extra}");
+        for field in ["id", "type", "role", "model", "stop_reason", "stop_sequence", "usage"] {
+            assert!(message.as_object().unwrap().contains_key(field), "`{field}`: {message}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What is the same for every dialect that streams: how a stream ends that cannot go on, and that whoever leaves frees the
 //! place.
 
+use hearth_protocol::{CancelMethod, CancelParams};
 use hearth_tests::{Raw, TestDaemon, eventually_is, signal_process};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -52,7 +53,11 @@ fn dialects() -> Vec<Dialect> {
 
 /// A model that writes for as long as anybody wants.
 fn start() -> TestDaemon {
-    let daemon = TestDaemon::start();
+    start_with("")
+}
+
+fn start_with(config: &str) -> TestDaemon {
+    let daemon = TestDaemon::builder().config(config).start();
     let settings = [
         ("context_length", 100_000.into()),
         ("eos_one_in", 0.into()),
@@ -137,5 +142,58 @@ fn whoever_leaves_frees_the_place_in_every_dialect() {
             drop(raw);
             daemon.await_idle();
         }
+    }
+}
+
+/// The error's message, and its type where the dialect has one.
+#[track_caller]
+fn refusal(said: &str, status: u16) -> (String, Value) {
+    assert!(said.starts_with(&format!("HTTP/1.0 {status}")), "{said}");
+    let (_, body) = said.split_once("\r\n\r\n").unwrap();
+    let error = &serde_json::from_str::<Value>(body).unwrap()["error"];
+    let message = error["message"].as_str().or(error.as_str()).unwrap_or_else(|| panic!("{said}"));
+    (message.to_owned(), error["type"].clone())
+}
+
+#[test]
+fn one_request_too_many_is_told_that_the_server_is_busy_in_every_dialect() {
+    let daemon = start_with("[engine]\nparallel = 1\nqueue = 1");
+    let mut raw = daemon.raw();
+    let params = json!({ "model": "endless", "prompt": "once" });
+    for (id, event) in [(1, "delta"), (2, "queued")] {
+        raw.send_call(id, "generate.stream", &params);
+        while raw.recv()["params"]["result"]["type"] != event {}
+    }
+    for dialect in dialects() {
+        for streams in [true, false] {
+            let mut said = String::new();
+            ask(&daemon, &dialect, streams).stream().read_to_string(&mut said).unwrap();
+            let (message, kind) = refusal(&said, 503);
+            match dialect.path {
+                "/v1/messages" => assert_eq!(kind, "overloaded_error"),
+                path if path.starts_with("/v1") => assert_eq!(kind, "api_error"),
+                // With two spaces, for which clients look.
+                _ => assert!(message.starts_with("server busy, please try again.  "), "{message}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_somebody_else_cancels_has_a_status_of_nginx_in_every_dialect() {
+    let daemon = start();
+    let mut names = (1..).map(|n| format!("r{n}"));
+    for dialect in dialects().into_iter().filter(|dialect| dialect.path != "/v1/responses") {
+        let raw = ask(&daemon, &dialect, false);
+        eventually_is("the request to run", || daemon.status().active_requests == 1);
+        // Each request has the next name, and those of others are known no more.
+        let cancelled = names
+            .by_ref()
+            .take(1000)
+            .any(|request| daemon.client().call::<CancelMethod>(&CancelParams { request }).is_ok());
+        assert!(cancelled, "{}", dialect.path);
+        let mut said = String::new();
+        raw.stream().read_to_string(&mut said).unwrap();
+        refusal(&said, 499);
     }
 }

@@ -215,6 +215,7 @@ fn every_dialect_says_the_same_of_the_same_image() {
         panic!("{shown}")
     };
     assert!(prompt.contains("[img]What is it?"), "{prompt}");
+    assert_eq!(shown["_debug_info"]["image_count"], 1);
     assert_eq!(post(&daemon, "/apply-template", &asked).body, json!({ "prompt": prompt }));
     let options = json!({ "temperature": 0, "num_predict": 9 });
     let said = json!([{ "role": "user", "content": "What is it?", "images": [RED] }]);
@@ -229,6 +230,9 @@ fn every_dialect_says_the_same_of_the_same_image() {
     assert!(reply["context"].as_array().unwrap().len() < 1000);
     let shown = post(&daemon, "/api/show", &json!({ "model": "sees" })).body;
     assert!(shown["capabilities"].as_array().unwrap().contains(&json!("vision")), "{shown}");
+    assert_eq!(shown["projector_info"]["hearth-reference.projector_seed"], 5);
+    let shown = post(&daemon, "/api/show", &json!({ "model": "blind" })).body;
+    assert!(shown.get("projector_info").is_none(), "{shown}");
     let mut blind = chat;
     blind["model"] = "blind".into();
     let reply = post(&daemon, "/api/chat", &blind);
@@ -280,4 +284,27 @@ fn images_by_url_are_fetched_where_the_configuration_lets_them() {
     assert_eq!(ask(&all, "/red.png"), ask_all(&all, json!({ "url": url }), data));
     refuses(&all, "/none.png", "404");
     refuses(&all, "/endless", "has more than");
+}
+
+#[test]
+fn a_folder_that_has_a_projector_beside_the_weights_becomes_a_model_that_sees() {
+    let daemon = TestDaemon::start();
+    let folder = daemon.dir().join("Sees-1B");
+    std::fs::create_dir(&folder).unwrap();
+    let weights = reference_model(&folder, "model", &[("script", "Yes.".into())]);
+    write_projector(&folder.join("mmproj-model.gguf"), 5).unwrap();
+    std::fs::write(folder.join("README.md"), "It sees.").unwrap();
+    let said = daemon.ctl(["import", "Sees-1B"]).ok();
+    assert!(said.starts_with("`sees-1b:latest` created"), "{said}");
+    daemon.ctl(["import", "Sees-1B", "seeing", "--link"]).ok();
+    // A file alone is what was named.
+    daemon.ctl(["import", weights.to_str().unwrap(), "blind"]).ok();
+    for (model, sees) in [("sees-1b", true), ("seeing", true), ("blind", false)] {
+        let params = ModelParams { model: model.into() };
+        let shown = daemon.client().call::<ModelShow>(&params).unwrap();
+        assert_eq!(shown.capabilities.contains(&"vision".into()), sees, "{model}");
+    }
+    std::fs::create_dir(daemon.dir().join("empty")).unwrap();
+    let ran = daemon.ctl(["import", "empty"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("neither safetensors nor GGUF"), "{ran:?}");
 }

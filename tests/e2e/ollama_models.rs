@@ -215,7 +215,8 @@ fn pulls_and_pushes_say_how_far_they_are() {
     registry.push("library/m", &[("model", &weights), ("license", b"as you like")]);
     let daemon = start();
     let name = format!("{}/library/m", registry.host());
-    let pull = json!({ "model": name, "insecure": true });
+    // Old clients' fields are ignored.
+    let pull = json!({ "model": name, "insecure": true, "username": "u", "password": "p" });
     let said = lines(&daemon, "/api/pull", &pull);
     let statuses: Vec<_> = said.iter().map(|line| line["status"].as_str().unwrap()).collect();
     assert_eq!(statuses[0], "pulling manifest");

@@ -1,7 +1,8 @@
 //! What `ctl show` says of a model's weights and of the memory it takes.
 
 use hearth_protocol::{ModelParams, ModelShow};
-use hearth_tests::TestDaemon;
+use hearth_reference::write_projector;
+use hearth_tests::{TestDaemon, reference_model};
 
 #[test]
 fn weights_and_memory_are_told_for_people_and_programs() {
@@ -41,4 +42,25 @@ fn of_a_memory_that_is_not_known_nothing_is_said() {
         daemon.client().call::<ModelShow>(&ModelParams { model: "unknown".into() }).unwrap();
     assert_eq!(shown.memory, []);
     assert!(!daemon.ctl(["show", "unknown"]).ok().contains("memory"));
+}
+
+#[test]
+fn a_projector_counts_among_the_weights() {
+    let daemon = TestDaemon::start();
+    let heads = [("hearth-reference.attention.head_count", 2_u64.into())];
+    let weights = reference_model(daemon.dir(), "model", &heads);
+    let projector = daemon.dir().join("projector.gguf");
+    write_projector(&projector, 5).unwrap();
+    let n_bytes = [&weights, &projector].map(|path| path.metadata().unwrap().len());
+    for (modelfile, weights_bytes) in [
+        ("FROM ./model.gguf\n", n_bytes[0]),
+        ("FROM ./model.gguf\nFROM ./projector.gguf\n", n_bytes[0] + n_bytes[1]),
+    ] {
+        daemon.ctl_with_stdin(["create", "m", "-f", "-"], modelfile).ok();
+        let shown = daemon.client().call::<ModelShow>(&ModelParams { model: "m".into() }).unwrap();
+        let memory = shown.memory[0];
+        assert_eq!(memory.weights_bytes, weights_bytes);
+        let sum = memory.weights_bytes + memory.kv_bytes + memory.compute_bytes;
+        assert_eq!(memory.total_bytes, sum);
+    }
 }

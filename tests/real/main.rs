@@ -7,6 +7,7 @@ mod context;
 mod embedding;
 mod grammar;
 mod images;
+mod infill;
 mod kernels;
 mod lora;
 mod mtp;
