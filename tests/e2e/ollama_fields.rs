@@ -37,8 +37,13 @@ fn every_answer_has_the_fields_that_are_never_left_out() {
     ];
     daemon.add_layers("m", &layers);
     let hi = json!([{ "role": "user", "content": "hi" }]);
-    let generate = json!({ "model": "m", "prompt": "hi", "logprobs": true, "top_logprobs": 1 });
-    let chat = json!({ "model": "m", "messages": hi, "logprobs": true, "top_logprobs": 1 });
+    let more = json!({ "logprobs": true, "top_logprobs": 1, "options": { "temperature": 0 } });
+    let with = |mut body: Value| {
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let generate = with(json!({ "model": "m", "prompt": "hi" }));
+    let chat = with(json!({ "model": "m", "messages": hi }));
     for (path, body, said) in [
         ("/api/generate", generate, "response"),
         ("/api/chat", chat, "message.role message.content"),

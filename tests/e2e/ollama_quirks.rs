@@ -128,7 +128,7 @@ fn an_over_long_text_is_cut_unless_truncate_is_false() {
 fn a_stop_may_be_one_text_and_a_whole_number_may_be_written_as_any() {
     let daemon = start();
     daemon.model("m", &[("script", "one two three".into())]);
-    let options = json!({ "stop": " two", "num_predict": 50.0, "seed": null });
+    let options = json!({ "stop": " two", "num_predict": 50.0, "seed": null, "temperature": 0 });
     let said = done(&daemon, "/api/chat", chat(json!({ "options": options })));
     assert_eq!(said["message"]["content"], "one");
 }

@@ -18,7 +18,7 @@ fn has(answer: &Value, fields: &str) {
 
 fn chat(more: Value) -> Value {
     let messages = json!([{ "role": "user", "content": "hi" }]);
-    let mut body = json!({ "model": "m", "messages": messages });
+    let mut body = json!({ "model": "m", "messages": messages, "temperature": 0 });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
 }
@@ -37,7 +37,8 @@ fn every_answer_has_every_field() {
     has(place, "token logprob bytes top_logprobs");
     has(&place["top_logprobs"][0], "token logprob bytes");
     has(&whole["usage"], "prompt_tokens completion_tokens total_tokens");
-    let text = json!({ "model": "m", "prompt": "hi", "logprobs": 1, "max_tokens": 2 });
+    let text =
+        json!({ "model": "m", "prompt": "hi", "temperature": 0, "logprobs": 1, "max_tokens": 2 });
     let completion = answered(&daemon, "/v1/completions", &text);
     has(&completion, "id object created model system_fingerprint choices usage");
     has(&completion["choices"][0], "text index finish_reason logprobs");
@@ -100,7 +101,7 @@ fn every_reasoning_effort_is_taken_in_both_places() {
             let thought = message["reasoning"].as_str();
             assert_eq!(thought, (effort != "none").then_some("hm"), "{effort}: {message}");
         }
-        let body = json!({ "model": "m", "input": "hi", "reasoning": { "effort": effort } });
+        let body = json!({ "model": "m", "input": "hi", "temperature": 0, "reasoning": { "effort": effort } });
         let response = answered(&daemon, "/v1/responses", &body);
         let first = if effort == "none" { "message" } else { "reasoning" };
         assert_eq!(response["output"][0]["type"], first, "{effort}");
