@@ -4,9 +4,9 @@
 use super::{MODEL, start};
 use hearth_abi::host::{Adapter, Batch, Context, Model, Plugin};
 use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, OpenParams};
-use hearth_protocol::{Embed, EmbedInput, EmbedParams, ErrorKind};
+use hearth_protocol::{Embed, EmbedInput, ErrorKind};
 use hearth_tests::{
-    GgufText, Tensor, TestDaemon, env_path, follow_generate, generate, is_alive, refused,
+    GgufText, Tensor, TestDaemon, embed, env_path, follow_generate, generate, is_alive, refused,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -99,14 +99,7 @@ fn says(daemon: &TestDaemon, model: &str) -> String {
 }
 
 fn embedding(daemon: &TestDaemon, model: &str) -> Vec<f32> {
-    let input = EmbedInput::One("the sea".into());
-    let params = EmbedParams {
-        model: model.into(),
-        input,
-        normalize: true,
-        truncate: false,
-        keep_alive: None,
-    };
+    let params = embed(model, EmbedInput::One("the sea".into()));
     daemon.client().call::<Embed>(&params).unwrap().embeddings.remove(0)
 }
 
