@@ -68,17 +68,7 @@ fn model_tensors(kind: Kind) -> Vec<Tensor> {
 fn model_file(kind: Kind) -> Vec<u8> {
     let tensors = model_tensors(kind);
     let architecture = kind.architecture;
-    let numbers = [
-        ("block_count", 2),
-        ("context_length", 512),
-        ("embedding_length", 64),
-        ("feed_forward_length", 64),
-        ("attention.head_count", 2),
-        ("attention.head_count_kv", 2),
-        ("attention.key_length", 32),
-        ("attention.value_length", 32),
-        ("rope.dimension_count", 32),
-    ];
+    let numbers = [("block_count", 2), ("context_length", 512), ("rope.dimension_count", 32)];
     let named = NAMED.into_iter().map(|token| (token.to_owned(), 3));
     let vocabulary: Vec<_> = tiny::bytes().into_iter().chain(named).collect();
     let mut text = tiny::header(architecture, &numbers, &vocabulary, &tensors, 1);

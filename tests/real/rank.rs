@@ -12,17 +12,7 @@ const N_VOCAB: usize = 3 + 256;
 
 fn file(template: Option<&str>) -> Vec<u8> {
     let tensors = tensors();
-    let numbers = [
-        ("block_count", 1),
-        ("context_length", 256),
-        ("embedding_length", 64),
-        ("feed_forward_length", 64),
-        ("attention.head_count", 2),
-        ("attention.head_count_kv", 2),
-        ("attention.key_length", 32),
-        ("attention.value_length", 32),
-        ("pooling_type", 4),
-    ];
+    let numbers = [("block_count", 1), ("context_length", 256), ("pooling_type", 4)];
     let n_more = 1 + usize::from(template.is_some());
     let mut text = tiny::header("qwen3", &numbers, &tiny::bytes(), &tensors, n_more);
     if let Some(template) = template {

@@ -8,6 +8,16 @@ pub(crate) type Shapes = Vec<(String, usize, usize)>;
 /// A token with its type: 1 is plain, 2 unknown, 3 control, 6 a byte.
 pub(crate) type Token = (String, u32);
 
+/// The shape of them all.
+const SHAPE: [(&str, u32); 6] = [
+    ("embedding_length", 64),
+    ("feed_forward_length", 64),
+    ("attention.head_count", 2),
+    ("attention.head_count_kv", 2),
+    ("attention.key_length", 32),
+    ("attention.value_length", 32),
+];
+
 /// Small numbers, and such as are near one for what scales.
 pub(crate) fn tensors(shapes: Shapes) -> Vec<Tensor> {
     let mut state = 1_u32;
@@ -43,12 +53,12 @@ pub(crate) fn header(
     tensors: &[Tensor],
     n_more: usize,
 ) -> GgufText {
-    let n_pairs = numbers.len() + 6 + n_more;
+    let n_pairs = SHAPE.len() + numbers.len() + 6 + n_more;
     let mut text = GgufText::header(tensors.len() as u64, n_pairs as u64)
         .text_pair("general.architecture", architecture)
         .f32_pair(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 1e-5)
         .text_pair("tokenizer.ggml.model", "llama");
-    for (key, value) in numbers {
+    for (key, value) in SHAPE.iter().chain(numbers) {
         text = text.text(&format!("{architecture}.{key}")).u32(4).u32(*value);
     }
     // Arrays of strings, of floats and of whole numbers.
