@@ -471,5 +471,9 @@ fn verify_fails_where_something_is_wrong() {
         "error: 1 fault\nhint: `ctl verify --repair` fetches again what was pulled\n",
     );
     assert_eq!(daemon.calls()[0].1, json!({ "models": ["a"], "repair": false }));
-    daemon.ctl(&["verify", "--json", "--repair"]).is(1, &format!("{reply}\n"), "error: 1 fault\n");
+    daemon.ctl(&["verify", "--json", "--repair"]).is(
+        1,
+        &format!("{reply}\n"),
+        "error: 1 fault\nhint: pull or import again what is named here\n",
+    );
 }
