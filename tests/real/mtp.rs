@@ -4,7 +4,7 @@
 use crate::tiny::{self, Shapes};
 use hearth_abi::host::{Batch, Context, Model, Plugin};
 use hearth_abi::raw::{Seq, Token};
-use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, OpenParams, Status};
+use hearth_abi::{BatchEntry, ContextConfig, OpenParams, Status};
 use hearth_tests::{Tensor, env_path};
 use std::sync::Arc;
 
@@ -73,15 +73,12 @@ fn open(with_mtp: bool) -> Arc<Model> {
 
 fn context(model: &Arc<Model>) -> Context {
     let config = ContextConfig {
-        n_ctx: 128,
         n_batch: 64,
         n_ubatch: 64,
         n_seq_max: 3,
         n_threads: 1,
         n_threads_batch: 1,
-        embeddings: None,
-        kv_type: KvType::F16,
-        flash_attention: FlashAttention::Auto,
+        ..ContextConfig::single(128)
     };
     model.context(&config).unwrap()
 }
