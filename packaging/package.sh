@@ -2,7 +2,7 @@
 # Makes the packages; sourced by ./dev.
 #
 # target/packages/root is what they install, file by file; the .deb, the .rpm and the tarball are all made of it, and with the
-# time of the commit, so that the same commit gives the same bytes.
+# time of the commit, so that the same commit gives the same bytes, whatever the checkout's folder and its cache are called.
 
 packages=${root:?}/target/packages
 packed=$packages/root
@@ -11,10 +11,10 @@ export HEARTH_TEST_DEB=$packages/test/hearth.deb HEARTH_TEST_DEBIAN=$cache/debia
 
 package() {
     ensure_tools build package
-    release_is_fresh || build_release
-    stage_packages release
     ensure_packager cargo-deb 3.8.0
     ensure_packager cargo-generate-rpm 0.21.1
+    build_for_packages
+    stage_packages "$CARGO_TARGET_DIR/release"
     rm -f "$packages"/hearth[-_]*.*
     "$packagers/bin/cargo-deb" deb --no-build --no-strip -q -p hearthd -o "$packages/"
     "$packagers/bin/cargo-generate-rpm" generate-rpm -p daemon --auto-req builtin --payload-compress zstd --source-date "$SOURCE_DATE_EPOCH" -o "$packages/"
@@ -23,9 +23,30 @@ package() {
     (cd "$packages" && sha256sum hearth[-_]*.* >&2)
 }
 
+# A build of its own, in which no path of this machine is left.
+build_for_packages() {
+    local cargo_home=${CARGO_HOME:-$HOME/.cargo} from
+    # Its path is a part of the names of what is built.
+    unset RUSTC_WORKSPACE_WRAPPER
+    export CARGO_BUILD_BUILD_DIR=$packages/build CARGO_TARGET_DIR=$packages/build
+    # They are stripped anyway.
+    export CARGO_PROFILE_RELEASE_DEBUG=none
+    # Otherwise CMake leaves room for the build's own path in what it installs.
+    export CMAKE_BUILD_WITH_INSTALL_RPATH=ON
+    export RUSTFLAGS='' CFLAGS='' CXXFLAGS=''
+    for from in "$cargo_home=/cargo" "$root=/hearth"; do
+        RUSTFLAGS+=" --remap-path-prefix=$from"
+        CFLAGS+=" -ffile-prefix-map=$from"
+    done
+    CXXFLAGS=$CFLAGS
+    plugins=$packages/backends
+    build_plugins
+    cargo build "${locked[@]}" --release -p hearthd -p hearth-ctl
+}
+
 # For the tests: of the debug build, which is there already.
 package_for_tests() {
-    stage_packages debug
+    stage_packages target/debug
     ensure_packager cargo-deb 3.8.0
     mkdir -p "${HEARTH_TEST_DEB%/*}"
     "$packagers/bin/cargo-deb" deb --no-build --no-strip -q -p hearthd --fast -o "$HEARTH_TEST_DEB"
@@ -49,13 +70,13 @@ ensure_packager() { # CRATE VERSION
         || env -u RUSTC_WORKSPACE_WRAPPER cargo install --locked --root "$packagers" "$1@$2"
 }
 
-# stage_packages PROFILE: fills target/packages/root.
+# stage_packages FOLDER: fills target/packages/root, with the programs in FOLDER.
 stage_packages() {
-    local profile=$1 program shell page
+    local programs=$1 program shell page
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
     export SOURCE_DATE_EPOCH
     rm -rf "$packed"
-    put 755 usr/bin "target/$profile/hearthd" "target/$profile/ctl"
+    put 755 usr/bin "$programs/hearthd" "$programs/ctl"
     strip "$packed"/usr/bin/*
     ln -s ctl "$packed/usr/bin/hearthctl"
     put 644 usr/lib/hearth/backends "${plugins:?}"/*
@@ -69,8 +90,8 @@ stage_packages() {
     put 644 usr/share/doc/hearth README.md CHANGELOG.md docs/operations.md docs/protocol.md
 
     mkdir -p "$packed/usr/share/man/man1"
-    "target/$profile/ctl" man "$packed/usr/share/man/man1"
-    "target/$profile/hearthd" man "$packed/usr/share/man/man1"
+    "$programs/ctl" man "$packed/usr/share/man/man1"
+    "$programs/hearthd" man "$packed/usr/share/man/man1"
     for page in "$packed"/usr/share/man/man1/*; do gzip -9n "$page"; done
     for program in ctl hearthctl; do
         shell=usr/share/bash-completion/completions/$program
@@ -84,7 +105,7 @@ stage_packages() {
     find "$packed" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
-completions() { "target/$profile/ctl" completions "$1" | sed "s/\bctl\b/$program/g"; }
+completions() { "$programs/ctl" completions "$1" | sed "s/\bctl\b/$program/g"; }
 
 # Where cargo keeps the llama.cpp that the plugins are made of.
 llama_source() {

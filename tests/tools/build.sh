@@ -61,12 +61,12 @@ build_plugins() {
     engine=$(sed -n \
         's/^{"reason":"build-script-executed","package_id":"[^"]*#llama-cpp-sys-2@.*"out_dir":"\([^"]*\)".*/\1/p' <<<"$messages")
     [ -d "$engine/backends" ] || die "cargo did not say where it built llama.cpp (\`$engine\`)"
-    mkdir -p target/dev
-    printf '%s\n' "$engine" >target/dev/engine
+    mkdir -p "$CARGO_TARGET_DIR/dev"
+    printf '%s\n' "$engine" >"$CARGO_TARGET_DIR/dev/engine"
 
     modules=("$engine"/backends/libggml-*.so)
-    mapfile -t libraries < <(engine_libraries "$engine/lib" target/release/libhearth_cpu.so "${modules[@]}" | sort -u)
-    stage "$plugins" "${libraries[@]}" "${modules[@]}" target/release/libhearth_cpu.so
+    mapfile -t libraries < <(engine_libraries "$engine/lib" "$CARGO_TARGET_DIR/release/libhearth_cpu.so" "${modules[@]}" | sort -u)
+    stage "$plugins" "${libraries[@]}" "${modules[@]}" "$CARGO_TARGET_DIR/release/libhearth_cpu.so"
     for library in "$plugins"/*; do
         readelf -d "$library" | grep -q 'PATH.*\[[$]ORIGIN[]:]' || die "\`$library\` does not look for its libraries beside it" \
             "its RUNPATH must be \$ORIGIN: see CMAKE_INSTALL_RPATH in .cargo/config.toml and backends/cpu/build.rs"
