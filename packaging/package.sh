@@ -7,6 +7,7 @@
 packages=${root:?}/target/packages
 packed=$packages/root
 packagers=${cache:?}/tools
+cargo_home=${CARGO_HOME:-${HOME:-}/.cargo}
 export HEARTH_TEST_PACKAGES=$packages/test HEARTH_TEST_DEBIAN=$cache/debian-12-rpm
 
 package() {
@@ -14,6 +15,7 @@ package() {
     ensure_packagers
     build_for_packages
     stage_packages "$CARGO_TARGET_DIR/release"
+    ! grep -rlF -e "$root" -e "$cargo_home" "$packed" >&2 || die 'these name folders of this machine'
     rm -f "$packages"/hearth*.*
     make_packages "$packages" zstd
     formula
@@ -23,7 +25,7 @@ package() {
 
 # A build of its own, in which no path of this machine is left.
 build_for_packages() {
-    local cargo_home=${CARGO_HOME:-$HOME/.cargo} from
+    local from
     # Its path is a part of the names of what is built.
     unset RUSTC_WORKSPACE_WRAPPER
     export CARGO_BUILD_BUILD_DIR=$packages/build CARGO_TARGET_DIR=$packages/build
