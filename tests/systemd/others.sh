@@ -20,11 +20,11 @@ all_there() {
         [ -s "$1/share/zsh/site-functions/_$program" ]
         [ -s "$1/share/fish/vendor_completions.d/$program.fish" ]
     done
-    zcat "$1/share/man/man1/ctl.1.gz" | grep -q '^.TH ctl 1'
-    zcat "$1/share/man/man1/hearthd.1.gz" | grep -q '^.TH hearthd 1'
+    zcat "$1/share/man/man1/ctl.1.gz" | grep '^.TH ctl 1'
+    zcat "$1/share/man/man1/hearthd.1.gz" | grep '^.TH hearthd 1'
     grep -q 'Apache License' "$1/share/doc/hearth/LICENSE"
     grep -q 'ggml' "$1/share/doc/hearth/copyright"
-    zcat "$1/share/doc/hearth/third-party-licences.gz" | grep -q '^tokio '
+    zcat "$1/share/doc/hearth/third-party-licences.gz" | grep '^tokio '
     [ -s "$1/share/doc/hearth/examples/gpu.conf" ]
     [ -s /etc/hearth/hearth.toml ]
     [ "$(stat -c '%U:%G %a' /run/hearth/hearth.sock)" = 'root:hearth 660' ]
