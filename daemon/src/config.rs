@@ -154,6 +154,8 @@ pub(crate) struct PullConfig {
     pub(crate) credentials: HashMap<String, PathBuf>,
     /// The key for Ollama's registry.
     pub(crate) key: Option<PathBuf>,
+    /// Where it is noted how far uploads are.
+    pub(crate) uploads: Option<PathBuf>,
 }
 
 /// Sizes of each worker's engine.
@@ -260,6 +262,7 @@ impl Config {
                 mirrors: mirrors(file.pull.mirrors.unwrap_or_default())?,
                 credentials: file.pull.credentials.unwrap_or_default(),
                 key: key_file(args),
+                uploads: state_dir(args).map(|dir| dir.join("uploads")),
             },
             http: http(file.http)?,
             sandbox: file

@@ -15,6 +15,7 @@ mod manager;
 pub mod plugin_check;
 pub mod probe;
 pub mod quantize;
+mod random;
 mod rpc;
 mod sandbox;
 pub mod service;

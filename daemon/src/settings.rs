@@ -43,8 +43,13 @@ impl Settings {
     pub(crate) fn reload(&self) -> anyhow::Result<Vec<&'static str>> {
         let (config, left) = self.config().changed_to(Config::load(&self.args)?);
         let guard = Guard::new(&config.http)?;
-        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())?;
+        let tls = self.tls.as_ref().map(|tls| Ok::<_, anyhow::Error>((tls, tls.read()?)));
+        let tls = tls.transpose()?;
+        // From here on nothing fails.
         self.level.set(&config.log)?;
+        if let Some((tls, acceptor)) = tls {
+            tls.show(acceptor);
+        }
         *self.now.write().unwrap_or_else(PoisonError::into_inner) =
             (Arc::new(config), Arc::new(guard));
         Ok(left)

@@ -206,6 +206,16 @@ fn every_dialect_says_the_same_of_the_same_image() {
     let url = format!("data:image/png;base64,{RED}");
     let answers = ask_all(&daemon, json!({ "url": url }), source);
     assert_eq!(answers, [Ok(text.clone()), Ok(text.clone())]);
+    let seen = json!({ "type": "image_url", "image_url": { "url": url } });
+    let content = json!([seen, { "type": "text", "text": "What is it?" }]);
+    let messages = json!([{ "role": "user", "content": content }]);
+    let asked = json!({ "model": "sees", "messages": messages, "_debug_render_only": true });
+    let shown = post(&daemon, "/v1/chat/completions", &asked).body;
+    let Some(prompt) = shown["_debug_info"]["rendered_template"].as_str() else {
+        panic!("{shown}")
+    };
+    assert!(prompt.contains("[img]What is it?"), "{prompt}");
+    assert_eq!(post(&daemon, "/apply-template", &asked).body, json!({ "prompt": prompt }));
     let options = json!({ "temperature": 0, "num_predict": 9 });
     let said = json!([{ "role": "user", "content": "What is it?", "images": [RED] }]);
     let chat = json!({ "model": "sees", "messages": said, "options": options, "stream": false });

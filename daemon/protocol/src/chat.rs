@@ -63,6 +63,9 @@ impl std::fmt::Debug for Message {
     }
 }
 
+/// What stands in a text where an image goes.
+pub const IMAGE_PLACE: &str = "[img]";
+
 /// An image: a PNG, JPEG, WebP or GIF file, of which the first picture is seen, in base64. A request has at most 32.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

@@ -61,8 +61,8 @@ pub use bench::{
 };
 pub use chat::{
     ChatAnswer, ChatParams, ChatReply, Continuation, Counted, Event, FinishReason, Format,
-    GenerateParams, GenerateReply, Image, Message, Rendered, Role, Timings, Tool, ToolCall,
-    ToolCallDelta, ToolChoice, Usage,
+    GenerateParams, GenerateReply, IMAGE_PLACE, Image, Message, Rendered, Role, Timings, Tool,
+    ToolCall, ToolCallDelta, ToolChoice, Usage,
 };
 pub use client::{
     Canceller, Client, ClientError, SYSTEM_SOCKET, Stream, default_socket_paths,

@@ -5,7 +5,7 @@
 
 use super::routes::{BYTES, Routes, Says};
 use super::{Core, download, refusal, status_of};
-use crate::rpc::store_error;
+use crate::rpc::{apart, store_error};
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
 use axum::http::{StatusCode, Uri};
@@ -94,22 +94,19 @@ async fn write(
     mut incoming: mpsc::Receiver<Bytes>,
 ) -> Result<StatusCode, RpcError> {
     let store = Arc::clone(store);
-    let work = tokio::task::spawn_blocking(move || -> Result<Blob, StoreError> {
+    let mut work = move || -> Result<Blob, StoreError> {
         let mut blob = NewBlob::create(&store)?;
         while let Some(piece) = incoming.blocking_recv() {
             blob.append(&piece)?;
         }
         blob.publish(Some(digest))
-    });
-    match work.await {
-        Ok(Ok(_)) => Ok(StatusCode::CREATED),
-        Ok(Err(error @ StoreError::WrongContent { .. })) => {
-            Err(RpcError::new(ErrorKind::InvalidParams, error.to_string())
-                .with_hint("nothing is kept of it; send the file again"))
+    };
+    let wire_error = |error| match error {
+        StoreError::WrongContent { .. } => {
+            RpcError::new(ErrorKind::InvalidParams, error.to_string())
+                .with_hint("nothing is kept of it; send the file again")
         }
-        Ok(Err(error)) => Err(store_error(&error)),
-        Err(error) => {
-            Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
-        }
-    }
+        error => store_error(&error),
+    };
+    apart(move || work().map_err(wire_error)).await.map(|_| StatusCode::CREATED)
 }

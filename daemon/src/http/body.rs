@@ -106,13 +106,6 @@ pub(super) struct Answering<E> {
     _held: Held,
 }
 
-impl<E> Answering<E> {
-    /// What has begun with this event.
-    pub(super) fn begun(running: Running<E>, first: E, held: Held) -> Self {
-        Self { running: [running].into(), first: Some(first), _held: held }
-    }
-}
-
 /// Waits for the first event that says something. An error before it is the whole answer's.
 pub(super) async fn begin<E: Progress>(
     running: Running<E>,
@@ -127,16 +120,8 @@ pub(super) async fn begin_all<E: Progress>(
     held: Held,
 ) -> Result<Answering<E>, RpcError> {
     let mut answering = Answering { running, first: None, _held: held };
-    while let Some(event) = answering.next().await {
-        if let Some(error) = event.error() {
-            return Err(error.clone());
-        }
-        if event.says_something() {
-            answering.first = Some(event);
-            return Ok(answering);
-        }
-    }
-    Err(ended_early())
+    answering.begin(E::says_something).await?;
+    Ok(answering)
 }
 
 fn ended_early() -> RpcError {
@@ -144,7 +129,25 @@ fn ended_early() -> RpcError {
 }
 
 impl<E: Progress> Answering<E> {
-    async fn next(&mut self) -> Option<E> {
+    pub(super) fn new(running: Running<E>, held: Held) -> Self {
+        Self { running: [running].into(), first: None, _held: held }
+    }
+
+    /// Waits for the first event of a kind, which is the next one then. An error before it is the whole answer's.
+    pub(super) async fn begin(&mut self, is_it: impl Fn(&E) -> bool) -> Result<(), RpcError> {
+        while let Some(event) = self.next().await {
+            if let Some(error) = event.error() {
+                return Err(error.clone());
+            }
+            if is_it(&event) {
+                self.first = Some(event);
+                return Ok(());
+            }
+        }
+        Err(ended_early())
+    }
+
+    pub(super) async fn next(&mut self) -> Option<E> {
         if let Some(event) = self.first.take() {
             return Some(event);
         }

@@ -11,9 +11,6 @@ use hearth_registry::{Elsewhere, Reach, fetch_elsewhere};
 /// Most bytes of one that is fetched.
 const MAX_BYTES: usize = 20 << 20;
 
-/// Where an image stands in a text.
-pub(super) const PLACE: &str = "[img]";
-
 /// Puts the files in the place of URLs.
 pub(super) async fn resolve(core: &Core, messages: &mut [Message]) -> Result<(), RpcError> {
     // Together they are no longer than a request may be.

@@ -8,7 +8,7 @@ use super::framing::{Frame, Framer};
 use super::guard::Refused;
 use super::raw::Writer;
 use super::users::Held;
-use super::{Caller, Connection, FIRST_WORDS, Way, websocket};
+use super::{Caller, Connection, Way, websocket};
 use crate::http::{Core, drain, refusal};
 use axum::body::Body;
 use hearth_protocol::{ErrorKind, RpcError};
@@ -57,12 +57,7 @@ where
         .serve_connection(TokioIo::new(tokio::io::join(reader, writer)), service)
         .with_upgrades();
     let mut http = pin!(http);
-    let to_stop = async {
-        connection.server.stop.stopped().await;
-        if !has_asked.load(Ordering::Relaxed) {
-            tokio::time::sleep(FIRST_WORDS).await;
-        }
-    };
+    let to_stop = connection.server.stop.stopped_for(|| has_asked.load(Ordering::Relaxed));
     tokio::select! {
         ended = http.as_mut() => ended.map_err(io::Error::other)?,
         () = to_stop => {

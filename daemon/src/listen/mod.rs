@@ -60,6 +60,14 @@ impl Stop {
     async fn stopped(&self) {
         let _ = self.0.clone().changed().await;
     }
+
+    /// For a client; later if it has not asked anything yet.
+    async fn stopped_for(&self, has_asked: impl Fn() -> bool) {
+        self.stopped().await;
+        if !has_asked() {
+            tokio::time::sleep(FIRST_WORDS).await;
+        }
+    }
 }
 
 /// Where clients connect, and until when.
@@ -182,13 +190,9 @@ async fn unix(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         }
     };
     let mut first = vec![0; 4096];
-    let silent = async {
-        connection.server.stop.stopped().await;
-        tokio::time::sleep(FIRST_WORDS).await;
-    };
     let n = tokio::select! {
         n = stream.read(&mut first) => n?,
-        () = silent => return Ok(()),
+        () = connection.server.stop.stopped_for(|| false) => return Ok(()),
     };
     first.truncate(n);
     match first.first() {

@@ -99,10 +99,7 @@ macro_rules! writer {
                 #[cfg(target_os = "linux")]
                 let _ = self.ready(Interest::PRIORITY).await;
                 // A registration of its own: what is cleared here, a write must not miss.
-                match self.as_ref().as_fd().try_clone_to_owned() {
-                    Ok(own) => closed(own).await,
-                    Err(_) => std::future::pending().await,
-                }
+                closed(self.as_ref().as_fd().try_clone_to_owned()).await;
             }
         }
     };
@@ -112,8 +109,10 @@ writer!(tokio::net::unix::OwnedWriteHalf);
 writer!(tokio::net::tcp::OwnedWriteHalf);
 
 /// Returns once both directions of a stream socket of any family are closed.
-pub(super) async fn closed(own: OwnedFd) {
-    let Ok(own) = UnixStream::from_std(own.into()) else { return std::future::pending().await };
+pub(super) async fn closed(own: io::Result<OwnedFd>) {
+    let Ok(own) = own.and_then(|own| UnixStream::from_std(own.into())) else {
+        return std::future::pending().await;
+    };
     while let Ok(ready) = own.ready(Interest::WRITABLE).await {
         if ready.is_write_closed() {
             return;

@@ -52,11 +52,14 @@ impl Tls {
         Ok(Arc::new(Self { files: files.clone(), acceptor }))
     }
 
-    /// Reads the files again. If that fails, what was read before stays.
-    pub(crate) fn reload(&self) -> anyhow::Result<()> {
-        let acceptor = acceptor(&self.files)?;
+    /// What its files hold now.
+    pub(crate) fn read(&self) -> anyhow::Result<TlsAcceptor> {
+        acceptor(&self.files)
+    }
+
+    /// Shows this from now on.
+    pub(crate) fn show(&self, acceptor: TlsAcceptor) {
         *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
-        Ok(())
     }
 
     pub(super) async fn greet(&self, stream: TcpStream) -> io::Result<Greeted> {
@@ -133,10 +136,7 @@ impl AsyncWrite for TlsHalf {
 impl Writer for TlsHalf {
     async fn hung_up(&self) {
         let own = self.stream().get_ref().0.as_fd().try_clone_to_owned();
-        match own {
-            Ok(own) => closed(own).await,
-            Err(_) => std::future::pending().await,
-        }
+        closed(own).await;
     }
 }
 

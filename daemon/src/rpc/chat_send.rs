@@ -12,6 +12,7 @@ use hearth_protocol::{
     Options, Rendered, Role, RpcError,
 };
 use hearth_sessions::Turn;
+use serde::Serialize;
 use std::time::Duration;
 
 impl Work for ChatSend {
@@ -50,12 +51,11 @@ impl Work for ChatCount {
 
     async fn run(
         request: Request,
-        mut params: ChatParams,
+        params: ChatParams,
         events: Events<Self::Event>,
     ) -> Result<Counted, RpcError> {
-        let _turn = begin(&request, &mut params).await?;
-        match ask(&request, chat(params, Job::Count), &events).await? {
-            (Reply::Count(reply), _) => Ok(reply),
+        match only_asked(&request, params, Job::Count, &events).await? {
+            Reply::Count(reply) => Ok(reply),
             _ => Err(unexpected()),
         }
     }
@@ -70,15 +70,25 @@ impl Work for ChatRender {
 
     async fn run(
         request: Request,
-        mut params: ChatParams,
+        params: ChatParams,
         events: Events<Self::Event>,
     ) -> Result<Rendered, RpcError> {
-        let _turn = begin(&request, &mut params).await?;
-        match ask(&request, chat(params, Job::Render), &events).await? {
-            (Reply::Render(reply), _) => Ok(reply),
+        match only_asked(&request, params, Job::Render, &events).await? {
+            Reply::Render(reply) => Ok(reply),
             _ => Err(unexpected()),
         }
     }
+}
+
+/// What is asked about a conversation, with nothing kept of it.
+async fn only_asked<R: Serialize>(
+    request: &Request,
+    mut params: ChatParams,
+    job: fn(Box<ChatParams>) -> Job,
+    events: &Events<Event<R>>,
+) -> Result<Reply, RpcError> {
+    let _turn = begin(request, &mut params).await?;
+    Ok(ask(request, chat(params, job), events).await?.0)
 }
 
 fn chat(params: ChatParams, job: fn(Box<ChatParams>) -> Job) -> Ask {

@@ -2,6 +2,7 @@
 
 use super::work::{Events, Request, Work};
 use super::{Daemon, blocking};
+use crate::random;
 use crate::supervisor::{Lease, Ticket, WorkerState, parse_name};
 use crate::worker::frames::{Job, Piece, Reply, WorkerEvent};
 use hearth_protocol::{
@@ -11,7 +12,6 @@ use hearth_protocol::{
 };
 use hearth_store::ModelName;
 use serde::Serialize;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -159,7 +159,8 @@ async fn answer<R: Serialize>(
         events.tell(Event::Loading { fraction }).await;
     }
     let load_us = micros(since.elapsed());
-    let ticket = lease.submit(request.caller.uid, random(), job);
+    // The seed is for callers who give none.
+    let ticket = lease.submit(request.caller.uid, random::number(), job);
     let hurry = async {
         request.wishes.clone().answer().await;
         ticket.end_thinking();
@@ -254,9 +255,4 @@ pub(super) fn unexpected() -> RpcError {
 
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// A seed for callers who give none: the hasher's keys are random and differ each time.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

@@ -1,14 +1,14 @@
 //! Sessions as the daemon's methods have them: run where waiting for a disk holds nobody, with messages and errors of the
 //! wire.
 
-use super::Daemon;
+use super::{Daemon, apart};
 use hearth_protocol::{ErrorKind, Message, RpcError, SessionSummary};
 use hearth_sessions::{Session, SessionError, Sessions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-/// Reads or writes sessions. What was begun is done, also if nobody waits for it any more.
+/// Reads or writes sessions.
 pub(crate) async fn kept<T: Send + 'static>(
     daemon: &Daemon,
     act: impl FnOnce(&Arc<Sessions>) -> Result<T, SessionError> + Send + 'static,
@@ -17,12 +17,7 @@ pub(crate) async fn kept<T: Send + 'static>(
         return Err(RpcError::new(ErrorKind::Io, "there is no folder to keep sessions in")
             .with_hint("start the daemon with `--state-dir DIR`"));
     };
-    match tokio::task::spawn_blocking(move || act(&sessions)).await {
-        Ok(result) => result.map_err(|error| wire_error(&error)),
-        Err(error) => {
-            Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
-        }
-    }
+    apart(move || act(&sessions).map_err(|error| wire_error(&error))).await
 }
 
 fn wire_error(error: &SessionError) -> RpcError {

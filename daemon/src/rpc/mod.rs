@@ -52,6 +52,7 @@ use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -231,12 +232,27 @@ pub(crate) fn store_error(error: &StoreError) -> RpcError {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, RpcError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| store_error(&error)),
-        Err(error) => {
-            Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
-        }
+    apart(move || work().map_err(|error| store_error(&error))).await
+}
+
+/// Runs what may wait for a disk, where that holds nobody. What was begun is done, also if nobody waits for it any more.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RpcError> + Send + 'static,
+) -> Result<T, RpcError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
+    })
+}
+
+/// The path of a file that a caller names.
+fn absolute(path: &str) -> Result<&Path, RpcError> {
+    let path = Path::new(path);
+    if path.is_absolute() {
+        return Ok(path);
     }
+    let message = format!("`{}` is not an absolute path", path.display());
+    Err(RpcError::new(ErrorKind::InvalidParams, message)
+        .with_hint("the daemon does not know the caller's working directory"))
 }
 
 #[cfg(test)]

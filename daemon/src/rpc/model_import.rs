@@ -3,14 +3,13 @@
 use super::reported::{Reporter, reported};
 use super::transferred::transfer_error;
 use super::work::{Events, Request, Work};
-use super::{Daemon, store_error};
+use super::{Daemon, absolute, store_error};
 use crate::supervisor::parse_name;
 use hearth_protocol::{
     ErrorKind, ImportMode, ImportParams, Imported, ModelImport, ProgressEvent, RpcError,
 };
 use hearth_registry::import_layout;
 use hearth_store::{ImportStage, Placed};
-use std::path::PathBuf;
 
 impl Work for ModelImport {
     type Event = ProgressEvent<Imported>;
@@ -34,30 +33,25 @@ fn import(
     params: ImportParams,
     reporter: &mut Reporter,
 ) -> Result<Imported, RpcError> {
-    let invalid = |message: String, hint| {
-        Err(RpcError::new(ErrorKind::InvalidParams, message).with_hint(hint))
-    };
     let name = params.name.as_deref().map(parse_name).transpose()?;
-    let path = PathBuf::from(params.path);
-    if !path.is_absolute() {
-        let hint = "the daemon does not know the caller's working directory";
-        return invalid(format!("`{}` is not an absolute path", path.display()), hint);
-    }
+    let path = absolute(&params.path)?;
     let mode = import_mode(params.mode);
     let (name, id, placed) = if path.is_dir() {
         let mut progress = |done, total| reporter.tell("copying", done, total);
         let (imported, placed) =
-            import_layout(&daemon.store, &path, name.as_ref(), mode, &mut progress)
+            import_layout(&daemon.store, path, name.as_ref(), mode, &mut progress)
                 .map_err(|error| transfer_error(&error))?;
         (imported.name, imported.id, placed)
     } else {
         let Some(name) = name else {
-            return invalid("there is no name for the model".into(), "a GGUF file does not say it");
+            let message = "there is no name for the model";
+            return Err(RpcError::new(ErrorKind::InvalidParams, message)
+                .with_hint("a GGUF file does not say it"));
         };
         let mut progress = |progress: hearth_store::ImportProgress| {
             reporter.tell(stage_name(progress.stage), progress.bytes_done, progress.bytes_total)
         };
-        let imported = hearth_store::import(&daemon.store, &path, &name, mode, &mut progress)
+        let imported = hearth_store::import(&daemon.store, path, &name, mode, &mut progress)
             .map_err(|error| store_error(&error))?;
         (imported.name, imported.id, imported.placed)
     };

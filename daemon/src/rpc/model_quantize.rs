@@ -2,14 +2,12 @@
 
 use super::reported::{Reporter, reported, telling};
 use super::work::{Events, Request, Work};
-use super::{Daemon, blocking, store_error};
+use super::{Daemon, absolute, blocking, store_error};
 use crate::quantize::{Quantization, quantize};
 use crate::supervisor::parse_name;
-use hearth_protocol::{
-    ErrorKind, ModelQuantize, ProgressEvent, QuantizeParams, Quantized, RpcError,
-};
+use hearth_protocol::{ModelQuantize, ProgressEvent, QuantizeParams, Quantized, RpcError};
 use hearth_store::{DEFAULT_TAG, ModelName};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -27,7 +25,7 @@ impl Work for ModelQuantize {
     ) -> Result<Quantized, RpcError> {
         let name = parse_name(&params.model)?;
         let to = params.to.as_deref().map(parse_name).transpose()?;
-        let imatrix = params.imatrix.map(absolute).transpose()?;
+        let imatrix = params.imatrix.as_deref().map(absolute).transpose()?.map(Path::to_owned);
         let stores = Arc::clone(&request.daemon.stores);
         let (model, manifest, staged) = blocking(move || {
             let model = stores.resolve(&name)?;
@@ -82,16 +80,6 @@ pub(super) async fn quantized<R: serde::Serialize>(
         fraction: *fraction,
     };
     telling(events, work, event).await
-}
-
-fn absolute(path: String) -> Result<PathBuf, RpcError> {
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        return Ok(path);
-    }
-    let message = format!("`{}` is not an absolute path", path.display());
-    Err(RpcError::new(ErrorKind::InvalidParams, message)
-        .with_hint("the daemon does not know the caller's working directory"))
 }
 
 /// As Ollama's library names them: the type ends the tag, and takes the place of the one that stood there.

@@ -1,14 +1,15 @@
 //! Work on files that says how far it is, and ends when nobody waits for it any more.
 
+use super::apart;
 use super::work::Events;
-use hearth_protocol::{ErrorKind, ProgressEvent, RpcError};
+use hearth_protocol::{ProgressEvent, RpcError};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use tokio::sync::watch;
 
 /// By this channel being closed the work sees that it is to end.
 pub(super) struct Reporter {
-    news: watch::Sender<Option<(String, f32)>>,
+    news: watch::Sender<(String, f32)>,
     told: Option<(String, u64)>,
 }
 
@@ -19,7 +20,7 @@ impl Reporter {
         if !self.told.as_ref().is_some_and(|(told, at)| told == stage && *at == percent) {
             self.told = Some((stage.to_owned(), percent));
             let fraction = f32::from(u8::try_from(percent).unwrap_or(100)) / 100.0;
-            self.news.send_replace(Some((stage.to_owned(), fraction)));
+            self.news.send_replace((stage.to_owned(), fraction));
         }
         if self.news.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -29,17 +30,15 @@ pub(super) async fn reported<R: Serialize, T: Send + 'static>(
     events: &Events<ProgressEvent<R>>,
     work: impl FnOnce(&mut Reporter) -> Result<T, RpcError> + Send + 'static,
 ) -> Result<T, RpcError> {
-    let (news, mut told) = watch::channel(None);
-    let task = tokio::task::spawn_blocking(move || work(&mut Reporter { news, told: None }));
-    while told.changed().await.is_ok() {
-        let now = told.borrow().clone();
-        if let Some((stage, fraction)) = now {
-            events.tell(ProgressEvent::Progress { stage, fraction }).await;
-        }
-    }
-    task.await.unwrap_or_else(|error| {
-        Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
-    })
+    let work = async |news: &watch::Sender<_>| {
+        let mut reporter = Reporter { news: news.clone(), told: None };
+        apart(move || work(&mut reporter)).await
+    };
+    let event = |(stage, fraction): &(String, f32)| ProgressEvent::Progress {
+        stage: stage.clone(),
+        fraction: *fraction,
+    };
+    telling(events, work, event).await
 }
 
 /// Does it, and makes an event of its news meanwhile.

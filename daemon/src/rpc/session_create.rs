@@ -3,10 +3,10 @@
 use super::kept::{kept, summary, to_text};
 use super::{Daemon, Handled};
 use crate::listen::Caller;
+use crate::random;
 use crate::supervisor::parse_name;
 use hearth_protocol::{SessionCreate, SessionCreateParams};
 use hearth_sessions::NewSession;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 pub(super) async fn handle(
@@ -16,7 +16,7 @@ pub(super) async fn handle(
 ) -> Handled<SessionCreate> {
     let model = parse_name(&params.model)?.to_string();
     let options = to_text(&params.options)?;
-    let id = format!("sess_{:016x}", RandomState::new().hash_one(0));
+    let id = random::name("sess_");
     let session = kept(&daemon, move |sessions| {
         let (name, system) = (params.name.as_deref(), params.system.as_deref());
         let new = NewSession { id: &id, name, model: &model, system, options: &options };

@@ -173,25 +173,18 @@ impl<E: Send + 'static> Running<E> {
     /// The next event; none after the terminal one.
     pub(crate) async fn next(&mut self) -> Option<E> {
         poll_fn(|context| {
-            // Only the work sends, and only while it is polled: whoever listens need not be woken for what is there already.
-            if let Ok(event) = self.events.try_recv() {
-                return Poll::Ready(Some(event));
+            // Only the work sends, and only while it is polled: nobody need be woken for what is in the channel.
+            if self.events.is_empty()
+                && let Some(work) = &mut self.work
+                && let Poll::Ready(last) = work.as_mut().poll(context)
+            {
+                (self.work, self.last) = (None, Some(last));
             }
-            if let Some(work) = &mut self.work {
-                match work.as_mut().poll(context) {
-                    Poll::Ready(last) => {
-                        self.work = None;
-                        self.last = Some(last);
-                    }
-                    Poll::Pending => {
-                        return self
-                            .events
-                            .try_recv()
-                            .map_or(Poll::Pending, |event| Poll::Ready(Some(event)));
-                    }
-                }
+            match self.events.try_recv() {
+                Ok(event) => Poll::Ready(Some(event)),
+                Err(_) if self.work.is_some() => Poll::Pending,
+                Err(_) => Poll::Ready(self.last.take()),
             }
-            Poll::Ready(self.events.try_recv().ok().or_else(|| self.last.take()))
         })
         .await
     }

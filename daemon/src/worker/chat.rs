@@ -10,10 +10,11 @@ use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
 use hearth_engine::Thinking;
 use hearth_protocol::{ChatParams, Message, Role, RpcError};
+use std::rc::Rc;
 
 /// A chat, with what all chats with the model begin with.
 pub(super) struct Conversation<'a> {
-    renderer: &'a Renderer,
+    renderer: Rc<Renderer>,
     messages: Vec<Message>,
     pub(super) offer: Offer<'a>,
     pub(super) think: Option<bool>,
@@ -22,18 +23,18 @@ pub(super) struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(
-        renderer: &'a Renderer,
+        renderer: Rc<Renderer>,
         preset: &Preset,
         sight: &Sight,
         params: &'a ChatParams,
     ) -> Result<Self, RpcError> {
         let mut messages = preset.begin(&params.messages);
         Ok(Self {
-            renderer,
             pictures: sight.take(&mut messages)?,
             messages,
             offer: Offer::new(params)?,
             think: renderer.think(params.think),
+            renderer,
         })
     }
 

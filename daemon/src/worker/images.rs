@@ -4,14 +4,14 @@
 //! and within bounds. In a text an image is the character that Unicode has for that, its number, and the character again, from
 //! before the chat template to the tokens.
 
-use super::prepare::refused;
+use super::prepare::{refused, text};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hearth_abi::host::{Model, Projector};
 use hearth_abi::raw::Token;
 use hearth_abi::{ImagePiece, Pixels};
 use hearth_engine::Span;
-use hearth_protocol::{ErrorKind, Image, Message, RpcError};
+use hearth_protocol::{ErrorKind, IMAGE_PLACE, Image, Message, RpcError};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage};
 use sha2::{Digest, Sha256};
@@ -29,8 +29,6 @@ const LONGEST_SIDE: u32 = 1 << 15;
 const DECODER_BYTES: u64 = 256 << 20;
 /// Around an image's number.
 const OBJECT: char = '\u{fffc}';
-/// Where an image goes, for whoever writes the text.
-const PLACE: &str = "[img]";
 
 /// What a model sees with.
 pub(super) enum Sight {
@@ -50,6 +48,7 @@ pub(super) struct Pictures {
 
 /// All of one image.
 struct Picture {
+    /// At least one.
     tokens: Vec<Token>,
     spans: Vec<Span>,
 }
@@ -83,8 +82,8 @@ impl Sight {
             }
             pictures.pictures.push(self.picture(image)?);
             let mark = format!("{OBJECT}{number}{OBJECT}");
-            match text.find(PLACE) {
-                Some(at) => text.replace_range(at..at + PLACE.len(), &mark),
+            match text.find(IMAGE_PLACE) {
+                Some(at) => text.replace_range(at..at + IMAGE_PLACE.len(), &mark),
                 None => before.push_str(&mark),
             }
         }
@@ -125,6 +124,9 @@ impl Sight {
                 picture.spans.push(span);
             }
         }
+        if picture.tokens.is_empty() {
+            return Err(unreadable("the projector makes nothing of it"));
+        }
         Ok(picture)
     }
 }
@@ -151,6 +153,24 @@ impl Pictures {
         }
         tokens.extend(model.tokenize(rest, add_special, parse_special).map_err(refused)?);
         Ok(tokens)
+    }
+
+    /// The opposite, with [`IMAGE_PLACE`] for each image.
+    pub(super) fn detokenize(&self, model: &Model, tokens: &[Token]) -> Result<String, RpcError> {
+        let (mut bytes, mut start, mut at) = (Vec::new(), 0, 0);
+        while at < tokens.len() {
+            let stands_there = |picture: &&Picture| tokens[at..].starts_with(&picture.tokens);
+            let Some(picture) = self.pictures.iter().find(stands_there) else {
+                at += 1;
+                continue;
+            };
+            bytes.extend(model.detokenize(&tokens[start..at], true).map_err(refused)?);
+            bytes.extend(IMAGE_PLACE.bytes());
+            at += picture.tokens.len();
+            start = at;
+        }
+        bytes.extend(model.detokenize(&tokens[start..], true).map_err(refused)?);
+        Ok(text(bytes))
     }
 
     /// The first image in a text, and what stands around it.

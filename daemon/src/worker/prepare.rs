@@ -25,6 +25,7 @@ use hearth_protocol::{
     ChatParams, Counted, DetokenizeParams, DetokenizeReply, EmbedInput, EmbedParams, ErrorKind,
     GenerateParams, Options, Rendered, RerankParams, RpcError, TokenizeParams, TokenizeReply,
 };
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -43,7 +44,7 @@ pub(super) fn run(
     present: &Sender<Present>,
 ) {
     let Opened { model, n_ctx, sight } = opened;
-    let renderer = Renderer::new(model, preset.template.as_deref());
+    let renderer = Rc::new(Renderer::new(model, preset.template.as_deref()));
     let (formats, public) = (Formats::new(model), PublicPrefix::default());
     let n_ctx = *n_ctx;
     let mut preparer = Preparer { model, n_ctx, sight, renderer, preset, formats, public, present };
@@ -89,7 +90,7 @@ struct Preparer<'a> {
     /// Most tokens of one sequence.
     n_ctx: u32,
     sight: &'a Sight,
-    renderer: Renderer,
+    renderer: Rc<Renderer>,
     preset: Preset,
     formats: Formats<'a>,
     public: PublicPrefix,
@@ -127,13 +128,10 @@ impl Preparer<'_> {
         generates(self.model)?;
         let (model, options) = (self.model, &self.preset.options(&params.options));
         let fit = Fit::new(options, self.n_ctx)?;
-        let own = params.template.as_deref().map(|template| self.renderer.with(template));
-        let own = own.transpose()?;
-        let renderer = own.as_ref().unwrap_or(&self.renderer);
-        let conversation = Conversation::new(renderer, &self.preset, self.sight, params)?;
+        let conversation = self.conversation(params)?;
         let (rendered, prompt, dropped) = conversation.prompt(&fit)?;
         let mut first = self.request(asker, options, &fit, || conversation.n_system(&prompt))?;
-        if own.is_none() {
+        if params.template.is_none() {
             let think = conversation.think;
             first.n_public = self.public.of(&self.renderer, &self.preset, think, &prompt);
         }
@@ -165,25 +163,31 @@ impl Preparer<'_> {
     }
 
     fn count(&self, params: &ChatParams) -> Result<Counted, RpcError> {
-        let n_tokens = self.prompt(params)?.len();
-        Ok(Counted { prompt_tokens: u32::try_from(n_tokens).unwrap_or(u32::MAX) })
+        let (_, prompt) = self.prompt(params)?;
+        Ok(Counted { prompt_tokens: u32::try_from(prompt.len()).unwrap_or(u32::MAX) })
     }
 
     fn render(&self, params: &ChatParams) -> Result<Rendered, RpcError> {
-        let bytes = self.model.detokenize(&self.prompt(params)?, true).map_err(refused)?;
-        Ok(Rendered { prompt: text(bytes) })
+        let (pictures, prompt) = self.prompt(params)?;
+        Ok(Rendered { prompt: pictures.detokenize(self.model, &prompt)? })
     }
 
     /// What `chat` would have the model read.
-    fn prompt(&self, params: &ChatParams) -> Result<Vec<Token>, RpcError> {
+    fn prompt(&self, params: &ChatParams) -> Result<(Pictures, Vec<Token>), RpcError> {
         generates(self.model)?;
         let fit = Fit::new(&self.preset.options(&params.options), self.n_ctx)?;
-        let own = params.template.as_deref().map(|template| self.renderer.with(template));
-        let own = own.transpose()?;
-        let renderer = own.as_ref().unwrap_or(&self.renderer);
-        let (_, prompt, _) =
-            Conversation::new(renderer, &self.preset, self.sight, params)?.prompt(&fit)?;
-        Ok(prompt)
+        let conversation = self.conversation(params)?;
+        let (_, prompt, _) = conversation.prompt(&fit)?;
+        Ok((conversation.pictures, prompt))
+    }
+
+    /// By the request's own template, if it has one.
+    fn conversation<'p>(&self, params: &'p ChatParams) -> Result<Conversation<'p>, RpcError> {
+        let renderer = match &params.template {
+            Some(template) => Rc::new(self.renderer.with(template)?),
+            None => Rc::clone(&self.renderer),
+        };
+        Conversation::new(renderer, &self.preset, self.sight, params)
     }
 
     fn generate(&mut self, asker: &Asker, params: &GenerateParams) -> Result<Command, RpcError> {

@@ -122,7 +122,11 @@ fn biases(model: &Model, options: &Options) -> Result<Vec<(i32, f32)>, RpcError>
 }
 
 fn logprobs(options: &Options) -> Result<Option<u32>, RpcError> {
-    let n = number("top_logprobs", options.top_logprobs.unwrap_or(0), 0, MOST_TOP_LOGPROBS)?;
+    let n = top_logprobs(options.top_logprobs)?;
     let asked = options.logprobs.unwrap_or(options.top_logprobs.is_some());
     Ok(asked.then_some(n))
+}
+
+pub(super) fn top_logprobs(asked: Option<u32>) -> Result<u32, RpcError> {
+    number("top_logprobs", asked.unwrap_or(0), 0, MOST_TOP_LOGPROBS)
 }

@@ -3,12 +3,10 @@
 use super::answer::told;
 use super::frames::Reply;
 use super::prepare::{refused, text};
+use super::sampling::top_logprobs;
 use hearth_abi::host::Model;
 use hearth_engine::Scoring;
-use hearth_protocol::{ErrorKind, RpcError, ScoreParams, ScoreReply, Usage};
-
-/// As for the tokens of answers.
-const MOST_TOP_LOGPROBS: u32 = 20;
+use hearth_protocol::{RpcError, ScoreParams, ScoreReply, Usage};
 
 /// A text to score, and how far that is.
 pub(super) struct ScoreJob {
@@ -21,12 +19,7 @@ pub(super) struct ScoreJob {
 
 impl ScoreJob {
     pub(super) fn new(model: &Model, id: u64, params: &ScoreParams) -> Result<Self, RpcError> {
-        let n_top = params.top_logprobs.unwrap_or(0);
-        if n_top > MOST_TOP_LOGPROBS {
-            let message =
-                format!("`top_logprobs` is {n_top}, and must be up to {MOST_TOP_LOGPROBS}");
-            return Err(RpcError::new(ErrorKind::InvalidParams, message));
-        }
+        let n_top = top_logprobs(params.top_logprobs)?;
         let tokens = model.tokenize(&params.text, !params.raw, params.raw).map_err(refused)?;
         let first = tokens.first().map(|token| model.token_piece(*token, false)).transpose();
         let first = first.map_err(refused)?.unwrap_or_default().into_vec();

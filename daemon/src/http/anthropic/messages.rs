@@ -3,12 +3,13 @@
 use super::request::Request;
 use super::stream::Stream;
 use super::usage::{End, Usage};
-use super::{Answer, id, with_id};
+use super::{Answer, with_id};
 use crate::http::body::{self, Answering};
 use crate::http::{Core, images, json_response, object_of};
+use crate::random;
 use axum::body::Body;
 use axum::http::StatusCode;
-use hearth_protocol::{ChatCount, ChatReply, ChatSend, ErrorKind, Event, RpcError};
+use hearth_protocol::{ChatCount, ChatReply, ChatSend, Event};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -35,7 +36,15 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(model: String, content: Vec<Value>, end: End, usage: Usage) -> Self {
-        Self { id: id("msg"), kind: "message", role: "assistant", model, content, end, usage }
+        Self {
+            id: random::name("msg_"),
+            kind: "message",
+            role: "assistant",
+            model,
+            content,
+            end,
+            usage,
+        }
     }
 }
 
@@ -56,22 +65,14 @@ pub(super) async fn messages(core: Core, body: Body) -> Answer {
         let reply = core.run::<ChatSend>(params).await?;
         let body = whole(model, &stops, reply);
         drop(asked.held);
-        return Ok(with_id(json_response(StatusCode::OK, &body), &id("req")));
+        return Ok(with_id(json_response(StatusCode::OK, &body), &random::name("req_")));
     }
-    let mut running = core.start::<ChatSend>(params);
-    // The first that a stream says is what its prompt costs. An error before that is the whole answer's.
-    let first = loop {
-        match running.next().await {
-            Some(event @ Event::Prefill { .. }) => break event,
-            Some(Event::Error { error }) => return Err(error.into()),
-            Some(_) => {}
-            None => Err(RpcError::new(ErrorKind::Internal, "the work ended without a result"))?,
-        }
-    };
+    let mut answering = Answering::new(core.start::<ChatSend>(params), asked.held);
+    // The first that a stream says is what its prompt costs.
+    answering.begin(|event| matches!(event, Event::Prefill { .. })).await?;
     let mut stream = Stream::new(model, stops);
-    let answering = Answering::begun(running, first, asked.held);
     let response = answering.stream(EVENTS, move |event, out| stream.take(event, out));
-    Ok(with_id(response, &id("req")))
+    Ok(with_id(response, &random::name("req_")))
 }
 
 pub(super) async fn count_tokens(core: Core, body: Body) -> Answer {
@@ -81,7 +82,7 @@ pub(super) async fn count_tokens(core: Core, body: Body) -> Answer {
     let counted = core.run::<ChatCount>(params).await?;
     let body = Counted { input_tokens: counted.prompt_tokens };
     drop(asked.held);
-    Ok(with_id(json_response(StatusCode::OK, &body), &id("req")))
+    Ok(with_id(json_response(StatusCode::OK, &body), &random::name("req_")))
 }
 
 fn whole(model: String, stops: &[String], reply: ChatReply) -> Message {

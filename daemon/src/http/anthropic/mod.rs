@@ -9,12 +9,12 @@ mod stream;
 mod usage;
 
 use super::{Routes, Says, status_of, told};
+use crate::random;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_protocol::{ErrorKind, RpcError};
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::hash::{BuildHasher, RandomState};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
@@ -77,7 +77,7 @@ struct Error {
 }
 
 pub(super) fn error_body(status: StatusCode, error: &RpcError) -> ErrorBody {
-    ErrorBody { request_id: Some(id("req")), ..error_event(status, error) }
+    ErrorBody { request_id: Some(random::name("req_")), ..error_event(status, error) }
 }
 
 /// What a stream says that cannot go on.
@@ -102,9 +102,4 @@ fn with_id(mut response: Response, id: &str) -> Response {
         response.headers_mut().insert("request-id", id);
     }
     response
-}
-
-/// Another one each time: the hasher's keys are random.
-fn id(what: &str) -> String {
-    format!("{what}_{:016x}", RandomState::new().hash_one(0))
 }

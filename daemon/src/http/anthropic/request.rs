@@ -1,10 +1,9 @@
 //! From a request's messages to a chat.
 
-use crate::http::images::PLACE;
 use crate::http::{invalid, or_default};
 use hearth_protocol::{
-    ChatParams, ErrorKind, Format, Image, Message, Options, Role, RpcError, Tool, ToolCall,
-    ToolChoice,
+    ChatParams, ErrorKind, Format, IMAGE_PLACE, Image, Message, Options, Role, RpcError, Tool,
+    ToolCall, ToolChoice,
 };
 use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
@@ -257,7 +256,7 @@ fn say(message: &mut Message, block: Block) -> Result<(), RpcError> {
     match block {
         Block::Text { text } => add(&mut message.content, &text),
         Block::Image { source: Source::Base64 { data: image } | Source::Url { url: image } } => {
-            message.content.push_str(PLACE);
+            message.content.push_str(IMAGE_PLACE);
             message.images.push(Image(image));
         }
         block => return Err(misplaced(&block)),
@@ -267,7 +266,7 @@ fn say(message: &mut Message, block: Block) -> Result<(), RpcError> {
 
 /// Blocks of text stand below each other, and images between without a line of their own.
 fn add(all: &mut String, text: &str) {
-    if !all.is_empty() && !all.ends_with(PLACE) {
+    if !all.is_empty() && !all.ends_with(IMAGE_PLACE) {
         all.push('\n');
     }
     all.push_str(text);

@@ -2,12 +2,12 @@
 
 use super::error_body;
 use crate::http::{DebugInfo, status_of};
+use crate::random;
 use hearth_protocol::{FinishReason, RpcError, Usage};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::hash::{BuildHasher, RandomState};
 
 pub(super) const EVENTS: &str = "text/event-stream";
 
@@ -40,7 +40,7 @@ pub(super) struct Framed<'a, C> {
 
 impl Frame {
     pub(super) fn new(prefix: &str, object: &'static str, model: String, counts: bool) -> Self {
-        let id = format!("{prefix}-{:016x}", RandomState::new().hash_one(0));
+        let id = random::name(prefix);
         Self { id, created: Timestamp::now().as_second(), model, object, counts }
     }
 

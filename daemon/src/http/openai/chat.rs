@@ -101,16 +101,16 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
     images::resolve(&core, &mut params.messages).await?;
     if only_renders {
         let prompt = core.run::<ChatRender>(params).await?.prompt;
-        let frame = Frame::new("chatcmpl", "chat.completion", model, false);
+        let frame = Frame::new("chatcmpl-", "chat.completion", model, false);
         return Ok(json_response(StatusCode::OK, &frame.rendered::<Choice>(prompt)));
     }
     let running = core.start::<ChatSend>(params);
     let answering = body::begin(running, asked.held).await?;
     if streams {
-        let frame = Frame::new("chatcmpl", "chat.completion.chunk", model, counts);
+        let frame = Frame::new("chatcmpl-", "chat.completion.chunk", model, counts);
         return Ok(stream(answering, frame));
     }
-    let frame = Frame::new("chatcmpl", "chat.completion", model, false);
+    let frame = Frame::new("chatcmpl-", "chat.completion", model, false);
     let reply = answering.reply().await?;
     let mut choices = vec![choice(0, reply.message, reply.finish, reply.logprobs)];
     for (index, other) in (1..).zip(reply.others) {
@@ -123,7 +123,9 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
 pub(super) async fn apply_template(core: Core, body: Body) -> Answer {
     let asked = read::<Request>(&core, body).await?;
     model_of(&asked.value.model)?;
-    let rendered = core.run::<ChatRender>(params(asked.value)?).await?;
+    let mut params = params(asked.value)?;
+    images::resolve(&core, &mut params.messages).await?;
+    let rendered = core.run::<ChatRender>(params).await?;
     Ok(json_response(StatusCode::OK, &rendered))
 }
 

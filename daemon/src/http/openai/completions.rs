@@ -125,7 +125,7 @@ pub(super) async fn completions(core: Core, body: Body) -> Answer {
     });
     let running = asked.map(|params| core.start::<Generate>(params)).collect();
     let answering = body::begin_all(running, held).await?;
-    let frame = Frame::new("cmpl", "text_completion", model, counts);
+    let frame = Frame::new("cmpl-", "text_completion", model, counts);
     let prompts = Prompts { n: prompts.len(), n_each, echoed };
     if streams {
         return Ok(stream(answering, prompts, frame));

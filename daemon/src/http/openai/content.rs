@@ -1,8 +1,7 @@
 //! What a message holds: a text, or parts.
 
-use crate::http::images::PLACE;
 use crate::http::{invalid, or_default};
-use hearth_protocol::{ErrorKind, Image, RpcError};
+use hearth_protocol::{ErrorKind, IMAGE_PLACE, Image, RpcError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -55,7 +54,7 @@ impl Content {
                     "image_url" | "input_image",
                     Some(ImageUrl::Object { url } | ImageUrl::Text(url)),
                 ) => {
-                    all.push_str(PLACE);
+                    all.push_str(IMAGE_PLACE);
                     images.push(Image(url));
                     is_behind_text = false;
                     continue;

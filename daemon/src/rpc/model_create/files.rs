@@ -5,7 +5,7 @@
 use super::invalid;
 use crate::rpc::model_import::stage_name;
 use crate::rpc::reported::Reporter;
-use crate::rpc::store_error;
+use crate::rpc::{absolute, store_error};
 use hearth_convert::{
     ConvertError, ConvertProgress, Options, OutputType, convert, convert_adapter, half_type,
 };
@@ -159,7 +159,7 @@ impl Files<'_> {
         let mut uploaded = Vec::new();
         for file in files {
             match file {
-                CreateFile::Path(path) => all.extend(at(Path::new(path))?),
+                CreateFile::Path(path) => all.extend(at(absolute(path)?)?),
                 CreateFile::Blob(file) => uploaded.push(file),
             }
         }
@@ -218,10 +218,6 @@ fn only(raw: &mut Option<Raw>, weights: Raw) -> Result<(), RpcError> {
 
 /// A file, or what is in a folder.
 fn at(path: &Path) -> Result<Vec<Found>, RpcError> {
-    if !path.is_absolute() {
-        let message = format!("`{}` is not an absolute path", path.display());
-        return Err(invalid(message, "the daemon does not know the caller's working directory"));
-    }
     if !fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_dir() {
         check_readable(path)?;
         return Ok(vec![Found::Gguf(path.to_owned())]);

@@ -4,9 +4,9 @@
 
 use super::growing::{Growing, Told};
 use super::request::{Asked, Request};
-use crate::http::{Core, images};
+use crate::http::{Core, body, images};
 use crate::listen::Held;
-use crate::rpc::{Running, from_text, messages, to_text};
+use crate::rpc::{from_text, messages, to_text};
 use hearth_protocol::{
     ChatParams, ChatReply, ChatSend, ErrorKind, Event, Message, RpcError, Tokenize, TokenizeParams,
 };
@@ -37,12 +37,11 @@ struct Keeping {
 
 pub(super) struct Answering {
     core: Core,
-    running: Running<Event<ChatReply>>,
+    work: body::Answering<Event<ChatReply>>,
     pub(super) growing: Growing,
     keeping: Keeping,
     /// Why it ended as no answer.
     failed: Option<RpcError>,
-    _held: Held,
 }
 
 pub(super) async fn prepare(core: &Core, request: Request) -> Result<Prepared, RpcError> {
@@ -94,27 +93,17 @@ async fn followed(core: &Core, id: String) -> Result<(Option<MessageId>, Vec<Mes
 impl Answering {
     pub(super) fn start(core: Core, prepared: Prepared, held: Held) -> Self {
         let Prepared { params, growing, keeping } = prepared;
-        let running = core.start::<ChatSend>(params);
-        Self { core, running, growing, keeping, failed: None, _held: held }
+        let work = body::Answering::new(core.start::<ChatSend>(params), held);
+        Self { core, work, growing, keeping, failed: None }
     }
 
-    /// Waits until the prompt is being computed. An error before that is the whole answer's.
+    /// Waits until the prompt is being computed.
     pub(super) async fn begin(&mut self) -> Result<(), RpcError> {
-        loop {
-            match self.running.next().await {
-                Some(Event::Prefill { .. }) => return Ok(()),
-                Some(Event::Error { error }) => return Err(error),
-                Some(_) => {}
-                None => {
-                    let message = "the work ended without a result";
-                    return Err(RpcError::new(ErrorKind::Internal, message));
-                }
-            }
-        }
+        self.work.begin(|event| matches!(event, Event::Prefill { .. })).await
     }
 
     pub(super) async fn next(&mut self) -> Option<Event<ChatReply>> {
-        self.running.next().await
+        self.work.next().await
     }
 
     pub(super) async fn take(&mut self, event: Event<ChatReply>, out: &mut Told) {

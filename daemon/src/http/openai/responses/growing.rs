@@ -6,8 +6,8 @@
 //! **Invariants.** The events' numbers go up by one. Each item that was added is done before the last event, and the response
 //! in that event has each as it was when it was done.
 
-use super::id;
 use crate::http::{Token, status_of, told};
+use crate::random;
 use axum::body::Bytes;
 use hearth_protocol::{ChatReply, Event, FinishReason, Logprob, RpcError, ToolCallDelta, Usage};
 use jiff::Timestamp;
@@ -54,7 +54,7 @@ impl Growing {
         let mut response = Map::new();
         let is_background = repeated.get("background") == Some(&Value::Bool(true));
         for (name, value) in [
-            ("id", json!(id("resp"))),
+            ("id", json!(random::name("resp_"))),
             ("object", json!("response")),
             ("created_at", json!(Timestamp::now().as_second())),
             ("completed_at", Value::Null),
@@ -174,13 +174,13 @@ impl Growing {
 
     fn add(&mut self, kind: Kind, out: &mut Told) -> usize {
         let prefix = match kind {
-            Kind::Reasoning => "rs",
-            Kind::Text => "msg",
-            Kind::Call { .. } => "fc",
+            Kind::Reasoning => "rs_",
+            Kind::Text => "msg_",
+            Kind::Call { .. } => "fc_",
         };
         let at = self.items.len();
         let (text, logprobs, status) = (String::new(), Vec::new(), "in_progress");
-        self.items.push(Item { id: id(prefix), kind, text, logprobs, status });
+        self.items.push(Item { id: random::name(prefix), kind, text, logprobs, status });
         let mut item = self.json(&self.items[at]);
         for parts in ["content", "summary"] {
             if item[parts].is_array() {

@@ -1,8 +1,8 @@
 //! Items that were said before, and the messages that they are.
 
-use super::id;
 use crate::http::openai::content::{Content, Part};
 use crate::http::{invalid, or_default};
+use crate::random;
 use hearth_protocol::{ErrorKind, Message, Role, RpcError, ToolCall};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -61,13 +61,13 @@ pub(super) fn with_ids(mut items: Vec<Value>) -> Vec<Value> {
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
         let kind = item.entry("type").or_insert_with(|| json!("message"));
         let prefix = match kind.as_str() {
-            Some("function_call") => "fc",
-            Some("function_call_output") => "fco",
-            Some("reasoning") => "rs",
-            _ => "msg",
+            Some("function_call") => "fc_",
+            Some("function_call_output") => "fco_",
+            Some("reasoning") => "rs_",
+            _ => "msg_",
         };
         if item.get("id").is_none_or(Value::is_null) {
-            item.insert("id".into(), id(prefix).into());
+            item.insert("id".into(), random::name(prefix).into());
         }
     }
     items

@@ -27,7 +27,6 @@ use request::Request;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::future::ready;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 pub(super) fn routes() -> Routes {
@@ -56,11 +55,6 @@ pub(super) fn routes() -> Routes {
             Says::new("What a response was asked with.").answers::<Value>(),
         )
         .with_state(Arc::<Background>::default())
-}
-
-/// Another one each time: the hasher's keys are random.
-fn id(what: &str) -> String {
-    format!("{what}_{:016x}", RandomState::new().hash_one(0))
 }
 
 async fn create(State(background): State<Arc<Background>>, core: Core, body: Body) -> Answer {
