@@ -205,7 +205,9 @@ fn tell_ready(daemon: &Daemon, parent: Option<Parent>) {
         tracing::info!(%address, "Listening for HTTP");
     }
     if config.sandbox.is_none() {
-        tracing::warn!("Backends run without a sandbox: a hostile model could do what this user can");
+        tracing::warn!(
+            "Backends run without a sandbox: a hostile model could do what this user can"
+        );
     }
     manager::ready(daemon);
     if let Some(parent) = parent {
