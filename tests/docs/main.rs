@@ -1,5 +1,7 @@
 //! The documents and the sources themselves: examples run, paths exist, files have a head and a bearable size.
 
+mod launchd;
+
 use hearth_tests::{TestDaemon, ctl_path, env_path, repository, run};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
