@@ -154,6 +154,8 @@ pub(crate) struct PullConfig {
     pub(crate) credentials: HashMap<String, PathBuf>,
     /// The key for Ollama's registry.
     pub(crate) key: Option<PathBuf>,
+    /// Where it is noted how far uploads are.
+    pub(crate) uploads: Option<PathBuf>,
 }
 
 /// Sizes of each worker's engine.
@@ -260,12 +262,13 @@ impl Config {
                 mirrors: mirrors(file.pull.mirrors.unwrap_or_default())?,
                 credentials: file.pull.credentials.unwrap_or_default(),
                 key: key_file(args),
+                uploads: state_dir(args).map(|dir| dir.join("uploads")),
             },
             http: http(file.http)?,
             sandbox: file
                 .sandbox
                 .on
-                .unwrap_or(true)
+                .unwrap_or(cfg!(target_os = "linux"))
                 .then(|| Sandbox { devices: file.sandbox.devices.unwrap_or_default() }),
         })
     }
@@ -378,8 +381,7 @@ fn default_socket() -> anyhow::Result<PathBuf> {
         return Ok(dir.join("hearth.sock"));
     }
     if rustix::process::geteuid().is_root() {
-        let run = if cfg!(target_os = "macos") { "/var/run" } else { "/run" };
-        return Ok(PathBuf::from(run).join("hearth/hearth.sock"));
+        return Ok(hearth_protocol::SYSTEM_SOCKET.into());
     }
     match env("XDG_RUNTIME_DIR") {
         Some(dir) => Ok(PathBuf::from(dir).join("hearth/hearth.sock")),

@@ -51,19 +51,13 @@ fn dialects() -> Vec<Dialect> {
     .collect()
 }
 
-/// A model that writes for as long as anybody wants.
 fn start() -> TestDaemon {
     start_with("")
 }
 
 fn start_with(config: &str) -> TestDaemon {
     let daemon = TestDaemon::builder().config(config).start();
-    let settings = [
-        ("context_length", 100_000.into()),
-        ("eos_one_in", 0.into()),
-        ("slow_us_per_token", 2000.into()),
-    ];
-    daemon.model("endless", &settings);
+    daemon.endless("endless");
     daemon
 }
 

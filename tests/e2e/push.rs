@@ -147,6 +147,50 @@ fn registries_that_are_busy_or_say_nothing() {
 }
 
 #[test]
+fn a_push_goes_on_where_a_killed_one_was() {
+    let weights = noise(SIZE);
+    // What the killed daemon has left, and at least how much is sent again because of it: the chunk that hung, or all.
+    for (left, n_again) in [(None, SIZE - 2 * CHUNK), (Some("{"), SIZE), (Some("a lie"), SIZE)] {
+        let mut daemon = daemon_with(&weights, "");
+        let registry = Registry::start();
+        let n_chunks = std::sync::atomic::AtomicUsize::new(0);
+        let (hangs, hung) = std::sync::mpsc::channel();
+        let proxy = FaultProxy::start(registry.host(), move |request, _| {
+            let is_chunk = request.method == "PATCH" && request.message.body.len() > MIB;
+            let n = is_chunk.then(|| n_chunks.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            if n != Some(2) {
+                return Fault::None;
+            }
+            hangs.send(()).unwrap();
+            Fault::Hang
+        });
+        let params = push_params("mine", format!("http://{}/team/m", proxy.host()));
+        let mut client = daemon.client();
+        let _pushing = client.stream::<ModelPush>(&params).unwrap();
+        hung.recv().unwrap();
+        daemon.kill();
+        let notes = daemon.dir().join("state/uploads");
+        let notes: Vec<_> = fs::read_dir(notes).unwrap().map(|note| note.unwrap().path()).collect();
+        let [note] = &notes[..] else { panic!("{notes:?}") };
+        match left {
+            None => {}
+            Some("a lie") => {
+                let text = fs::read_to_string(note).unwrap();
+                fs::write(note, text.replace("/uploads/", "/uploads/0")).unwrap();
+            }
+            Some(text) => fs::write(note, text).unwrap(),
+        }
+        let n_before = proxy.n_sent_bytes();
+        daemon.restart();
+        let pushed = daemon.client().call::<ModelPush>(&params).unwrap();
+        is_whole_at(&registry, "team/m", &weights, &pushed.id);
+        let n_sent = proxy.n_sent_bytes() - n_before;
+        assert!((n_again..n_again + MIB).contains(&n_sent), "{left:?}: {n_sent}");
+        assert!(!note.exists(), "the note of an upload that has ended is still there");
+    }
+}
+
+#[test]
 fn a_push_can_be_cancelled() {
     let daemon = daemon_with(&noise(MIB), "");
     let registry = Registry::start();

@@ -17,6 +17,7 @@ mod key;
 mod layout;
 mod limiter;
 mod manifest;
+mod note;
 mod patience;
 mod pull;
 mod push;
@@ -60,4 +61,6 @@ pub struct Settings {
     pub secrets: HashMap<String, Secret>,
     /// The user's key for Ollama's registry, made when it is needed first.
     pub key: Option<PathBuf>,
+    /// Where it is noted how far uploads are.
+    pub uploads: Option<PathBuf>,
 }

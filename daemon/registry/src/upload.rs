@@ -2,12 +2,13 @@
 //!
 //! It is sent in chunks, in order. After a chunk whose fate is not known the registry is asked how far it is; one that has
 //! lost the upload is asked whether it has the blob, and sent all of it again if not. It is given up when [`MAX_ATTEMPTS`]
-//! in a row came no further than any before.
+//! in a row came no further than any before. What an earlier push has sent of it, the registry is not sent again.
 
 use crate::blobs::News;
 use crate::error::PullError;
 use crate::fetch::blocking;
 use crate::http::{Ask, Endpoint, may_follow, same_origin};
+use crate::note::Note;
 use crate::patience::MAX_ATTEMPTS;
 use crate::pull::BlobState;
 use crate::sending;
@@ -44,15 +45,17 @@ pub(crate) struct Upload {
 }
 
 /// An upload that the registry has begun.
-#[derive(Debug)]
-struct Session {
-    url: Url,
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) url: Url,
     /// What the registry has.
-    n_bytes: u64,
+    pub(crate) n_bytes: u64,
     /// Whether it said so since the last thing that went wrong.
-    is_sure: bool,
+    pub(crate) is_sure: bool,
+    /// An earlier push has begun it.
+    pub(crate) is_noted: bool,
     /// The MD5 of each part that went to storage behind the registry.
-    parts: Vec<[u8; 16]>,
+    pub(crate) parts: Vec<[u8; 16]>,
 }
 
 impl Upload {
@@ -60,12 +63,21 @@ impl Upload {
         let net = Arc::clone(&self.endpoint.net);
         let _stream = net.streams.acquire().await;
         news.tell(BlobState::Checking, 0);
-        let (mut session, mut n_failed, mut furthest) = (None, 0, 0);
+        let (note, mut session) = self.noted().await?;
+        let (mut n_failed, mut furthest) = (0, 0);
         loop {
-            let Err(error) = self.advance(&mut session, &news).await else {
+            let Err(error) = self.advance(&mut session, note.as_ref(), &news).await else {
+                if let Some(note) = note {
+                    note.remove();
+                }
                 news.tell(BlobState::Done, self.size);
                 return Ok(self.digest);
             };
+            if session.as_ref().is_some_and(|session| session.is_noted) && !error.is_transient() {
+                tracing::debug!(%error, "Beginning again");
+                (session, furthest) = (None, 0);
+                continue;
+            }
             let n_bytes = session.as_ref().map_or(0, |session| session.n_bytes);
             if n_bytes > furthest {
                 (furthest, n_failed) = (n_bytes, 0);
@@ -86,7 +98,12 @@ impl Upload {
     }
 
     /// Goes on until the blob is there or something goes wrong.
-    async fn advance(&self, session: &mut Option<Session>, news: &News) -> Result<(), PullError> {
+    async fn advance(
+        &self,
+        session: &mut Option<Session>,
+        note: Option<&Arc<Note>>,
+        news: &News,
+    ) -> Result<(), PullError> {
         if let Some(unsure) = session.as_mut().filter(|session| !session.is_sure)
             && !self.is_known(unsure).await?
         {
@@ -105,12 +122,35 @@ impl Upload {
             let end = self.size.min(start + chunk_bytes);
             let chunk = self.read(start, end).await?;
             self.send(session, chunk, news).await?;
+            if let Some(note) = note.map(Arc::clone) {
+                let session = session.clone();
+                let written = blocking(move || {
+                    note.write(&session);
+                    Ok(())
+                });
+                written.await?;
+            }
             if session.n_bytes <= start || session.n_bytes > self.size {
                 return Err(self.endpoint.bad_answer("an upload that goes nowhere".into()));
             }
         }
         news.tell(BlobState::Finishing, self.size);
         self.commit(session).await
+    }
+
+    /// Where it is noted how far this is, and what an earlier push has noted.
+    async fn noted(&self) -> Result<(Option<Arc<Note>>, Option<Session>), PullError> {
+        let Some(folder) = self.endpoint.net.settings.uploads.clone() else {
+            return Ok((None, None));
+        };
+        let (base, repository) = (self.endpoint.base.clone(), self.repository.clone());
+        let digest = self.digest;
+        blocking(move || {
+            let note = Note::open(&folder, &base, &repository, digest);
+            let session = note.as_ref().and_then(Note::read);
+            Ok((note.map(Arc::new), session))
+        })
+        .await
     }
 
     /// Begins an upload, unless the registry has the blob or can have it from itself.
@@ -143,7 +183,7 @@ impl Upload {
 
     fn begun(&self, url: &Url, response: &Response) -> Result<Session, PullError> {
         let url = self.next(url, response.headers())?;
-        Ok(Session { url, n_bytes: 0, is_sure: true, parts: Vec::new() })
+        Ok(Session { url, n_bytes: 0, is_sure: true, is_noted: false, parts: Vec::new() })
     }
 
     /// Asks how far an upload is. One that the registry does not know any more is over.

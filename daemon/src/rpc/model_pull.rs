@@ -68,6 +68,7 @@ pub(crate) fn puller(stores: Arc<Stores>, config: &PullConfig) -> anyhow::Result
         mirrors: config.mirrors.clone(),
         secrets,
         key: config.key.clone(),
+        uploads: config.uploads.clone(),
     };
     Ok(Puller::new(stores, settings))
 }
