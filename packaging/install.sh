@@ -23,7 +23,9 @@ if [ -n "$remove" ]; then
             *) rm -f "$prefix/$file" ;;
         esac
     done
-    rmdir "$prefix/lib/hearth/backends" "$prefix/lib/hearth" 2>/dev/null || true
+    for folder in lib/hearth/backends lib/hearth share/doc/hearth/examples share/doc/hearth; do
+        rmdir "$prefix/$folder" 2>/dev/null || true
+    done
     if booted; then systemctl daemon-reload; fi
     exit 0
 fi

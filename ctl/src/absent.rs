@@ -40,6 +40,9 @@ pub(crate) fn explain(tried: &[Tried]) -> CtlError {
 /// `state` is the unit's, if the service manager knows it.
 fn start_hint(state: Option<&str>) -> String {
     match state {
+        None if cfg!(target_os = "macos") => "start one with `brew services start hearth`; a terminal that was open before does not know its \
+                                              socket"
+            .into(),
         None => "start one with `hearthd` in another terminal, or `./dev run` in a checkout".into(),
         Some("failed") => "hearth.service has failed; `journalctl -u hearth -n 20` says why, \
                            `sudo systemctl restart hearth` tries again"

@@ -105,13 +105,13 @@ pub(crate) fn ask(
 
 /// What a person should know about a complete answer: what was left out, that it was cut, and with `--verbose` what it cost.
 pub(crate) fn afterword(out: &Out, reply: &ChatReply, verbose: bool) {
-    let n_tokens = reply.usage.completion_tokens;
     if let Some(text) = left_out(&reply.usage) {
         out.note(&text);
     }
     match reply.finish {
         FinishReason::MaxTokens => {
-            out.note(&format!("[cut after {n_tokens} tokens, the limit set]"))
+            let n = tokens(reply.usage.completion_tokens);
+            out.note(&format!("[cut after {n}, the limit set]"));
         }
         FinishReason::ContextFull => out.note("[cut: the model's context is full]"),
         FinishReason::End | FinishReason::Stop | FinishReason::ToolCalls => {}

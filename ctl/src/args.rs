@@ -304,7 +304,7 @@ pub(crate) struct AnswerArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
     /// 0 always takes the likeliest token
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
     /// The same seed, prompt and options choose the same tokens
     #[arg(long, value_name = "NUMBER")]

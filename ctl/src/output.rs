@@ -1,8 +1,8 @@
 //! Everything `ctl` prints goes through here.
 //!
 //! Answers and tables go to stdout, all else to stderr. Colour only where the stream is a terminal, `NO_COLOR` is unset and
-//! `TERM` names a terminal that is not `dumb`; a dumb one gets no escape sequence at all. Text that a model or a file's author wrote never reaches a terminal with control characters
-//! in it: an escape sequence could rewrite the screen or the clipboard.
+//! `TERM` names a terminal that is not `dumb`; a dumb one gets no escape sequence at all. Text that a model or a file's author
+//! wrote never reaches a terminal with control characters in it: an escape sequence could rewrite the screen or the clipboard.
 
 use crate::error::CtlError;
 use serde_json::Value;

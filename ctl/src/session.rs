@@ -188,7 +188,7 @@ impl Session {
                 CtlError::Rpc { error, hint }
             }
             other @ (ClientError::Io(_) | ClientError::Connect { .. }) => {
-                CtlError::Failed { message: other.to_string(), hint: None }
+                CtlError::failed(other.to_string(), "run the command again")
             }
         }
     }

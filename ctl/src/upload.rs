@@ -171,8 +171,8 @@ fn shown(done: u64, len: u64) -> String {
 }
 
 fn cannot(action: &str, path: &Path, error: &io::Error) -> CtlError {
-    CtlError::Failed {
-        message: format!("cannot {action} `{}`: {error}", path.display()),
-        hint: None,
-    }
+    CtlError::failed(
+        format!("cannot {action} `{}`: {error}", path.display()),
+        "what is sent must stay readable, and the daemon up, until all of it is there",
+    )
 }

@@ -268,7 +268,7 @@ impl Config {
             sandbox: file
                 .sandbox
                 .on
-                .unwrap_or(true)
+                .unwrap_or(cfg!(target_os = "linux"))
                 .then(|| Sandbox { devices: file.sandbox.devices.unwrap_or_default() }),
         })
     }
@@ -381,8 +381,7 @@ fn default_socket() -> anyhow::Result<PathBuf> {
         return Ok(dir.join("hearth.sock"));
     }
     if rustix::process::geteuid().is_root() {
-        let run = if cfg!(target_os = "macos") { "/var/run" } else { "/run" };
-        return Ok(PathBuf::from(run).join("hearth/hearth.sock"));
+        return Ok(hearth_protocol::SYSTEM_SOCKET.into());
     }
     match env("XDG_RUNTIME_DIR") {
         Some(dir) => Ok(PathBuf::from(dir).join("hearth/hearth.sock")),

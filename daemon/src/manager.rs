@@ -1,74 +1,24 @@
-//! What a service manager gives, and what it is told: systemd's protocols, which others speak too.
+//! What a service manager gives, and what it is told: systemd's protocols, which others speak too. Launchd gives, and is told
+//! nothing.
 //!
 //! Given are listening sockets, which exist before the daemon and after it, so that nobody is refused in between. Told is when
 //! the daemon is ready, reloads and stops, what it does, and that it lives. Without a manager nothing here does anything.
 
+mod sockets;
+
 use crate::rpc::Daemon;
-use anyhow::{Context as _, bail};
-use listenfd::ListenFd;
 use sd_notify::NotifyState;
-use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use sockets::Sockets;
 
 /// The most between two signs of life.
 const PULSE: Duration = Duration::from_secs(5);
 
 /// Of a socket of ours that the manager keeps from one daemon to the next.
 const KEPT: &str = "kept";
-
-/// Sockets that listen already.
-#[derive(Debug, Default)]
-pub(crate) struct Sockets {
-    /// By the first bytes, JSON-RPC or HTTP.
-    pub(crate) unix: Vec<UnixListener>,
-    /// HTTP.
-    pub(crate) tcp: Vec<TcpListener>,
-    /// HTTP, on what the configuration of an earlier daemon named.
-    pub(crate) kept: Vec<TcpListener>,
-}
-
-impl Sockets {
-    /// Takes them out of the environment. To be called before there are threads.
-    pub(crate) fn take() -> anyhow::Result<Self> {
-        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let mut names = names.split(':');
-        let mut given = ListenFd::from_env();
-        let mut sockets = Self::default();
-        for n in 0..given.len() {
-            let name = names.next().unwrap_or_default();
-            if let Ok(Some(unix)) = given.take_unix_listener(n) {
-                if name == "http" {
-                    bail!(
-                        "the service manager gives a Unix socket by the name `http`, which is for TCP\nhint: name it `rpc`, where HTTP is spoken, too, with `FileDescriptorName=` in its unit"
-                    );
-                }
-                unix.set_nonblocking(true)?;
-                sockets.unix.push(unix);
-                continue;
-            }
-            let tcp = given.take_tcp_listener(n).ok().flatten().with_context(|| {
-                format!("the service manager gives `{name}`, which is no stream socket\nhint: use `ListenStream=` in its unit")
-            })?;
-            if name == "rpc" {
-                bail!(
-                    "the service manager gives a TCP socket by the name `rpc`, and only HTTP is spoken over TCP\nhint: put it into a unit of its own with `FileDescriptorName=http`, as in hearth-http.socket"
-                );
-            }
-            tcp.set_nonblocking(true)?;
-            if name == KEPT { &mut sockets.kept } else { &mut sockets.tcp }.push(tcp);
-        }
-        Ok(sockets)
-    }
-
-    /// Where the first Unix socket is.
-    pub(crate) fn path(&self) -> Option<PathBuf> {
-        self.unix.first()?.local_addr().ok()?.as_pathname().map(Into::into)
-    }
-}
 
 /// Whether somebody listens to what is told.
 fn is_there() -> bool {

@@ -204,6 +204,11 @@ fn tell_ready(daemon: &Daemon, parent: Option<Parent>) {
     for address in &daemon.addresses {
         tracing::info!(%address, "Listening for HTTP");
     }
+    if config.sandbox.is_none() {
+        tracing::warn!(
+            "Backends run without a sandbox: a hostile model could do what this user can"
+        );
+    }
     manager::ready(daemon);
     if let Some(parent) = parent {
         parent.ready();
@@ -216,7 +221,11 @@ fn raise_file_limit() {
     if current == maximum {
         return;
     }
-    let raised = Rlimit { current: maximum, maximum };
+    let mut raised = Rlimit { current: maximum, maximum };
+    if cfg!(target_os = "macos") {
+        // OPEN_MAX: its setrlimit(2) takes no more, whatever the hard limit is.
+        raised.current = Some(maximum.map_or(10_240, |maximum| maximum.min(10_240)));
+    }
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("Raising the limit of open files: {error}");
     }

@@ -12,7 +12,10 @@ hearthd --config "$dir/hearth.toml" --socket "$HEARTH_SOCKET" --models "$dir/mod
     --backends "$dir/none" 2> "$dir/log" &
 daemon=$!
 trap 'kill $daemon; wait $daemon || true; rm -rf "$dir"' EXIT
-until [ -S "$HEARTH_SOCKET" ]; do kill -0 $daemon && sleep 0.1; done
+until [ -S "$HEARTH_SOCKET" ]; do
+    kill -0 $daemon
+    sleep 0.1
+done
 
 # Milliseconds of 20 runs of the command, each after `before`.
 median() {

@@ -1,33 +1,20 @@
-"""What Anthropic's own client does with a daemon: `anthropic_client.py URL MODEL`.
-
-Each function is one thing that its users do. The first that fails ends this with a traceback.
-"""
+"""What Anthropic's own client does with a daemon."""
 
 import asyncio
 import json
-import os
-import sys
 
 import anthropic
 import httpx2
+from daemon import CHAT, SOCKET, URL, WEATHER, every
 
-base_url, MODEL = sys.argv[1:]
-client = anthropic.Anthropic(base_url=base_url, api_key="any", max_retries=0)
+client = anthropic.Anthropic(base_url=URL, api_key="any", max_retries=0)
 QUESTION = [{"role": "user", "content": "Tell me about the sea."}]
-WEATHER = {
-    "name": "get_weather",
-    "description": "Tells the weather in a city.",
-    "input_schema": {
-        "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
-        "required": ["city", "days"],
-    },
-}
+TOOL = {"name": "get_weather", "description": "Tells the weather in a city.", "input_schema": WEATHER}
 
 
 def asked(**more):
     # This version of the client has no parameter for the temperature any more.
-    return {"model": MODEL, "max_tokens": 24, "messages": QUESTION, "extra_body": {"temperature": 0}, **more}
+    return {"model": CHAT, "max_tokens": 24, "messages": QUESTION, "extra_body": {"temperature": 0}, **more}
 
 
 def fits(call):
@@ -47,7 +34,7 @@ def raises(kind, status, **more):
 
 def whole():
     message = client.messages.create(**asked(system="Be brief."))
-    assert message.role == "assistant" and message.model == MODEL and message._request_id, message
+    assert message.role == "assistant" and message.model == CHAT and message._request_id, message
     assert message.content[0].type == "text" and message.content[0].text, message
     assert message.stop_reason == "max_tokens" and message.usage.output_tokens == 24, message
 
@@ -80,7 +67,7 @@ def stop_sequence():
 
 def tools():
     question = [{"role": "user", "content": "What is the weather in Paris?"}]
-    more = {"messages": question, "tools": [WEATHER], "tool_choice": {"type": "any"}, "max_tokens": 200}
+    more = {"messages": question, "tools": [TOOL], "tool_choice": {"type": "any"}, "max_tokens": 200}
     message = client.messages.create(**asked(**more))
     assert message.stop_reason == "tool_use", message
     fits(message.content[-1])
@@ -92,13 +79,13 @@ def tools():
 
     result = {"type": "tool_result", "tool_use_id": message.content[-1].id, "content": [{"type": "text", "text": "Rain."}]}
     talk = [*question, {"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
-    answer = client.messages.create(**asked(messages=talk, tools=[WEATHER], tool_choice={"type": "none"}))
+    answer = client.messages.create(**asked(messages=talk, tools=[TOOL], tool_choice={"type": "none"}))
     assert answer.stop_reason in ("end_turn", "max_tokens") and answer.content[0].text, answer
 
 
 def count():
     def tokens(**more):
-        return client.messages.count_tokens(model=MODEL, messages=QUESTION, **more).input_tokens
+        return client.messages.count_tokens(model=CHAT, messages=QUESTION, **more).input_tokens
 
     usage = client.messages.create(**asked()).usage
     assert tokens() == usage.input_tokens + usage.cache_read_input_tokens
@@ -114,7 +101,7 @@ def errors():
 
 
 def over_the_socket():
-    transport = httpx2.HTTPTransport(uds=os.environ["HEARTH_SOCKET"])
+    transport = httpx2.HTTPTransport(uds=SOCKET)
     with anthropic.DefaultHttpxClient(transport=transport) as http:
         socket = anthropic.Anthropic(base_url="http://localhost", api_key="any", http_client=http)
         with socket.messages.stream(**asked()) as stream:
@@ -122,7 +109,7 @@ def over_the_socket():
 
 
 async def at_once():
-    async with anthropic.AsyncAnthropic(base_url=base_url, api_key="any", max_retries=0) as many:
+    async with anthropic.AsyncAnthropic(base_url=URL, api_key="any", max_retries=0) as many:
         messages = await asyncio.gather(*(many.messages.create(**asked()) for _ in range(4)))
         assert all(message.content[0].text for message in messages), messages
         async with many.messages.stream(**asked(max_tokens=4000)) as stream:
@@ -131,7 +118,4 @@ async def at_once():
                 break
 
 
-for check in (whole, streaming, events, stop_sequence, tools, count, errors, over_the_socket):
-    check()
-asyncio.run(at_once())
-print("all is well")
+every(whole, streaming, events, stop_sequence, tools, count, errors, over_the_socket, at_once)

@@ -18,7 +18,7 @@ async function running() {
 
 /** Waits until no answer is computed any more, while this process and its connections go on. */
 async function idle() {
-  const deadline = Date.now() + 60_000;
+  const deadline = Date.now() + 300_000;
   while ((await running()) > 0) assert(Date.now() < deadline, "the answer that was left goes on");
 }
 

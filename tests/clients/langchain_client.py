@@ -1,24 +1,18 @@
-"""LangChain, with its packages for Ollama's API and OpenAI's, against the daemon at HEARTH_URL and HEARTH_SOCKET.
-
-Each function is one thing that its users do, with either package. The first that fails ends this with a traceback.
-"""
+"""LangChain, with its packages for Ollama's API and OpenAI's: what its users do, with either package."""
 
 import asyncio
 import gc
-import os
 
 import httpx
 import httpx2
 import ollama
 import openai
+from daemon import CHAT, EMBEDDING, SOCKET, URL, Person, every, leaves
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_ollama import ChatOllama, OllamaEmbeddings
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from pydantic import BaseModel, Field
 
-URL, SOCKET = os.environ["HEARTH_URL"], os.environ["HEARTH_SOCKET"]
-CHAT, EMBEDDING = "smollm2:135m", "minilm"
 QUESTION = "Tell me about the sea."
 
 
@@ -29,13 +23,6 @@ def by_ollama(model=CHAT, **more):
 def by_openai(model=CHAT, **more):
     options = {"base_url": f"{URL}/v1", "api_key": "any", "temperature": 0, "max_tokens": 24, "max_retries": 0}
     return ChatOpenAI(**{"model": model, **options, **more})
-
-
-class Person(BaseModel):
-    """A person."""
-
-    age: int = Field(ge=0, le=120)
-    name: str = Field(max_length=20)
 
 
 @tool
@@ -121,21 +108,8 @@ async def at_once():
     person = await by_openai(max_tokens=200).with_structured_output(Person).ainvoke("Invent a person.")
     assert isinstance(person, Person), person
     for chat in (by_ollama(num_predict=8000), by_openai(max_tokens=8000)):
-        begun = asyncio.Event()
-
-        async def listen():
-            async for _ in chat.astream(QUESTION):
-                begun.set()
-
-        endless = asyncio.create_task(listen())
-        await begun.wait()
-        endless.cancel()
-        try:
-            await endless
-        except asyncio.CancelledError:
-            pass
+        await leaves(chat.astream(QUESTION))
         # LangChain leaves its inner generators, which hold the connection, to the collector.
-        del endless
         gc.collect()
         await idle()
 
@@ -144,13 +118,9 @@ async def idle():
     """Waits until no answer is computed any more, while this process and its connections go on."""
     call = {"jsonrpc": "2.0", "id": 1, "method": "model.ps"}
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=SOCKET)) as client:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while any(model["active_requests"] for model in (await client.post("http://hearth/rpc", json=call)).json()["result"]["models"]):
                 pass
 
 
-for step in (answers, over_the_socket, tools_run, fits_a_class, embeds, mistakes_are_typed):
-    step()
-    print(step.__name__)
-asyncio.run(at_once())
-print("all is well")
+every(answers, over_the_socket, tools_run, fits_a_class, embeds, mistakes_are_typed, at_once)

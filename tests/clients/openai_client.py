@@ -1,56 +1,28 @@
-"""What OpenAI's own client does with a daemon: `openai_client.py URL CHAT_MODEL EMBEDDING_MODEL`.
-
-Each function is one thing that its users do. The first that fails ends this with a traceback.
-"""
+"""What OpenAI's own client does with a daemon."""
 
 import asyncio
 import json
-import os
-import sys
 
 import httpx2
 import openai
-from pydantic import BaseModel, Field
+from daemon import CHAT, EMBEDDING, SOCKET, URL, WEATHER, Person, every, leaves, raises
 
-base_url, CHAT, EMBEDDING = sys.argv[1:]
+base_url = f"{URL}/v1"
 client = openai.OpenAI(base_url=base_url, api_key="any", max_retries=0)
 QUESTION = [{"role": "user", "content": "Tell me about the sea."}]
-WEATHER = {
+TOOL = {
     "type": "function",
     "function": {
         "name": "get_weather",
         "description": "Tells the weather in a city.",
         "strict": True,
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "city": {"type": "string", "maxLength": 20},
-                "days": {"type": "integer", "minimum": 1, "maximum": 7},
-            },
-            "required": ["city", "days"],
-            "additionalProperties": False,
-        },
+        "parameters": WEATHER,
     },
 }
 
 
-class Person(BaseModel):
-    age: int = Field(ge=0, le=120)
-    name: str = Field(max_length=20)
-
-
 def ask(**more):
     return client.chat.completions.create(model=CHAT, messages=QUESTION, temperature=0, **more)
-
-
-def raises(kind, code, call):
-    try:
-        call()
-    except kind as error:
-        assert error.code == code, (error.code, error.body)
-        assert error.body["message"], error.body
-    else:
-        raise AssertionError(f"no {kind.__name__}")
 
 
 def answers():
@@ -79,7 +51,7 @@ def several_with_chances():
 
 def required_tool_streams():
     with client.chat.completions.stream(
-        model=CHAT, messages=QUESTION, tools=[WEATHER], tool_choice="required", max_tokens=200
+        model=CHAT, messages=QUESTION, tools=[TOOL], tool_choice="required", max_tokens=200
     ) as stream:
         kinds = [event.type for event in stream]
         reply = stream.get_final_completion()
@@ -92,7 +64,7 @@ def required_tool_streams():
     # The conversation goes on with what the tool said.
     said = {"role": "tool", "tool_call_id": call.id, "content": "It rains."}
     messages = [*QUESTION, reply.choices[0].message, said]
-    more = client.chat.completions.create(model=CHAT, messages=messages, tools=[WEATHER], tool_choice="none", max_tokens=8)
+    more = client.chat.completions.create(model=CHAT, messages=messages, tools=[TOOL], tool_choice="none", max_tokens=8)
     assert more.choices[0].message.content, more
 
 
@@ -126,7 +98,7 @@ def embeds():
 
 
 def models():
-    assert {model.id for model in client.models.list()} == {CHAT, EMBEDDING}
+    assert {model.id for model in client.models.list()} == {CHAT, f"{EMBEDDING}:latest"}
     assert client.models.retrieve(CHAT).owned_by == "library"
 
 
@@ -143,7 +115,7 @@ def mistakes_are_typed():
 
 
 def over_the_socket():
-    transport = httpx2.HTTPTransport(uds=os.environ["HEARTH_SOCKET"])
+    transport = httpx2.HTTPTransport(uds=SOCKET)
     with openai.DefaultHttpxClient(transport=transport) as http:
         socket = openai.OpenAI(base_url="http://localhost/v1", api_key="any", http_client=http)
         stream = socket.chat.completions.create(model=CHAT, messages=QUESTION, max_tokens=8, stream=True)
@@ -167,22 +139,10 @@ async def at_once():
             return text
 
         assert all(await asyncio.gather(*(one(n) for n in range(4))))
-        begun = asyncio.Event()
-
-        async def listen():
-            async for _ in await client.chat.completions.create(model=CHAT, messages=QUESTION, stream=True):
-                begun.set()
-
-        endless = asyncio.create_task(listen())
-        await begun.wait()
-        endless.cancel()
-        try:
-            await endless
-        except asyncio.CancelledError:
-            pass
+        await leaves(await client.chat.completions.create(model=CHAT, messages=QUESTION, stream=True))
 
 
-for step in (
+every(
     answers,
     streams,
     several_with_chances,
@@ -194,8 +154,5 @@ for step in (
     mistakes_are_typed,
     over_the_socket,
     leaves_in_the_middle,
-):
-    step()
-    print(step.__name__)
-asyncio.run(at_once())
-print("at_once")
+    at_once,
+)

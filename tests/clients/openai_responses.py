@@ -1,51 +1,25 @@
-"""What OpenAI's own client does with responses: `openai_responses.py URL CHAT_MODEL`.
-
-Each function is one thing that its users do. The first that fails ends this with a traceback.
-"""
+"""What OpenAI's own client does with responses."""
 
 import asyncio
 import json
-import sys
 import time
 
 import openai
-from pydantic import BaseModel, Field
+from daemon import CHAT, URL, WEATHER, Person, every, raises
 
-base_url, CHAT = sys.argv[1:]
+base_url = f"{URL}/v1"
 client = openai.OpenAI(base_url=base_url, api_key="any", max_retries=0)
-WEATHER = {
+TOOL = {
     "type": "function",
     "name": "get_weather",
     "description": "Tells the weather in a city.",
     "strict": True,
-    "parameters": {
-        "type": "object",
-        "properties": {
-            "city": {"type": "string", "maxLength": 20},
-            "days": {"type": "integer", "minimum": 1, "maximum": 7},
-        },
-        "required": ["city", "days"],
-        "additionalProperties": False,
-    },
+    "parameters": WEATHER,
 }
-
-
-class Person(BaseModel):
-    age: int = Field(ge=0, le=120)
-    name: str = Field(max_length=20)
 
 
 def ask(text="Tell me about the sea.", **more):
     return client.responses.create(model=CHAT, input=text, temperature=0, **more)
-
-
-def raises(kind, code, call):
-    try:
-        call()
-    except kind as error:
-        assert error.code == code, (error.code, error.body)
-    else:
-        raise AssertionError(f"no {kind.__name__}")
 
 
 def answers():
@@ -101,7 +75,7 @@ def streams():
 
 def required_tool_streams():
     with client.responses.stream(
-        model=CHAT, input="Tell me about the sea.", tools=[WEATHER], tool_choice="required", max_output_tokens=200
+        model=CHAT, input="Tell me about the sea.", tools=[TOOL], tool_choice="required", max_output_tokens=200
     ) as stream:
         kinds = [event.type for event in stream]
         reply = stream.get_final_response()
@@ -110,11 +84,11 @@ def required_tool_streams():
     arguments = json.loads(call.arguments)
     assert call.type == "function_call" and call.name == "get_weather" and list(arguments) == ["city", "days"], call
     said = {"type": "function_call_output", "call_id": call.call_id, "output": "It rains."}
-    more = ask([said], previous_response_id=reply.id, tools=[WEATHER], tool_choice="none", max_output_tokens=8)
+    more = ask([said], previous_response_id=reply.id, tools=[TOOL], tool_choice="none", max_output_tokens=8)
     assert more.output_text, more
     # And as clients do that keep the conversation themselves.
     items = [{"role": "user", "content": "Tell me about the sea."}, *(item.to_dict() for item in reply.output), said]
-    same = ask(items, tools=[WEATHER], tool_choice="none", max_output_tokens=8, store=False)
+    same = ask(items, tools=[TOOL], tool_choice="none", max_output_tokens=8, store=False)
     assert same.usage.input_tokens == more.usage.input_tokens, (same.usage, more.usage)
 
 
@@ -172,7 +146,7 @@ async def at_once():
         assert set(await asyncio.gather(*(one(n) for n in range(4)))) <= {"response.completed", "response.incomplete"}
 
 
-for step in (
+every(
     answers,
     follows_and_forgets,
     streams,
@@ -182,8 +156,5 @@ for step in (
     goes_on_in_the_background,
     mistakes_are_typed,
     leaves_in_the_middle,
-):
-    step()
-    print(step.__name__)
-asyncio.run(at_once())
-print("at_once")
+    at_once,
+)

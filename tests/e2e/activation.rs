@@ -33,30 +33,28 @@ fn manager(folder: &Path) -> UnixDatagram {
 fn activated() -> TestDaemon {
     let builder = TestDaemon::builder();
     let listener = UnixListener::bind(builder.dir().join("sock")).unwrap();
-    builder.given("rpc", listener).start()
-}
-
-fn slow_model(daemon: &TestDaemon) {
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 20_000.into())]);
+    builder.given("rpc", listener).config("drain_seconds = 600").start()
 }
 
 #[test]
 fn who_connects_while_the_daemon_stops_is_answered_by_the_next() {
     let mut daemon = activated();
-    slow_model(&daemon);
+    daemon.endless("endless");
     let first = daemon.pid();
     let mut client = daemon.client();
-    let mut params = generate("slow", "once");
-    params.options.max_tokens = Some(50);
+    let mut params = generate("endless", "once");
+    params.options.max_tokens = Some(30);
     let mut stream = client.stream::<Generate>(&params).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
     let early = daemon.raw();
+    let held = daemon.hold_worker();
     daemon.signal(Signal::TERM);
     eventually_is("the drain", || daemon.log().contains("Stopping"));
     let late = daemon.raw();
     for raw in [&early, &late] {
         raw.send_call(1, "daemon.status", &json!({}));
     }
+    drop(held);
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
     assert!(matches!(last, Some(Event::Done { .. })), "{last:?}");
     assert!(daemon.await_end().success());
@@ -142,20 +140,17 @@ fn the_service_manager_gets_sockets_to_keep_and_signs_of_life() {
     for _ in 0..3 {
         hear(&socket, "WATCHDOG=1");
     }
-    slow_model(&daemon);
+    daemon.endless("endless");
     let mut client = daemon.client();
-    let mut params = generate("slow", "once");
-    params.options.max_tokens = Some(100);
-    let mut stream = client.stream::<Generate>(&params).unwrap();
+    let mut stream = client.stream::<Generate>(&generate("endless", "once")).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
     hear(&socket, "STATUS=Listening on");
-    let text = hear(&socket, "1 request running");
-    assert!(text.contains("1 model loaded"), "{text}");
+    hear(&socket, "1 model loaded, 1 request running");
     daemon.signal(Signal::TERM);
     assert!(hear(&socket, "STOPPING=1").contains("STATUS=Stopping"));
     // While it waits for answers it asks for the time to.
     assert!(hear(&socket, "EXTEND_TIMEOUT_USEC=600000").contains("WATCHDOG=1"));
-    while stream.next_event().unwrap().is_some() {}
+    drop(client);
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Anthropic's messages over HTTP: the sequence of events, tools, thoughts, stop sequences, counts and errors.
 
-use hearth_tests::{HttpReply, Raw, TestDaemon, http};
+use hearth_tests::{HttpEvents, HttpReply, TestDaemon, http};
 use serde_json::{Value, json};
-use std::io::Read;
 
 const PATH: &str = "/v1/messages";
 
@@ -29,30 +28,17 @@ fn answer(daemon: &TestDaemon, extra: &Value) -> Value {
     body
 }
 
+/// The data of a stream's events, whose names must be those in the data.
 #[track_caller]
 fn stream(daemon: &TestDaemon, extra: &Value) -> Vec<Value> {
     let mut asked = request(extra);
     asked["stream"] = true.into();
-    let body = asked.to_string();
-    let raw = Raw::connect(&daemon.socket());
-    // A server sends no chunks to a client of HTTP/1.0.
-    let head = format!("POST {PATH}?beta=true HTTP/1.0\r\nanthropic-version: 2023-06-01\r\n");
-    raw.write(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
-    let mut text = String::new();
-    raw.stream().read_to_string(&mut text).unwrap();
-    events(&text)
-}
-
-/// The data of a stream's events, whose names must be those in the data.
-#[track_caller]
-fn events(text: &str) -> Vec<Value> {
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains(" 200 OK") && head.contains("text/event-stream"), "{text}");
-    assert!(head.contains("request-id: req_"), "{head}");
-    let events = body.split_terminator("\n\n").map(|event| {
-        let (name, data) = event.split_once('\n').unwrap();
-        let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
+    let path = format!("{PATH}?beta=true");
+    let events = HttpEvents::ask(&daemon.socket(), "POST", &path, &asked.to_string());
+    assert!(events.head().contains("request-id: req_"), "{}", events.head());
+    let events = events.map(|(name, data)| {
+        let data: Value = serde_json::from_str(&data).unwrap();
+        assert_eq!(data["type"], name);
         data
     });
     events.collect()

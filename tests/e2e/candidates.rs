@@ -3,7 +3,7 @@
 use hearth_protocol::{
     CancelMethod, CancelParams, ErrorKind, Event, Generate, GenerateParams, GenerateReply,
 };
-use hearth_tests::{TestDaemon, chat, follow, follow_generate, generate, refused};
+use hearth_tests::{TestDaemon, chat, eventually, follow, follow_generate, generate, refused};
 use std::collections::HashMap;
 
 fn start(config: &str) -> TestDaemon {
@@ -18,6 +18,12 @@ fn wild(prompt: &str, seed: u64, candidates: Option<u32>) -> GenerateParams {
     params.options.max_tokens = Some(40);
     params.options.seed = Some(seed);
     params.options.candidates = candidates;
+    params
+}
+
+fn brief(prompt: &str) -> GenerateParams {
+    let mut params = wild(prompt, 1, None);
+    params.options.max_tokens = Some(3);
     params
 }
 
@@ -81,7 +87,8 @@ fn there_are_no_more_than_a_few() {
 
 #[test]
 fn a_cancel_ends_all_of_them() {
-    let daemon = start("[engine]\nparallel = 1");
+    let daemon = TestDaemon::builder().config("[engine]\nparallel = 1").start();
+    daemon.endless("tiny");
     let mut client = daemon.client();
     let mut params = wild("once", 1, Some(4));
     params.options.max_tokens = None;
@@ -92,18 +99,29 @@ fn a_cancel_ends_all_of_them() {
     daemon.client().call::<CancelMethod>(&params).unwrap();
     daemon.await_idle();
     // The only place is free.
-    let told = follow_generate(&mut daemon.client(), &wild("twice", 1, None));
+    let told = follow_generate(&mut daemon.client(), &brief("twice"));
+    assert_eq!(told.reply().usage.completion_tokens, 3);
     let waited = told.events.iter().any(|event| matches!(event, Event::Queued { .. }));
     assert!(!waited, "{:?}", told.events);
 }
 
 #[test]
 fn one_that_fails_takes_the_others_with_it() {
-    let daemon = start("[engine]\nparallel = 1\nqueue = 2");
-    let params = wild("once", 1, Some(4));
+    let daemon = TestDaemon::builder().config("[engine]\nparallel = 1\nqueue = 2").start();
+    daemon.endless("tiny");
+    let mut params = wild("once", 1, Some(4));
+    params.options.max_tokens = None;
     refused(daemon.client().call::<Generate>(&params), ErrorKind::Overloaded);
-    let told = follow_generate(&mut daemon.client(), &wild("twice", 1, None));
-    assert_eq!(told.reply().usage.completion_tokens, 40);
+    // The answer comes a moment before the others are ended.
+    let told = eventually("room for another", || {
+        let told = follow_generate(&mut daemon.client(), &brief("twice"));
+        let is_refused = |event: &Event<GenerateReply>| match event {
+            Event::Error { error } => error.kind() == Some(ErrorKind::Overloaded),
+            _ => false,
+        };
+        (!told.events.iter().any(is_refused)).then_some(told)
+    });
+    assert_eq!(told.reply().usage.completion_tokens, 3);
     let waited = told.events.iter().any(|event| matches!(event, Event::Queued { .. }));
     assert!(!waited, "{:?}", told.events);
 }

@@ -2,19 +2,15 @@
 
 use hearth_protocol::{
     CancelMethod, CancelParams, ChatSend, Client, Detokenize, DetokenizeParams, Embed, EmbedInput,
-    EmbedParams, ErrorKind, Event, FinishReason, Generate, KeepAlive, LoadParams, ModelLoad, Role,
-    Tokenize, TokenizeParams,
+    ErrorKind, Event, FinishReason, Generate, KeepAlive, LoadParams, ModelLoad, Role, Tokenize,
+    TokenizeParams,
 };
 use hearth_tests::{
-    TestDaemon, chat, error_of, eventually_is, follow, follow_generate, generate, message, refused,
+    DEADLINE, TestDaemon, chat, embed, error_of, eventually_is, follow, follow_generate, generate,
+    message, refused,
 };
 use serde_json::json;
 use std::thread;
-
-/// Never ends by itself, two milliseconds a token.
-fn slow(daemon: &TestDaemon) {
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
-}
 
 #[track_caller]
 fn cancel(client: &mut Client, request: &str) {
@@ -200,9 +196,9 @@ fn memory_that_cannot_be_cut_back_is_reused_honestly() {
 #[test]
 fn cancel_ends_a_running_request_by_its_name() {
     let daemon = TestDaemon::start();
-    slow(&daemon);
+    daemon.endless("endless");
     let mut client = daemon.client();
-    let mut params = generate("slow", "once");
+    let mut params = generate("endless", "once");
     params.request = Some("my request".into());
     let mut stream = client.stream::<Generate>(&params).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
@@ -219,9 +215,9 @@ fn cancel_ends_a_running_request_by_its_name() {
 #[test]
 fn cancel_ends_a_request_by_the_name_the_daemon_gave_it() {
     let daemon = TestDaemon::start();
-    slow(&daemon);
+    daemon.endless("endless");
     let mut client = daemon.client();
-    let mut stream = client.stream::<Generate>(&generate("slow", "once")).unwrap();
+    let mut stream = client.stream::<Generate>(&generate("endless", "once")).unwrap();
     let Some(Event::Accepted { request }) = stream.next_event().unwrap() else { panic!() };
     cancel(&mut daemon.client(), &request);
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last().unwrap();
@@ -231,9 +227,9 @@ fn cancel_ends_a_request_by_the_name_the_daemon_gave_it() {
 #[test]
 fn cancel_ends_a_plain_call_too() {
     let daemon = TestDaemon::start();
-    slow(&daemon);
+    daemon.endless("endless");
     let mut raw = daemon.raw();
-    raw.send_call(1, "generate", &json!({ "model": "slow", "prompt": "a", "request": "mine" }));
+    raw.send_call(1, "generate", &json!({ "model": "endless", "prompt": "a", "request": "mine" }));
     eventually_is("the call to run", || daemon.status().active_requests == 1);
     cancel(&mut daemon.client(), "mine");
     assert_eq!(raw.recv()["error"]["data"]["kind"], "cancelled");
@@ -257,12 +253,12 @@ fn cancel_ends_a_request_whose_model_is_still_being_loaded() {
 #[test]
 fn cancel_ends_a_request_that_waits_in_the_queue() {
     let daemon = TestDaemon::builder().config("[engine]\nparallel = 1").start();
-    slow(&daemon);
+    daemon.endless("endless");
     let mut first = daemon.client();
-    let mut running = first.stream::<Generate>(&generate("slow", "first")).unwrap();
+    let mut running = first.stream::<Generate>(&generate("endless", "first")).unwrap();
     while !matches!(running.next_event().unwrap(), Some(Event::Delta { .. })) {}
     let mut second = daemon.client();
-    let mut params = generate("slow", "second");
+    let mut params = generate("endless", "second");
     params.request = Some("waiting".into());
     let mut waiting = second.stream::<Generate>(&params).unwrap();
     while !matches!(waiting.next_event().unwrap(), Some(Event::Queued { .. })) {}
@@ -276,9 +272,11 @@ fn cancel_ends_a_request_that_waits_in_the_queue() {
 #[test]
 fn a_cancel_in_the_middle_of_a_long_prompt_frees_the_place() {
     let daemon = TestDaemon::builder().config("[engine]\nbatch = 32\nparallel = 1").start();
-    daemon.model("slow", &[("slow_us_per_token", 500.into())]);
+    // The long prompt alone takes 900 steps, longer than anything here waits.
+    let settings = [("context_length", 32_768.into()), ("slow_us_per_decode", 400_000.into())];
+    daemon.model("slow", &settings);
     let mut client = daemon.client();
-    let mut params = generate("slow", &"long ".repeat(700));
+    let mut params = generate("slow", &"long ".repeat(6000));
     params.request = Some("long".into());
     let mut stream = client.stream::<Generate>(&params).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Prefill { .. })) {}
@@ -286,15 +284,14 @@ fn a_cancel_in_the_middle_of_a_long_prompt_frees_the_place() {
     let mut short = generate("slow", "short");
     short.options.max_tokens = Some(2);
     let reply = daemon.client().call::<Generate>(&short).unwrap();
-    // The long prompt takes 1.75 s alone.
-    assert!(reply.timings.queue_us < 1_000_000, "{:?}", reply.timings);
+    assert!(u128::from(reply.timings.queue_us) < DEADLINE.as_micros(), "{:?}", reply.timings);
 }
 
 #[test]
 fn a_name_is_free_again_when_its_request_has_ended() {
     let daemon = TestDaemon::start();
-    slow(&daemon);
-    let mut params = generate("slow", "once");
+    daemon.endless("endless");
+    let mut params = generate("endless", "once");
     params.request = Some("twice".into());
     let mut client = daemon.client();
     let mut stream = client.stream::<Generate>(&params).unwrap();
@@ -344,13 +341,7 @@ fn embeddings_have_length_one_and_like_texts_are_alike() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[]);
     let texts = ["the cat sat on the mat", "the cat sat on the rat", "XYZ 123 QQQ"];
-    let params = EmbedParams {
-        model: "tiny".into(),
-        input: EmbedInput::Many(texts.map(String::from).to_vec()),
-        normalize: true,
-        truncate: false,
-        keep_alive: None,
-    };
+    let params = embed("tiny", EmbedInput::Many(texts.map(String::from).to_vec()));
     let reply = daemon.client().call::<Embed>(&params).unwrap();
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
     let [a, b, c] = reply.embeddings.as_slice() else { panic!() };
@@ -371,14 +362,17 @@ fn models_that_only_embed_say_so() {
 fn keep_alive_of_a_request_is_kept() {
     let daemon = TestDaemon::start();
     daemon.model("tiny", &[]);
-    let params = LoadParams {
-        model: "tiny".into(),
-        draft: None,
-        keep_alive: Some(KeepAlive(-1.0)),
-        request: None,
+    let load = |keep_alive| {
+        let params = LoadParams {
+            model: "tiny".into(),
+            draft: None,
+            keep_alive: Some(KeepAlive(keep_alive)),
+            request: None,
+        };
+        daemon.client().call::<ModelLoad>(&params).unwrap().model.expires_s
     };
-    let loaded = daemon.client().call::<ModelLoad>(&params).unwrap();
-    assert_eq!(loaded.model.expires_s, None);
+    assert!(load(5000.0).is_some_and(|left| (4000.0..=5000.0).contains(&left)));
+    assert_eq!(load(-1.0), None);
     let mut params = generate("tiny", "a");
     params.keep_alive = Some(KeepAlive(0.0));
     daemon.client().call::<Generate>(&params).unwrap();

@@ -221,11 +221,15 @@ fn a_model_that_thinks_can_be_told_to_answer() {
         let params = EndThinkingParams { request: request.into() };
         daemon.client().call::<ChatEndThinking>(&params)
     };
+    let held = daemon.hold_worker();
     hurry("mine").unwrap();
+    drop(held);
     // The script goes on by its own count, behind what closes the thoughts.
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
     // It answers already.
+    let held = daemon.hold_worker();
     hurry("mine").unwrap();
+    drop(held);
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
     let Some(Event::Done { reply }) = last else { panic!("{last:?}") };
     let reasoning = reply.message.reasoning.unwrap();

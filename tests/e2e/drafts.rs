@@ -14,7 +14,7 @@ fn load(daemon: &TestDaemon, model: &str, draft: Option<&str>) -> Result<Loaded,
 fn daemon(config: &str) -> TestDaemon {
     let daemon = TestDaemon::builder().config(config).start();
     let endless = ("eos_one_in", 0_u64.into());
-    daemon.model("big", &[endless.clone(), ("slow_us_per_decode", 3000_u64.into())]);
+    daemon.model("big", &[endless.clone(), ("slow_us_per_decode", 10_000_u64.into())]);
     daemon.model("small", std::slice::from_ref(&endless));
     daemon.model("alien", &[endless, ("extra_tokens", 500_u64.into())]);
     daemon
@@ -78,7 +78,7 @@ fn a_draft_is_refused_where_guessing_is_off() {
 fn layers_of_the_models_own_guess_where_the_configuration_says_so() {
     let daemon =
         TestDaemon::builder().config("[model.big]\nmtp = true\n[model.small]\nmtp = true").start();
-    let own = [("eos_one_in", 0_u64.into()), ("slow_us_per_decode", 3000_u64.into())];
+    let own = [("eos_one_in", 0_u64.into()), ("slow_us_per_decode", 10_000_u64.into())];
     daemon.model("plain", &own);
     daemon.model(
         "big",

@@ -64,6 +64,20 @@ fn a_gguf_file_is_the_weights_byte_for_byte() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_is_named_and_not_left_there() {
+    let daemon = start();
+    let mut command = daemon.command("sh");
+    // No file may grow, and the signal that says so is ignored.
+    let full = r#"trap "" XFSZ; ulimit -f 0; exec "$0" export m out/m.gguf"#;
+    fs::create_dir(daemon.dir().join("out")).unwrap();
+    let ran = run(command.args(["-c", full]).arg(hearth_tests::ctl_path()), "");
+    let message = "error: cannot write `out/m.gguf`: File too large";
+    assert!(ran.code == Some(1) && ran.stderr.starts_with(message), "{ran:?}");
+    assert!(ran.stderr.contains("hint: "), "{ran:?}");
+    assert_eq!(entries(&daemon.dir().join("out")), [""; 0]);
+}
+
+#[test]
 fn a_layout_has_everything_and_takes_more_models() {
     let daemon = start();
     daemon.model("other", &[("seed", 2.into())]);

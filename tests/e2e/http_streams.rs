@@ -50,15 +50,9 @@ fn dialects() -> Vec<Dialect> {
     .collect()
 }
 
-/// A model that writes for as long as anybody wants.
 fn start() -> TestDaemon {
     let daemon = TestDaemon::start();
-    let settings = [
-        ("context_length", 100_000.into()),
-        ("eos_one_in", 0.into()),
-        ("slow_us_per_token", 2000.into()),
-    ];
-    daemon.model("endless", &settings);
+    daemon.endless("endless");
     daemon
 }
 

@@ -45,6 +45,7 @@ mod requests;
 mod rerank;
 mod responses;
 mod responses_background;
+mod responses_kept;
 mod sampling;
 mod sandbox;
 mod service;

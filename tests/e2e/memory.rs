@@ -6,8 +6,8 @@ use hearth_tests::{TestDaemon, eventually, eventually_is, generate};
 #[test]
 fn a_loaded_model_says_what_it_holds() {
     let daemon = TestDaemon::start();
-    // A prompt of 1,000 tokens takes a second or more.
-    daemon.model("plain", &[("eos_one_in", 0.into()), ("slow_us_per_token", 1000.into())]);
+    // A prompt of 1,000 tokens takes four seconds, in which the engine says several times what it holds.
+    daemon.model("plain", &[("eos_one_in", 0.into()), ("slow_us_per_token", 4000.into())]);
     let mut client = daemon.client();
     let mut params = generate("plain", &"x".repeat(1000));
     params.options.max_tokens = Some(10);

@@ -1,6 +1,6 @@
 //! OpenAI's API over HTTP, on the Unix socket and on TCP.
 
-use hearth_tests::{HttpReply, TestDaemon, http, run};
+use hearth_tests::{HttpEvents, HttpReply, TestDaemon, http, run};
 use serde_json::{Value, json};
 
 const CALL: &str = r#"Let me see. <tool>{"name": "weather", "arguments": {"city": "Oslo"}}</tool>"#;
@@ -26,20 +26,16 @@ pub(crate) fn refused(reply: HttpReply, status: u16, kind: &str) -> Value {
     reply.body["error"].clone()
 }
 
-/// The events of a stream, as curl hears them; the last must say that it is the last.
+/// The events of a stream, none of which has a name; the last must say that it is the last.
 #[track_caller]
 pub(crate) fn events(daemon: &TestDaemon, path: &str, body: &Value) -> Vec<Value> {
     let mut body = body.clone();
     body["stream"] = true.into();
-    let mut curl = daemon.command("curl");
-    curl.args(["-sSN", "-w", "%{content_type}", "--unix-socket"]).arg(daemon.socket());
-    curl.arg(format!("http://localhost{path}")).args(["-d", &body.to_string()]);
-    let said = run(&mut curl, "").ok();
-    let mut events: Vec<_> = said.split("\n\n").collect();
-    assert_eq!(events.pop(), Some("text/event-stream"), "{said}");
-    assert_eq!(events.pop(), Some("data: [DONE]"), "{said}");
-    let parse = |event: &&str| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
-    events.iter().map(parse).collect()
+    let events = HttpEvents::ask(&daemon.socket(), "POST", path, &body.to_string());
+    let mut events: Vec<_> = events.collect();
+    assert_eq!(events.pop(), Some((String::new(), "[DONE]".into())), "{events:?}");
+    assert!(events.iter().all(|(name, _)| name.is_empty()), "{events:?}");
+    events.iter().map(|(_, data)| serde_json::from_str(data).unwrap()).collect()
 }
 
 fn chat(model: &str, more: Value) -> Value {
@@ -53,6 +49,16 @@ fn tools() -> Value {
     let parameters = json!({ "type": "object", "properties": { "city": { "type": "string" } } });
     let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "parameters": parameters } });
     json!([tool("weather"), tool("time")])
+}
+
+/// Of answers that would be otherwise without it.
+pub(crate) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": { "b": { "type": "boolean" }, "a": { "type": "integer", "maximum": 9, "minimum": 0 } },
+        "required": ["b", "a"],
+        "additionalProperties": false,
+    })
 }
 
 const CHAT: &str = "/v1/chat/completions";
@@ -222,13 +228,7 @@ fn several_calls_have_indexes_of_their_own_and_can_be_forbidden() {
 fn answers_keep_to_a_schema_or_are_json() {
     let daemon = TestDaemon::start();
     daemon.model("talks", &[("script", "I would rather talk.".into())]);
-    let schema = json!({
-        "type": "object",
-        "properties": { "b": { "type": "boolean" }, "a": { "type": "integer", "maximum": 9, "minimum": 0 } },
-        "required": ["b", "a"],
-        "additionalProperties": false,
-    });
-    let format = json!({ "type": "json_schema", "json_schema": { "name": "it", "strict": true, "schema": schema } });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "it", "strict": true, "schema": schema() } });
     let ask = |format: Value| {
         let reply = answered(
             &daemon,

@@ -4,30 +4,24 @@ use hearth_protocol::{DaemonStatus, Empty, Event, Generate};
 use hearth_tests::{
     TestDaemon, eventually, eventually_is, follow_generate, generate, peak_rss_bytes,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
-
-/// A model that writes until its context is full.
-fn endless(daemon: &TestDaemon) -> Value {
-    daemon.model("endless", &[("eos_one_in", 0.into()), ("context_length", 15_000.into())]);
-    json!({ "model": "endless", "prompt": "once" })
-}
 
 #[test]
 fn a_client_that_never_reads_stalls_nobody_and_takes_no_memory() {
     let daemon = TestDaemon::builder().config("[engine]\ncontext = 15000").start();
-    let params = endless(&daemon);
+    // It writes as fast as it can, until its context is full.
+    daemon.model("writes", &[("eos_one_in", 0.into()), ("context_length", 15_000.into())]);
     let silent = daemon.raw();
     for id in 0..4 {
-        silent.send_call(id, "generate.stream", &params);
+        silent.send_call(id, "generate.stream", &json!({ "model": "writes", "prompt": "once" }));
     }
     eventually_is("four streams", || daemon.status().active_requests == 4);
 
-    let mut wanted = generate("endless", "another text");
+    let mut wanted = generate("writes", "another text");
     wanted.options.max_tokens = Some(200);
     let told = follow_generate(&mut daemon.client(), &wanted);
     assert_eq!(told.reply().usage.completion_tokens, 200);
@@ -71,10 +65,10 @@ fn a_client_that_never_reads_its_replies_is_not_read_either() {
 #[test]
 fn a_client_that_vanishes_ends_its_requests() {
     let daemon = TestDaemon::start();
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    daemon.endless("endless");
     for n_streams in [1, 20] {
         let mut raw = daemon.raw();
-        let params = json!({ "model": "slow", "prompt": "once" });
+        let params = json!({ "model": "endless", "prompt": "once" });
         for id in 0..n_streams {
             raw.send_call(id, "generate.stream", &params);
         }
@@ -91,8 +85,8 @@ fn a_client_that_vanishes_ends_its_requests() {
 #[test]
 fn a_client_that_vanishes_while_nothing_is_sent_to_it_ends_its_call() {
     let daemon = TestDaemon::start();
-    daemon.model("slow", &[("slow_us_per_decode", 20_000.into()), ("eos_one_in", 0.into())]);
-    let params = json!({ "model": "slow", "prompt": "once" });
+    daemon.endless("endless");
+    let params = json!({ "model": "endless", "prompt": "once" });
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "generate", "params": params });
     let body = call.to_string();
     let length = body.len();
@@ -104,20 +98,17 @@ fn a_client_that_vanishes_while_nothing_is_sent_to_it_ends_its_call() {
         raw.write(said);
         eventually_is("the call to run", || daemon.status().active_requests == 1);
         drop(raw);
-        let since = Instant::now();
         daemon.await_idle();
-        // The whole answer takes 80 s.
-        assert!(since.elapsed() < Duration::from_secs(20), "noticed after {:?}", since.elapsed());
     }
 }
 
 #[test]
 fn a_client_that_vanishes_behind_more_calls_than_are_taken_at_once_ends_them_all() {
     let daemon = TestDaemon::start();
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    daemon.endless("endless");
     let raw = daemon.raw();
     for id in 0..400 {
-        raw.send_call(id, "generate", &json!({ "model": "slow", "prompt": "once" }));
+        raw.send_call(id, "generate", &json!({ "model": "endless", "prompt": "once" }));
     }
     eventually_is("many calls", || daemon.status().active_requests >= 256);
     drop(raw);
@@ -276,9 +267,9 @@ fn what_is_held_of_one_users_requests_is_bounded_however_many_connections_they_c
 #[test]
 fn more_requests_than_may_wait_are_refused_as_overload() {
     let daemon = TestDaemon::builder().config("[engine]\nparallel = 1\nqueue = 2").start();
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    daemon.endless("endless");
     let mut raw = daemon.raw();
-    let params = json!({ "model": "slow", "prompt": "once" });
+    let params = json!({ "model": "endless", "prompt": "once" });
     raw.subscribe("generate.stream", &params);
     while raw.recv()["params"]["result"]["type"] != "delta" {}
     for id in 10..13 {
@@ -297,18 +288,22 @@ fn more_requests_than_may_wait_are_refused_as_overload() {
 #[test]
 fn who_waits_is_told_the_place_in_the_queue() {
     let daemon = TestDaemon::builder().config("[engine]\nparallel = 1").start();
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 1000.into())]);
-    let mut first = daemon.client();
-    let mut params = generate("slow", "once");
-    params.options.max_tokens = Some(300);
+    daemon.endless("endless");
+    let (mut first, mut second) = (daemon.client(), daemon.client());
+    let mut params = generate("endless", "once");
     let mut running = first.stream::<Generate>(&params).unwrap();
     while !matches!(running.next_event().unwrap(), Some(Event::Delta { .. })) {}
-    let told = follow_generate(&mut daemon.client(), &params);
-    assert!(
-        told.events.iter().any(|event| matches!(event, Event::Queued { place: 1, .. })),
-        "{:?}",
-        told.events
-    );
-    assert!(told.reply().timings.queue_us > 0);
+    params.options.max_tokens = Some(1);
+    let mut waiting = second.stream::<Generate>(&params).unwrap();
+    let mut queued = || {
+        let event = waiting.next_event().unwrap().expect("it ended");
+        matches!(event, Event::Queued { place: 1, .. })
+    };
+    while !queued() {}
+    // Whoever leaves makes room.
+    drop(first);
+    let last = std::iter::from_fn(|| waiting.next_event().unwrap()).last();
+    let Some(Event::Done { reply }) = last else { panic!("{last:?}") };
+    assert!(reply.timings.queue_us > 0);
     daemon.client().call::<DaemonStatus>(&Empty {}).unwrap();
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::path::PathBuf;
 
 fn create(daemon: &TestDaemon, params: &serde_json::Value, draft: Option<PathBuf>) {
-    let settings = [("eos_one_in", 0_u64.into()), ("slow_us_per_decode", 3000_u64.into())];
+    let settings = [("eos_one_in", 0_u64.into()), ("slow_us_per_decode", 10_000_u64.into())];
     create_of(daemon, &settings, params, draft);
 }
 

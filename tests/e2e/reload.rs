@@ -25,6 +25,7 @@ fn what_can_change_does_and_what_cannot_is_named() {
     let said = daemon.ctl(["reload"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stderr.contains("`max_connections` changed"), "{said:?}");
+    assert_eq!(said.stdout, "the configuration was read again\n");
 }
 
 #[test]

@@ -73,11 +73,13 @@ fn a_load_that_somebody_else_waits_for_goes_on() {
     let (mut one, mut other) = (daemon.client(), daemon.client());
     let mut cancelled = one.stream::<ModelLoad>(&load("late", "one")).unwrap();
     let mut wanted = other.stream::<ModelLoad>(&load("late", "other")).unwrap();
-    while !matches!(wanted.next_event().unwrap(), Some(ProgressEvent::Progress { .. })) {}
+    eventually_is("the load", || daemon.loaded().len() == 1);
+    let held = daemon.hold_worker();
     eventually_is("both to wait", || daemon.loaded()[0].active_requests == 2);
     cancel(&daemon, "one");
     let ProgressEvent::Error { error } = last(&mut cancelled) else { panic!("it ended well") };
     assert_eq!(error.kind(), Some(ErrorKind::Cancelled));
+    drop(held);
     let ProgressEvent::<Loaded>::Done { reply } = last(&mut wanted) else { panic!("it failed") };
     assert_eq!(reply.model.state, "ready");
 }
@@ -155,8 +157,11 @@ fn a_stop_waits_for_a_load_to_end() {
     daemon.model("late", &[("open_ms", 1000.into())]);
     let mut raw = daemon.raw();
     raw.send_call(1, "model.load", &json!({ "model": "late" }));
-    eventually_is("the load", || daemon.status().active_requests == 1);
+    eventually_is("the load", || daemon.loaded().len() == 1);
+    let held = daemon.hold_worker();
     daemon.signal(Signal::TERM);
+    eventually_is("the socket to go", || !daemon.socket().exists());
+    drop(held);
     let reply = raw.recv();
     assert_eq!(reply["result"]["model"]["name"], "late:latest", "{reply}");
     assert!(daemon.await_end().success());
@@ -214,7 +219,7 @@ fn after_unsubscribing(mut recv: impl FnMut() -> Value) {
 }
 
 fn endless(daemon: &TestDaemon) -> Value {
-    daemon.model("endless", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    daemon.endless("endless");
     json!({ "model": "endless", "prompt": "once" })
 }
 
@@ -258,9 +263,9 @@ fn unsubscribing_from_a_stream_that_has_ended_changes_nothing() {
 fn a_request_ends_when_its_time_is_over_whatever_it_does() {
     let daemon = TestDaemon::start();
     daemon.model("late", &[("open_ms", 600_000.into())]);
-    daemon.model("slow", &[("slow_us_per_decode", 20_000.into()), ("eos_one_in", 0.into())]);
+    daemon.endless("endless");
     // While it loads, and in the middle of an answer; and the next is served.
-    for model in ["late", "slow"] {
+    for model in ["late", "endless"] {
         let params = ChatParams { timeout_ms: Some(300), ..chat(model, "hello") };
         let told = follow(&mut daemon.client(), &params);
         let error = told.error();
@@ -268,7 +273,7 @@ fn a_request_ends_when_its_time_is_over_whatever_it_does() {
         assert!(error.message.contains("300 ms"), "{error:?}");
         daemon.await_idle();
     }
-    let mut params = ChatParams { timeout_ms: Some(600_000), ..chat("slow", "hello") };
+    let mut params = ChatParams { timeout_ms: Some(600_000), ..chat("endless", "hello") };
     params.options.max_tokens = Some(2);
     assert_eq!(follow(&mut daemon.client(), &params).reply().usage.completion_tokens, 2);
 }

@@ -1,7 +1,7 @@
 //! `rerank`, and `/v1/rerank` with its other names.
 
-use hearth_protocol::{Embed, EmbedInput, EmbedParams, ErrorKind, Rerank, RerankParams};
-use hearth_tests::{TestDaemon, http, refused};
+use hearth_protocol::{Embed, EmbedInput, ErrorKind, Rerank, RerankParams};
+use hearth_tests::{TestDaemon, embed, http, refused};
 use serde_json::{Value, json};
 
 const TEXTS: [&str; 3] = ["xyz", "abc", "abx"];
@@ -36,14 +36,8 @@ fn a_model_that_ranks_does_nothing_else_and_no_other_ranks() {
     let error = refused(daemon.client().call::<Rerank>(&params("writes")), ErrorKind::Unsupported);
     assert!(error.message.contains("ranks no texts"), "{error:?}");
     assert!(error.hint().is_some_and(|hint| hint.contains("reranker")), "{error:?}");
-    let embed = EmbedParams {
-        model: "ranks".into(),
-        input: EmbedInput::One("a".into()),
-        normalize: true,
-        truncate: false,
-        keep_alive: None,
-    };
-    let error = refused(daemon.client().call::<Embed>(&embed), ErrorKind::Unsupported);
+    let params = embed("ranks", EmbedInput::One("a".into()));
+    let error = refused(daemon.client().call::<Embed>(&params), ErrorKind::Unsupported);
     assert!(error.hint().is_some_and(|hint| hint.contains("`rerank`")), "{error:?}");
 }
 

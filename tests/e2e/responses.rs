@@ -1,8 +1,8 @@
-//! OpenAI's Responses over HTTP: items, events in their order, and answers that others follow.
+//! OpenAI's Responses over HTTP: items, events in their order, and mistakes.
 
-use hearth_tests::{HttpReply, Raw, TestDaemon, eventually, http, run};
+use crate::openai::schema;
+use hearth_tests::{HttpEvents, HttpReply, Raw, TestDaemon, eventually_is, http};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 
 const RESPONSES: &str = "/v1/responses";
 
@@ -41,39 +41,35 @@ pub(crate) fn refused(reply: &HttpReply, status: u16, code: &str) {
     assert!(reply.body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
 }
 
-/// The events of a stream as curl hears them, each of which is named as its type, and numbered from this on.
+/// The events of a stream as they come, each of which is named as its type, and numbered from this on. Dropping it closes the
+/// connection.
 #[track_caller]
-pub(crate) fn heard(
+pub(crate) fn hearing(
     daemon: &TestDaemon,
     path: &str,
     body: Option<&Value>,
-    mut number: u64,
-) -> Vec<Value> {
-    let mut curl = daemon.command("curl");
-    curl.args(["-sSN", "-w", "%{content_type}", "--unix-socket"]).arg(daemon.socket());
-    curl.arg(format!("http://localhost{path}"));
-    if let Some(body) = body {
-        curl.args(["-d", &body.to_string()]);
-    }
-    let said = run(&mut curl, "").ok();
-    let mut blocks: Vec<_> = said.split("\n\n").collect();
-    assert_eq!(blocks.pop(), Some("text/event-stream"), "{said}");
-    let mut event = |block: &&str| {
-        let (name, data) = block.split_once('\n').unwrap();
-        let event: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(name, format!("event: {}", event["type"].as_str().unwrap()));
+    first: u64,
+) -> impl Iterator<Item = Value> + use<> {
+    let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
+    let events = HttpEvents::ask(&daemon.socket(), method, path, &body);
+    events.zip(first..).map(|((name, data), number)| {
+        let event: Value = serde_json::from_str(&data).unwrap();
+        assert_eq!(event["type"], name);
         assert_eq!(event["sequence_number"], number, "{event}");
-        number += 1;
         event
-    };
-    blocks.iter().map(&mut event).collect()
+    })
+}
+
+#[track_caller]
+pub(crate) fn streaming(daemon: &TestDaemon, body: &Value) -> impl Iterator<Item = Value> + use<> {
+    let mut body = body.clone();
+    body["stream"] = true.into();
+    hearing(daemon, RESPONSES, Some(&body), 0)
 }
 
 #[track_caller]
 fn stream(daemon: &TestDaemon, body: &Value) -> Vec<Value> {
-    let mut body = body.clone();
-    body["stream"] = true.into();
-    heard(daemon, RESPONSES, Some(&body), 0)
+    streaming(daemon, body).collect()
 }
 
 /// Types without `response.`, and of several deltas in a row one.
@@ -86,28 +82,12 @@ pub(crate) fn kinds(events: &[Value]) -> Vec<&str> {
     kinds
 }
 
-fn tools() -> Value {
+pub(crate) fn tools() -> Value {
     let parameters = json!({
         "type": "object", "properties": { "city": { "type": "string" } }, "required": ["city"],
     });
     let tool = |name: &str| json!({ "type": "function", "name": name, "parameters": parameters, "strict": true });
     json!([tool("weather"), tool("time")])
-}
-
-/// The events of a stream as they come, from a connection that closes when this is dropped.
-pub(crate) fn streaming(daemon: &TestDaemon, body: &Value) -> impl Iterator<Item = Value> + use<> {
-    let (raw, body) = (Raw::connect(&daemon.socket()), body.to_string());
-    raw.write(format!(
-        "POST {RESPONSES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    let lines = BufReader::new(raw.stream().try_clone().unwrap()).lines().map(Result::unwrap);
-    lines.filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
-}
-
-/// Never ends by itself.
-pub(crate) fn endless(daemon: &TestDaemon) {
-    daemon.model("endless", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
 }
 
 #[test]
@@ -278,115 +258,6 @@ fn thoughts_are_a_summary_where_one_is_asked_for() {
 }
 
 #[test]
-fn others_follow_a_response_and_each_knows_what_led_to_it() {
-    let mut daemon = TestDaemon::start();
-    daemon.model("tiny", &[("script", "An answer.".into())]);
-    let first = respond(&daemon, &ask("tiny", json!({ "instructions": "Not handed on." })));
-    let after = |previous: &Value, text: &str| {
-        ask("tiny", json!({ "previous_response_id": previous["id"], "input": text }))
-    };
-    let left = respond(&daemon, &after(&first, "left?"));
-    let right = respond(&daemon, &after(&first, "and the one on the right?"));
-    assert_eq!(left["previous_response_id"], first["id"]);
-    daemon.kill();
-    daemon.restart();
-    let last = respond(&daemon, &after(&left, "more"));
-    let whole = json!({ "input": [
-        { "role": "user", "content": "How is Oslo?" },
-        first["output"][0],
-        { "role": "user", "content": "left?" },
-        left["output"][0],
-        { "role": "user", "content": "more" },
-    ] });
-    let told = respond(&daemon, &ask("tiny", whole));
-    assert_eq!(last["usage"]["input_tokens"], told["usage"]["input_tokens"]);
-    assert_ne!(right["usage"]["input_tokens"], left["usage"]["input_tokens"]);
-
-    // What is deleted is gone, and what followed it goes on.
-    let deleted = http(&daemon.socket(), "DELETE", &path(&first["id"], ""), "");
-    assert_eq!(deleted.body, json!({ "id": first["id"], "object": "response", "deleted": true }));
-    refused(&http(&daemon.socket(), "GET", &path(&first["id"], ""), ""), 404, "session_not_found");
-    refused(
-        &http(&daemon.socket(), "DELETE", &path(&first["id"], ""), ""),
-        404,
-        "session_not_found",
-    );
-    let reply = post(&daemon, &after(&first, "?"));
-    refused(&reply, 400, "previous_response_not_found");
-    assert_eq!(reply.body["error"]["param"], "previous_response_id");
-    respond(&daemon, &after(&right, "?"));
-
-    let unstored = respond(&daemon, &ask("tiny", json!({ "store": false })));
-    refused(
-        &http(&daemon.socket(), "GET", &path(&unstored["id"], ""), ""),
-        404,
-        "session_not_found",
-    );
-    refused(&post(&daemon, &after(&unstored, "?")), 400, "previous_response_not_found");
-}
-
-#[test]
-fn a_conversation_is_a_session() {
-    let daemon = TestDaemon::start();
-    daemon.model("tiny", &[("script", "An answer.".into())]);
-    let params = r#"{"model":"tiny","name":"work","system":"Be short."}"#;
-    let session = daemon.ctl(["rpc", "session.create", params]).json();
-    let first = respond(
-        &daemon,
-        &json!({ "conversation": session["id"], "input": "one", "temperature": 0 }),
-    );
-    assert_eq!(first["conversation"], json!({ "id": session["id"] }));
-    assert_eq!(first["model"], "tiny:latest");
-    let by_name = json!({ "conversation": { "id": "work" }, "input": "two", "store": false, "temperature": 0 });
-    respond(&daemon, &by_name);
-    let shown = daemon.ctl(["rpc", "session.show", r#"{"session":"work"}"#]).json();
-    let said: Vec<_> =
-        shown["conversation"].as_array().unwrap().iter().map(|said| &said["content"]).collect();
-    assert_eq!(said, ["one", "An answer.", "two", "An answer."]);
-    // One may also branch off from where it was.
-    respond(&daemon, &ask("tiny", json!({ "previous_response_id": first["id"] })));
-    assert_eq!(daemon.ctl(["rpc", "session.show", r#"{"session":"work"}"#]).json(), shown);
-    let both = json!({ "conversation": "work", "previous_response_id": first["id"], "input": "x" });
-    refused(&post(&daemon, &both), 400, "invalid_params");
-    refused(
-        &post(&daemon, &json!({ "conversation": "none", "input": "x" })),
-        404,
-        "session_not_found",
-    );
-}
-
-#[test]
-fn a_tools_answer_goes_back_by_its_call() {
-    let daemon = TestDaemon::start();
-    daemon.model("talks", &[("script", "I would rather talk.".into())]);
-    let more = json!({
-        "tools": tools(), "tool_choice": { "type": "function", "name": "time" },
-        "reasoning": { "effort": "none" }, "max_output_tokens": 2000,
-    });
-    let asked = respond(&daemon, &ask("talks", more.clone()));
-    let call = &asked["output"][0];
-    assert_eq!((&call["type"], &call["name"]), (&json!("function_call"), &json!("time")));
-    let output =
-        json!({ "type": "function_call_output", "call_id": call["call_id"], "output": "noon" });
-    let stateful = ask("talks", json!({ "previous_response_id": asked["id"], "input": [output] }));
-    let stateless = ask(
-        "talks",
-        json!({ "input": [{ "role": "user", "content": "How is Oslo?" }, call, output] }),
-    );
-    let (stateful, stateless) = (respond(&daemon, &stateful), respond(&daemon, &stateless));
-    assert_eq!(stateful["output"][0]["content"][0]["text"], "I would rather talk.");
-    assert_eq!(stateful["usage"]["input_tokens"], stateless["usage"]["input_tokens"]);
-
-    let mut few = more;
-    few["tool_choice"] = json!({ "type": "allowed_tools", "mode": "required", "tools": [{ "type": "function", "name": "weather" }] });
-    assert_eq!(respond(&daemon, &ask("talks", few.clone()))["output"][0]["name"], "weather");
-    few["tool_choice"] = "none".into();
-    assert_eq!(respond(&daemon, &ask("talks", few.clone()))["output"][0]["type"], "message");
-    few["tool_choice"] = "sometimes".into();
-    refused(&post(&daemon, &ask("talks", few)), 400, "invalid_params");
-}
-
-#[test]
 fn what_only_began_like_a_call_is_text_and_no_call() {
     let daemon = TestDaemon::start();
     let script =
@@ -413,13 +284,7 @@ fn what_only_began_like_a_call_is_text_and_no_call() {
 fn answers_keep_to_a_schema_and_say_how_likely_they_were() {
     let daemon = TestDaemon::start();
     daemon.model("talks", &[("script", "I would rather talk.".into())]);
-    let schema = json!({
-        "type": "object",
-        "properties": { "b": { "type": "boolean" }, "a": { "type": "integer", "maximum": 9, "minimum": 0 } },
-        "required": ["b", "a"],
-        "additionalProperties": false,
-    });
-    let format = json!({ "type": "json_schema", "name": "it", "strict": true, "schema": schema });
+    let format = json!({ "type": "json_schema", "name": "it", "strict": true, "schema": schema() });
     let response = respond(&daemon, &ask("talks", json!({ "text": { "format": format } })));
     let text = response["output"][0]["content"][0]["text"].as_str().unwrap();
     let fits: Value = serde_json::from_str(text).unwrap();
@@ -451,35 +316,10 @@ fn answers_keep_to_a_schema_and_say_how_likely_they_were() {
 }
 
 #[test]
-fn what_was_asked_is_listed() {
-    let daemon = TestDaemon::start();
-    daemon.model("tiny", &[("script", "Yes.".into())]);
-    let said = |n: usize| json!({ "role": "user", "content": format!("said {n}") });
-    let items: Vec<_> = (0..5).map(said).collect();
-    let response = respond(&daemon, &ask("tiny", json!({ "input": items })));
-    let list =
-        |query: &str| fetch(&daemon, &path(&response["id"], &format!("/input_items{query}")));
-    let texts = |list: &Value| -> Vec<String> {
-        let items = list["data"].as_array().unwrap().iter();
-        items.map(|item| item["content"].as_str().unwrap()[5..].to_owned()).collect()
-    };
-    let all = list("");
-    assert_eq!(texts(&all), ["4", "3", "2", "1", "0"]);
-    assert_eq!((&all["object"], &all["has_more"]), (&json!("list"), &json!(false)));
-    let page = list("?order=asc&limit=2");
-    assert_eq!((texts(&page), &page["has_more"]), (vec!["0".into(), "1".into()], &json!(true)));
-    assert_eq!(page["first_id"], page["data"][0]["id"]);
-    let last = page["last_id"].as_str().unwrap();
-    assert_eq!(texts(&list(&format!("?order=asc&after={last}"))), ["2", "3", "4"]);
-    let reply = http(&daemon.socket(), "GET", &path(&response["id"], "/input_items?limit=0"), "");
-    refused(&reply, 400, "invalid_params");
-}
-
-#[test]
 fn a_client_that_leaves_frees_its_place_and_nothing_is_kept() {
     let daemon = TestDaemon::start();
-    endless(&daemon);
-    let mut events = streaming(&daemon, &ask("endless", json!({ "stream": true })));
+    daemon.endless("endless");
+    let mut events = streaming(&daemon, &ask("endless", json!({})));
     let id =
         events.find(|event| event["type"] == "response.created").unwrap()["response"]["id"].clone();
     assert!(events.any(|event| event["type"] == "response.output_text.delta"
@@ -495,7 +335,7 @@ fn a_client_that_leaves_frees_its_place_and_nothing_is_kept() {
         "POST {RESPONSES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     ));
-    eventually("the request to run", || (daemon.status().active_requests > 0).then_some(()));
+    eventually_is("the request to run", || daemon.status().active_requests > 0);
     drop(raw);
     daemon.await_idle();
 }

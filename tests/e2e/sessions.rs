@@ -1,5 +1,6 @@
 //! Conversations that the daemon keeps: what is in them, who finds them, and what is left of them after the worst.
 
+use crate::terminal::slow_words;
 use hearth_protocol::{
     ChatCount, ChatParams, ChatReply, ChatSend, Client, Empty, ErrorKind, Event, Message, Options,
     Role, SessionCreate, SessionCreateParams, SessionDelete, SessionDetails, SessionListMethod,
@@ -139,7 +140,7 @@ fn what_a_turn_says_goes_before_what_the_session_says() {
 #[test]
 fn a_turn_that_is_cancelled_or_fails_leaves_the_session_as_it_was() {
     let daemon = TestDaemon::start();
-    daemon.model("tiny", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    daemon.endless("tiny");
     daemon.model("crashes", &[("crash_after", 2.into()), ("eos_one_in", 0.into())]);
     let mut client = daemon.client();
     create(&mut client, Some("s"), None);
@@ -271,12 +272,8 @@ fn ctl_begins_a_session_and_goes_on_with_it() {
 #[test]
 fn a_chat_at_a_terminal_goes_on_where_the_last_one_ended() {
     let daemon = TestDaemon::start();
-    let words: Vec<String> = (0..3000).map(|n| format!("w{n}")).collect();
     daemon.model("tiny", &[("script", "Yes.".into())]);
-    daemon.model(
-        "slow",
-        &[("script", words.join(" ").as_str().into()), ("slow_us_per_decode", 5000_u64.into())],
-    );
+    slow_words(&daemon, "slow", "");
     let talk = || {
         let mut command = daemon.command(ctl_path());
         command
@@ -292,6 +289,7 @@ fn a_chat_at_a_terminal_goes_on_where_the_last_one_ended() {
         terminal.await_prompt(">>> ");
     };
     let first = talk();
+    ask(&first, "/history", "nothing was said yet\n>>>");
     ask(&first, "one?", "Yes.\n>>>");
     drop(first);
     let mut second = talk();

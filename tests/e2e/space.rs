@@ -212,7 +212,7 @@ fn verify_tells_how_far_it_is_and_can_be_cancelled() {
     // Reading it takes longer than the cancel, on any disk.
     let big = daemon.dir().join("big.gguf");
     fs::copy(reference_model(daemon.dir(), "small", &[]), &big).unwrap();
-    File::options().write(true).open(&big).unwrap().set_len(256 << 20).unwrap();
+    File::options().write(true).open(&big).unwrap().set_len(2 << 30).unwrap();
     daemon.import(&big, "big", hearth_protocol::ImportMode::Link);
 
     let mut client = daemon.client();

@@ -1,14 +1,13 @@
 //! Stopping: running answers may end, a second signal does not wait for them.
 
 use hearth_protocol::{ErrorKind, Event, Generate};
-use hearth_tests::{Raw, TestDaemon, eventually_is, generate, is_alive, signal_process};
+use hearth_tests::{TestDaemon, eventually_is, generate, is_alive, signal_process};
 use rustix::process::Signal;
 use serde_json::json;
 
-fn start_with_a_slow_model(n_ms_per_token: u64) -> TestDaemon {
-    let daemon = TestDaemon::start();
-    let slow = (n_ms_per_token * 1000).into();
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", slow)]);
+fn start() -> TestDaemon {
+    let daemon = TestDaemon::builder().config("drain_seconds = 600").start();
+    daemon.endless("endless");
     daemon
 }
 
@@ -19,30 +18,31 @@ fn an_idle_daemon_stops_with_success_and_takes_its_socket_away() {
 
 #[test]
 fn sigterm_lets_a_running_answer_end_and_refuses_new_ones() {
-    let daemon = start_with_a_slow_model(20);
+    let mut daemon = start();
     let mut client = daemon.client();
     let mut late = daemon.raw();
-    let mut params = generate("slow", "once");
+    let mut params = generate("endless", "once");
     params.options.max_tokens = Some(30);
     let mut stream = client.stream::<Generate>(&params).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
+    let held = daemon.hold_worker();
     daemon.signal(Signal::TERM);
     eventually_is("the socket to go", || !daemon.socket().exists());
-    let refused = late.call("generate", &json!({ "model": "slow", "prompt": "more" }));
+    let refused = late.call("generate", &json!({ "model": "endless", "prompt": "more" }));
     assert_eq!(refused["error"]["data"]["kind"], "shutting_down", "{refused}");
     assert!(refused["error"]["data"]["hint"].is_string());
+    drop(held);
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
     let Some(Event::Done { reply }) = last else { panic!("{last:?}") };
     assert_eq!(reply.usage.completion_tokens, 30);
-    let mut daemon = daemon;
     assert!(daemon.await_end().success());
 }
 
 #[test]
 fn signals_to_every_process_of_the_service_let_a_running_answer_end() {
-    let mut daemon = start_with_a_slow_model(20);
+    let mut daemon = start();
     let mut client = daemon.client();
-    let mut params = generate("slow", "once");
+    let mut params = generate("endless", "once");
     params.options.max_tokens = Some(30);
     let mut stream = client.stream::<Generate>(&params).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
@@ -58,9 +58,9 @@ fn signals_to_every_process_of_the_service_let_a_running_answer_end() {
 
 #[test]
 fn a_second_sigterm_ends_everything_at_once() {
-    let mut daemon = start_with_a_slow_model(20);
+    let mut daemon = start();
     let mut client = daemon.client();
-    let mut stream = client.stream::<Generate>(&generate("slow", "once")).unwrap();
+    let mut stream = client.stream::<Generate>(&generate("endless", "once")).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
     let worker = daemon.worker_pid();
     daemon.signal(Signal::TERM);
@@ -76,9 +76,9 @@ fn a_second_sigterm_ends_everything_at_once() {
 #[test]
 fn a_drain_that_takes_too_long_is_ended() {
     let mut daemon = TestDaemon::builder().config("drain_seconds = 0").start();
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 20_000.into())]);
-    let raw: Raw = daemon.raw();
-    raw.send_call(1, "generate.stream", &json!({ "model": "slow", "prompt": "once" }));
+    daemon.endless("endless");
+    let raw = daemon.raw();
+    raw.send_call(1, "generate.stream", &json!({ "model": "endless", "prompt": "once" }));
     eventually_is("the request to run", || daemon.status().active_requests == 1);
     daemon.signal(Signal::TERM);
     assert!(daemon.await_end().success());

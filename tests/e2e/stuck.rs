@@ -8,17 +8,12 @@ use hearth_tests::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// Never ends by itself, two milliseconds a token.
-fn slow(daemon: &TestDaemon) {
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2_000.into())]);
-}
-
 #[test]
 fn a_client_that_never_reads_does_not_keep_the_daemon_from_stopping() {
     let mut daemon = TestDaemon::builder().config("drain_seconds = 0").start();
-    slow(&daemon);
+    daemon.endless("endless");
     let silent = daemon.raw();
-    silent.send_call(1, "generate.stream", &json!({ "model": "slow", "prompt": "once" }));
+    silent.send_call(1, "generate.stream", &json!({ "model": "endless", "prompt": "once" }));
     // More than the socket's buffers hold.
     for id in 10..60 {
         silent.send_call(id, "rpc.discover", &json!({}));
@@ -46,10 +41,10 @@ fn a_load_that_takes_for_ever_does_not_keep_the_daemon_from_stopping() {
 #[test]
 fn every_request_of_a_dead_worker_gets_one_error_also_those_that_waited() {
     let daemon = TestDaemon::builder().config("[engine]\nparallel = 2").start();
-    slow(&daemon);
+    daemon.endless("endless");
     let mut raw = daemon.raw();
     for id in 0..6 {
-        let params = json!({ "model": "slow", "prompt": format!("{id}") });
+        let params = json!({ "model": "endless", "prompt": format!("{id}") });
         raw.send_call(id, "generate.stream", &params);
     }
     while raw.recv()["params"]["result"]["type"] != "delta" {}
@@ -90,13 +85,13 @@ fn everybody_who_waits_for_a_load_gets_its_error() {
 #[test]
 fn a_worker_that_stands_still_can_be_unloaded() {
     let daemon = TestDaemon::start();
-    slow(&daemon);
+    daemon.endless("endless");
     let mut client = daemon.client();
-    let mut stream = client.stream::<Generate>(&generate("slow", "once")).unwrap();
+    let mut stream = client.stream::<Generate>(&generate("endless", "once")).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
     let worker = daemon.worker_pid();
     signal_process(worker, Signal::STOP);
-    daemon.ctl(["stop", "slow"]).ok();
+    daemon.ctl(["stop", "endless"]).ok();
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
     let Some(Event::Error { error }) = last else { panic!("{last:?}") };
     assert_eq!(error.kind(), Some(ErrorKind::WorkerDied));
@@ -129,15 +124,15 @@ fn a_decode_that_hangs_is_ended_and_the_next_request_loads_the_model_again() {
 }
 
 #[test]
-fn a_worker_that_hangs_is_ended_also_after_everybody_gave_up() {
-    let daemon = TestDaemon::builder().config("[engine]\nstall_seconds = 1").start();
-    hanging(&daemon);
-    let raw = daemon.raw();
-    raw.send_call(1, "generate.stream", &json!({ "model": "hanging", "prompt": "a" }));
-    eventually_is("the request", || daemon.status().active_requests == 1);
-    eventually_is("the model", || daemon.loaded()[0].state == "ready");
+fn a_worker_that_stands_still_is_ended_also_after_everybody_gave_up() {
+    let daemon = TestDaemon::builder().config("[engine]\nstall_seconds = 2").start();
+    daemon.endless("endless");
+    let mut client = daemon.client();
+    let mut stream = client.stream::<Generate>(&generate("endless", "once")).unwrap();
+    while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
     let worker = daemon.worker_pid();
-    drop(raw);
+    signal_process(worker, Signal::STOP);
+    drop(client);
     daemon.await_idle();
     eventually_is("the worker to be gone", || !is_alive(worker));
 }
@@ -145,9 +140,9 @@ fn a_worker_that_hangs_is_ended_also_after_everybody_gave_up() {
 #[test]
 fn a_worker_that_stands_still_is_ended() {
     let daemon = TestDaemon::builder().config("[engine]\nstall_seconds = 2").start();
-    slow(&daemon);
+    daemon.endless("endless");
     let mut client = daemon.client();
-    let mut stream = client.stream::<Generate>(&generate("slow", "once")).unwrap();
+    let mut stream = client.stream::<Generate>(&generate("endless", "once")).unwrap();
     while !matches!(stream.next_event().unwrap(), Some(Event::Delta { .. })) {}
     signal_process(daemon.worker_pid(), Signal::STOP);
     let last = std::iter::from_fn(|| stream.next_event().unwrap()).last();
@@ -179,11 +174,11 @@ fn work_that_takes_longer_than_a_step_may_and_a_worker_that_rests_are_left_alone
 #[test]
 fn a_model_at_work_is_not_unloaded_however_short_its_time() {
     let daemon = TestDaemon::start();
-    slow(&daemon);
-    let mut params = generate("slow", "once");
+    daemon.endless("endless");
+    let mut params = generate("endless", "once");
     params.keep_alive = Some(KeepAlive(0.001));
-    params.options.max_tokens = Some(200);
-    assert_eq!(follow_generate(&mut daemon.client(), &params).text.len(), 200);
+    params.options.max_tokens = Some(20);
+    assert_eq!(follow_generate(&mut daemon.client(), &params).text.len(), 20);
     eventually_is("the model to be unloaded", || daemon.loaded().is_empty());
 }
 

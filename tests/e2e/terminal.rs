@@ -21,12 +21,16 @@ fn chat(daemon: &TestDaemon, model: &str) -> Terminal {
     chat_with(daemon, model, "xterm-256color", &[])
 }
 
-/// Numbered words, slowly, and more of them than any test waits for.
-fn slow_model(daemon: &TestDaemon) {
+/// A model that says this and then numbered words, for longer than any test waits.
+pub(crate) fn slow_words(daemon: &TestDaemon, name: &str, first: &str) {
     let words: Vec<String> = (0..3000).map(|n| format!("w{n}")).collect();
-    let settings =
-        [("script", words.join(" ").as_str().into()), ("slow_us_per_decode", 5000_u64.into())];
-    daemon.model("slow", &settings);
+    let script = format!("{first}{}", words.join(" "));
+    let settings = [
+        ("script", script.as_str().into()),
+        ("context_length", 32_768.into()),
+        ("slow_us_per_decode", 50_000.into()),
+    ];
+    daemon.model(name, &settings);
 }
 
 /// Enters a line, and waits for what must come of it and for the prompt below.
@@ -63,7 +67,7 @@ fn a_line_gets_its_answer_and_ctrl_d_leaves() {
 #[test]
 fn ctrl_c_stops_an_answer_and_the_next_question_is_answered() {
     let daemon = start();
-    slow_model(&daemon);
+    slow_words(&daemon, "slow", "");
     let terminal = chat(&daemon, "slow");
     terminal.await_prompt(PROMPT);
     terminal.enter("tell");
@@ -86,10 +90,7 @@ fn ctrl_c_stops_an_answer_and_the_next_question_is_answered() {
 #[test]
 fn ctrl_c_lets_a_model_that_thinks_answer_and_then_stops_the_answer() {
     let daemon = start();
-    let words: Vec<String> = (0..3000).map(|n| format!("w{n}")).collect();
-    let script = format!("<think>{}", words.join(" "));
-    let settings = [("script", script.as_str().into()), ("slow_us_per_decode", 5000_u64.into())];
-    daemon.model("thinks", &settings);
+    slow_words(&daemon, "thinks", "<think>");
     let terminal = chat_with(&daemon, "thinks", "xterm-256color", &[("NO_COLOR", "1")]);
     terminal.await_prompt(PROMPT);
     terminal.enter("tell");
@@ -189,7 +190,7 @@ fn colour_is_shown_unless_no_color_is_set() {
 #[test]
 fn a_dumb_terminal_gets_no_escape_sequence() {
     let daemon = start();
-    slow_model(&daemon);
+    slow_words(&daemon, "slow", "");
     let terminal = chat_with(&daemon, "short", "dumb", &[]);
     terminal.await_prompt(PROMPT);
     ask(&terminal, "hello", &format!(">>> hello\n{ANSWER}\n>>>"));

@@ -36,7 +36,7 @@ fn files(dir: &Path) -> String {
 
 fn curl(daemon: &TestDaemon, certificate: &str, args: &[&str]) -> hearth_tests::Ran {
     let mut curl = Command::new("curl");
-    curl.args(["-sS", "--max-time", "60", "--noproxy", "*", "--cacert", certificate]);
+    curl.args(["-sS", "--noproxy", "*", "--cacert", certificate]);
     run(curl.args(args).current_dir(daemon.dir()), "")
 }
 

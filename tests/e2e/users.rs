@@ -45,9 +45,10 @@ fn anybody_may_chat_and_only_admins_may_import_and_unload() {
 #[test]
 fn nobody_cancels_another_users_request() {
     let daemon = start();
-    daemon.model("slow", &[("eos_one_in", 0.into()), ("slow_us_per_token", 5_000.into())]);
+    daemon.endless("endless");
     let raw = daemon.raw();
-    raw.send_call(1, "generate", &json!({ "model": "slow", "prompt": "once", "request": "mine" }));
+    let params = json!({ "model": "endless", "prompt": "once", "request": "mine" });
+    raw.send_call(1, "generate", &params);
     eventually_is("the request to run", || daemon.status().active_requests == 1);
     let refused = ctl_as_nobody(&daemon, &["rpc", "cancel", r#"{"request":"mine"}"#]);
     assert_eq!(refused.code, Some(1), "{refused:?}");

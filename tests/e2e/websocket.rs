@@ -8,7 +8,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
 fn endless(daemon: &TestDaemon) -> Value {
-    daemon.model("endless", &[("eos_one_in", 0.into()), ("slow_us_per_token", 2000.into())]);
+    daemon.endless("endless");
     json!({ "model": "endless", "prompt": "once", "request": "mine" })
 }
 

@@ -17,10 +17,16 @@ fn start() -> TestDaemon {
 
 /// Runs one of the scripts, which finds the daemon by these variables.
 #[track_caller]
-fn well(daemon: &TestDaemon, program: impl AsRef<Path>, script: &str, env: &[(&str, String)]) {
+fn well(program: impl AsRef<Path>, script: &str) {
+    let daemon = start();
+    let url = format!("http://{}", daemon.http());
     let mut command = daemon.command(program.as_ref());
-    command.arg(repository().join("tests/clients").join(script));
-    command.envs(env.iter().map(|(name, value)| (name, value)));
+    command
+        .arg(repository().join("tests/clients").join(script))
+        .env("HEARTH_URL", &url)
+        .env("OLLAMA_HOST", &url)
+        .env("NODE_PATH", env_path("HEARTH_TEST_CLIENTS").join("node_modules"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
     let said = run(&mut command, "").ok();
     assert!(said.ends_with("all is well\n"), "{said}");
     // Nor does an answer that it left run on.
@@ -28,34 +34,43 @@ fn well(daemon: &TestDaemon, program: impl AsRef<Path>, script: &str, env: &[(&s
 }
 
 #[track_caller]
-fn python(script: &str, variable: &str) {
-    let daemon = start();
-    let python = env_path("HEARTH_TEST_CLIENTS").join("bin/python");
-    let url = format!("http://{}", daemon.http());
-    well(&daemon, python, script, &[(variable, url)]);
+fn python(script: &str) {
+    well(env_path("HEARTH_TEST_CLIENTS").join("bin/python"), script);
 }
 
 #[track_caller]
 fn node(script: &str) {
-    let daemon = start();
-    let modules = env_path("HEARTH_TEST_CLIENTS").join("node_modules").display().to_string();
-    let url = format!("http://{}", daemon.http());
-    well(&daemon, "node", script, &[("HEARTH_URL", url), ("NODE_PATH", modules)]);
+    well("node", script);
+}
+
+#[test]
+fn the_anthropic_client_for_python_works() {
+    python("anthropic_client.py");
 }
 
 #[test]
 fn the_ollama_client_for_python_works() {
-    python("ollama_client.py", "OLLAMA_HOST");
+    python("ollama_client.py");
+}
+
+#[test]
+fn the_openai_client_for_python_works() {
+    python("openai_client.py");
+}
+
+#[test]
+fn the_openai_client_for_python_uses_responses() {
+    python("openai_responses.py");
 }
 
 #[test]
 fn langchain_works_with_its_packages_for_ollama_and_openai() {
-    python("langchain_client.py", "HEARTH_URL");
+    python("langchain_client.py");
 }
 
 #[test]
-fn the_openai_client_for_node_works() {
-    node("openai_client.cjs");
+fn the_anthropic_client_for_node_works() {
+    node("anthropic_client.cjs");
 }
 
 #[test]
@@ -64,8 +79,8 @@ fn the_ollama_client_for_node_works() {
 }
 
 #[test]
-fn the_anthropic_client_for_node_works() {
-    node("anthropic_client.cjs");
+fn the_openai_client_for_node_works() {
+    node("openai_client.cjs");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::start_with;
 use hearth_protocol::{
     Client, Embed, EmbedInput, EmbedParams, ErrorKind, Tokenize, TokenizeParams,
 };
-use hearth_tests::{TestDaemon, chat, http, refused, repository};
+use hearth_tests::{TestDaemon, chat, embed, http, refused, repository};
 use serde_json::{Value, json};
 
 const MODEL: &str = "all-minilm";
@@ -37,15 +37,8 @@ fn start() -> TestDaemon {
 }
 
 #[track_caller]
-fn embed(client: &mut Client, input: EmbedInput) -> Vec<Vec<f32>> {
-    let params = EmbedParams {
-        model: MODEL.into(),
-        input,
-        normalize: true,
-        truncate: false,
-        keep_alive: None,
-    };
-    client.call::<Embed>(&params).unwrap().embeddings
+fn embeddings(client: &mut Client, input: EmbedInput) -> Vec<Vec<f32>> {
+    client.call::<Embed>(&embed(MODEL, input)).unwrap().embeddings
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -80,7 +73,7 @@ fn its_embeddings_are_those_of_another_implementation() {
     let mut client = daemon.client();
     let known = known();
     let texts = known.iter().map(|known| known.text.clone()).collect();
-    let together = embed(&mut client, EmbedInput::Many(texts));
+    let together = embeddings(&mut client, EmbedInput::Many(texts));
     assert_eq!(together.len(), known.len());
     for (known, found) in known.iter().zip(together) {
         assert_eq!(found.len(), known.embedding.len());
@@ -88,7 +81,7 @@ fn its_embeddings_are_those_of_another_implementation() {
         assert!(near > 0.999, "{near} for {}", known.text);
         let length = found.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert!((length - 1.0).abs() < 1e-4, "{length}");
-        let alone = embed(&mut client, EmbedInput::One(known.text.clone()));
+        let alone = embeddings(&mut client, EmbedInput::One(known.text.clone()));
         assert!(cosine(&alone[0], &found) > 0.9999, "{}", known.text);
     }
 }
@@ -97,16 +90,10 @@ fn its_embeddings_are_those_of_another_implementation() {
 fn a_text_longer_than_it_can_see_is_refused_with_the_numbers() {
     let daemon = start();
     let input = EmbedInput::One("word ".repeat(511));
-    let params = EmbedParams {
-        model: MODEL.into(),
-        input,
-        normalize: true,
-        truncate: false,
-        keep_alive: None,
-    };
+    let params = embed(MODEL, input);
     let error = refused(daemon.client().call::<Embed>(&params), ErrorKind::ContextOverflow);
     assert!(error.message.contains("513") && error.message.contains("512"), "{error:?}");
-    let longest = embed(&mut daemon.client(), EmbedInput::One("word ".repeat(510)));
+    let longest = embeddings(&mut daemon.client(), EmbedInput::One("word ".repeat(510)));
     assert_eq!(longest[0].len(), 384);
     // What is left of it is the beginning, with the tokens that the model expects around it.
     let params = EmbedParams { truncate: true, ..params };

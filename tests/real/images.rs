@@ -2,6 +2,7 @@
 //! nonsense, but arithmetic tells what must be: an embedding is worth the token that it is of, and the rules of the contract hold
 //! where an image is as long as its tokens, where it is shorter (M-RoPE), and where its parts see each other both ways.
 
+use crate::tiny::{self, Shapes};
 use base64::Engine as _;
 use hearth_abi::host::{Batch, Context, Image, Model, Plugin};
 use hearth_abi::raw::{Pos, Token};
@@ -43,25 +44,6 @@ const KINDS: [Kind; 3] = [
     Kind { architecture: "gemma3", projector: "gemma3", side: 64, span: (4, 4) },
 ];
 
-/// Names with columns and rows.
-type Shapes = Vec<(String, usize, usize)>;
-
-/// The same numbers each time.
-fn tensors(shapes: Shapes) -> Vec<Tensor> {
-    let mut state = 1_u32;
-    let mut number = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from(u16::try_from(state >> 16).unwrap()) / 32768.0 - 1.0
-    };
-    let tensor = |(name, columns, rows): (String, usize, usize)| {
-        let is_norm = name.contains("norm") || name.contains("ln");
-        let value = |_| if is_norm { 1.0 + 0.1 * number() } else { 0.3 * number() };
-        let values = (0..columns * rows).map(value).collect();
-        Tensor { name, columns, values }
-    };
-    shapes.into_iter().map(tensor).collect()
-}
-
 fn model_tensors(kind: Kind) -> Vec<Tensor> {
     let mut shapes: Shapes =
         vec![("token_embd.weight".into(), WIDTH, N_VOCAB), ("output_norm.weight".into(), WIDTH, 1)];
@@ -80,43 +62,19 @@ fn model_tensors(kind: Kind) -> Vec<Tensor> {
                 (format!("blk.{layer}.{name}.weight"), columns, rows)
             }));
     }
-    tensors(shapes)
+    tiny::tensors(shapes)
 }
 
 fn model_file(kind: Kind) -> Vec<u8> {
     let tensors = model_tensors(kind);
     let architecture = kind.architecture;
-    let numbers = [
-        ("block_count", 2),
-        ("context_length", 512),
-        ("embedding_length", 64),
-        ("feed_forward_length", 64),
-        ("attention.head_count", 2),
-        ("attention.head_count_kv", 2),
-        ("attention.key_length", 32),
-        ("attention.value_length", 32),
-        ("rope.dimension_count", 32),
-    ];
-    let n_pairs = numbers.len() as u64 + 7;
-    let mut text = GgufText::header(tensors.len() as u64, n_pairs)
-        .text_pair("general.architecture", architecture)
-        .f32_pair(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 1e-5)
-        .text_pair("tokenizer.ggml.model", "llama");
-    text = numbers.into_iter().fold(text, |text, (key, value)| {
-        text.text(&format!("{architecture}.{key}")).u32(4).u32(value)
-    });
+    let numbers = [("block_count", 2), ("context_length", 512), ("rope.dimension_count", 32)];
+    let named = NAMED.into_iter().map(|token| (token.to_owned(), 3));
+    let vocabulary: Vec<_> = tiny::bytes().into_iter().chain(named).collect();
+    let mut text = tiny::header(architecture, &numbers, &vocabulary, &tensors, 1);
     // An array of whole numbers; others read no such key.
     text = text.text(&format!("{architecture}.rope.dimension_sections")).u32(9).u32(5).u64(4);
     text = [4, 6, 6, 0].into_iter().fold(text, GgufText::u32);
-    text = text.text("tokenizer.ggml.tokens").u32(9).u32(8).u64(N_VOCAB as u64);
-    text = text.text("<unk>").text("<s>").text("</s>");
-    text = (0..256).fold(text, |text, byte| text.text(&format!("<0x{byte:02X}>")));
-    text = NAMED.into_iter().fold(text, GgufText::text);
-    text = text.text("tokenizer.ggml.scores").u32(9).u32(6).u64(N_VOCAB as u64);
-    text = (0..N_VOCAB).fold(text, |text, _| text.u32(0));
-    text = text.text("tokenizer.ggml.token_type").u32(9).u32(5).u64(N_VOCAB as u64);
-    // Unknown, control, bytes.
-    text = [2, 3, 3].into_iter().chain([6; 256]).chain([3; NAMED.len()]).fold(text, GgufText::u32);
     text.tensors(&tensors).0
 }
 
@@ -158,7 +116,7 @@ fn projector_tensors(kind: Kind) -> Vec<Tensor> {
     for norm in norms.chain(["v.post_ln".into()]) {
         shapes.extend(["weight", "bias"].map(|part| (format!("{norm}.{part}"), WIDTH, 1)));
     }
-    tensors(shapes)
+    tiny::tensors(shapes)
 }
 
 fn projector_file(kind: Kind) -> Vec<u8> {
@@ -311,9 +269,8 @@ fn what_must_be_seen_at_once_is_refused_where_there_is_no_room_and_harms_nothing
     near(&feed(&mut small, 2, &[80]), &feed(&mut plain, 2, &[80]));
 }
 
-/// A file that every decoder knows, of these pixels.
-fn bitmap(rgb: &[u8], width: u32) -> SentImage {
-    // GIF and PNG want a compressor; WebP and JPEG, too. A PNG whose blocks are stored needs two checksums.
+/// A PNG of these pixels. Its blocks are stored, which takes two checksums and no compressor.
+fn png(rgb: &[u8], width: u32) -> SentImage {
     let rows = rgb.chunks(3 * width as usize).flat_map(|row| [&[0], row].concat());
     let rows: Vec<u8> = rows.collect();
     let mut stored = vec![0x78, 0x01, 0x01];
@@ -352,7 +309,7 @@ fn a_chat_sees_its_image_and_does_not_compute_it_again() {
         params.options.max_tokens = Some(4);
         let mut client = daemon.client();
         let blind = client.call::<ChatSend>(&params).unwrap();
-        params.messages[0].images.push(bitmap(&rgb(), 96));
+        params.messages[0].images.push(png(&rgb(), 96));
         let first = client.call::<ChatSend>(&params).unwrap();
         let n_image = first.usage.prompt_tokens - blind.usage.prompt_tokens;
         assert!(n_image >= kind.span.0, "{kind:?}: {n_image} tokens");
@@ -364,7 +321,7 @@ fn a_chat_sees_its_image_and_does_not_compute_it_again() {
         // Another image has nothing in common with it but what stands before.
         params.messages.truncate(1);
         let other: Vec<u8> = rgb().iter().map(|byte| !byte).collect();
-        params.messages[0].images[0] = bitmap(&other, 96);
+        params.messages[0].images[0] = png(&other, 96);
         let other = client.call::<ChatSend>(&params).unwrap();
         assert!(other.usage.cached_tokens + n_image <= first.usage.prompt_tokens, "{kind:?}");
     }

@@ -3,10 +3,10 @@
 
 use super::{MODEL, start};
 use hearth_abi::host::{Adapter, Batch, Context, Model, Plugin};
-use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, OpenParams};
-use hearth_protocol::{Embed, EmbedInput, EmbedParams, ErrorKind};
+use hearth_abi::{BatchEntry, ContextConfig, OpenParams};
+use hearth_protocol::{Embed, EmbedInput, ErrorKind};
 use hearth_tests::{
-    GgufText, Tensor, TestDaemon, env_path, follow_generate, generate, is_alive, refused,
+    GgufText, Tensor, TestDaemon, embed, env_path, follow_generate, generate, is_alive, refused,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -99,14 +99,7 @@ fn says(daemon: &TestDaemon, model: &str) -> String {
 }
 
 fn embedding(daemon: &TestDaemon, model: &str) -> Vec<f32> {
-    let input = EmbedInput::One("the sea".into());
-    let params = EmbedParams {
-        model: model.into(),
-        input,
-        normalize: true,
-        truncate: false,
-        keep_alive: None,
-    };
+    let params = embed(model, EmbedInput::One("the sea".into()));
     daemon.client().call::<Embed>(&params).unwrap().embeddings.remove(0)
 }
 
@@ -210,17 +203,8 @@ impl Bench {
         let plugin = Plugin::load(&library, Box::new(|_, _| {})).unwrap();
         let params = OpenParams::new(env_path("HEARTH_TEST_SMOLLM2"));
         let model = Model::open(&plugin, &params, &mut |_| true).unwrap();
-        let config = ContextConfig {
-            n_ctx: 64,
-            n_batch: 64,
-            n_ubatch: 64,
-            n_seq_max: 1,
-            n_threads: 2,
-            n_threads_batch: 2,
-            embeddings: None,
-            kv_type: KvType::F16,
-            flash_attention: FlashAttention::Auto,
-        };
+        let config =
+            ContextConfig { n_threads: 2, n_threads_batch: 2, ..ContextConfig::single(64) };
         let context = model.context(&config).unwrap();
         Self { model, context, folder: tempfile::tempdir().unwrap() }
     }

@@ -1,7 +1,6 @@
 //! llama.cpp and real models, through the whole chain. What a model says is not compared with anything but itself and
 //! the form that was asked for.
 
-mod anthropic;
 mod clients;
 mod context;
 mod embedding;
@@ -10,21 +9,20 @@ mod images;
 mod kernels;
 mod lora;
 mod mtp;
-mod openai;
 mod quantize;
 mod rank;
-mod responses;
 mod show;
 mod thinking;
+mod tiny;
 mod tools;
 
 use hearth_protocol::{
-    ChatParams, Detokenize, DetokenizeParams, Embed, EmbedInput, EmbedParams, ErrorKind, Event,
-    FinishReason, Format, Message, Role, Tokenize, TokenizeParams,
+    ChatParams, Detokenize, DetokenizeParams, Embed, EmbedInput, ErrorKind, Event, FinishReason,
+    Format, Message, Role, Tokenize, TokenizeParams,
 };
 use hearth_tests::{
-    Ran, TestDaemon, chat, ctl_path, env_path, follow, follow_generate, generate, hearthd_path,
-    message, refused, run, signal_process,
+    Ran, TestDaemon, chat, ctl_path, embed, env_path, follow, follow_generate, generate,
+    hearthd_path, message, refused, run, signal_process,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -185,14 +183,7 @@ fn embeddings_have_length_one_and_like_texts_are_near() {
     let daemon = start();
     let texts = ["a cat sleeps", "a cat is sleeping", "the stock market fell by two per cent"];
     let input = EmbedInput::Many(texts.map(String::from).to_vec());
-    let params = EmbedParams {
-        model: MODEL.into(),
-        input,
-        normalize: true,
-        truncate: false,
-        keep_alive: None,
-    };
-    let reply = daemon.client().call::<Embed>(&params).unwrap();
+    let reply = daemon.client().call::<Embed>(&embed(MODEL, input)).unwrap();
     let [a, b, c] = reply.embeddings.as_slice() else {
         panic!("{} embeddings", reply.embeddings.len())
     };

@@ -1,10 +1,11 @@
 //! Guesses by a model's own layers, in llama.cpp. The weights are random, so guesses are seldom right; but a layer that follows the
 //! model token by token must guess the same for the same text, however that got into memory, and change nothing else.
 
+use crate::tiny::{self, Shapes};
 use hearth_abi::host::{Batch, Context, Model, Plugin};
 use hearth_abi::raw::{Seq, Token};
-use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, OpenParams, Status};
-use hearth_tests::{GgufText, Tensor, env_path};
+use hearth_abi::{BatchEntry, ContextConfig, OpenParams, Status};
+use hearth_tests::{Tensor, env_path};
 use std::sync::Arc;
 
 const WIDTH: usize = 64;
@@ -14,19 +15,10 @@ const N_GUESSES: usize = 4;
 /// A model of GLM-4.5's architecture with one layer, and one more that guesses.
 fn file() -> Vec<u8> {
     let tensors = tensors();
-    let number = |text: GgufText, (key, value): (&str, u32)| {
-        text.text(&format!("glm4moe.{key}")).u32(4).u32(value)
-    };
     let numbers = [
         ("block_count", 2),
         ("nextn_predict_layers", 1),
         ("context_length", 256),
-        ("embedding_length", 64),
-        ("feed_forward_length", 64),
-        ("attention.head_count", 2),
-        ("attention.head_count_kv", 2),
-        ("attention.key_length", 32),
-        ("attention.value_length", 32),
         ("rope.dimension_count", 16),
         ("expert_count", 1),
         ("expert_used_count", 1),
@@ -34,21 +26,10 @@ fn file() -> Vec<u8> {
         ("expert_shared_count", 1),
         ("leading_dense_block_count", 1),
     ];
-    let n_pairs = numbers.len() as u64 + 6;
-    let mut text = GgufText::header(tensors.len() as u64, n_pairs)
-        .text_pair("general.architecture", "glm4moe")
-        .f32_pair("glm4moe.attention.layer_norm_rms_epsilon", 1e-5)
-        .text_pair("tokenizer.ggml.model", "llama");
-    text = numbers.into_iter().fold(text, number);
-    // Arrays of strings, of floats and of whole numbers.
-    text = text.text("tokenizer.ggml.tokens").u32(9).u32(8).u64(N_VOCAB as u64);
-    text = text.text("<unk>").text("<s>").text("</s>").text("<0x0A>");
-    text = (4..N_VOCAB).fold(text, |text, token| text.text(&format!("t{token}")));
-    text = text.text("tokenizer.ggml.scores").u32(9).u32(6).u64(N_VOCAB as u64);
-    text = (0..N_VOCAB).fold(text, |text, _| text.u32(0));
-    text = text.text("tokenizer.ggml.token_type").u32(9).u32(5).u64(N_VOCAB as u64);
-    text = [2, 3, 3, 6].into_iter().chain((4..N_VOCAB).map(|_| 1)).fold(text, GgufText::u32);
-    text.tensors(&tensors).0
+    let plain = (4..N_VOCAB).map(|token| (format!("t{token}"), 1));
+    let vocabulary: Vec<_> =
+        tiny::control().into_iter().chain([("<0x0A>".into(), 6)]).chain(plain).collect();
+    tiny::header("glm4moe", &numbers, &vocabulary, &tensors, 0).tensors(&tensors).0
 }
 
 fn tensors() -> Vec<Tensor> {
@@ -56,7 +37,7 @@ fn tensors() -> Vec<Tensor> {
     let norms = ["attn_norm", "post_attention_norm"].map(|name| (name, WIDTH, 1));
     let dense = ["ffn_gate", "ffn_up", "ffn_down"].map(|name| (name, WIDTH, WIDTH));
     let experts = ["gate", "up", "down"].map(|name| (name, WIDTH, WIDTH));
-    let mut all =
+    let mut all: Shapes =
         vec![("token_embd.weight".into(), WIDTH, N_VOCAB), ("output_norm.weight".into(), WIDTH, 1)];
     for layer in 0..2 {
         let parts = block.iter().chain(&norms).chain(if layer == 0 { &dense[..] } else { &[] });
@@ -77,20 +58,7 @@ fn tensors() -> Vec<Tensor> {
         ("blk.1.nextn.enorm.weight".into(), WIDTH, 1),
         ("blk.1.nextn.hnorm.weight".into(), WIDTH, 1),
     ]);
-    let mut state = 1_u32;
-    let mut number = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from(u16::try_from(state >> 16).unwrap()) / 32768.0 - 1.0
-    };
-    all.into_iter()
-        .map(|(name, columns, rows): (String, usize, usize)| {
-            let is_norm = name.contains("norm");
-            let values = (0..columns * rows)
-                .map(|_| if is_norm { 1.0 + 0.1 * number() } else { 0.3 * number() })
-                .collect();
-            Tensor { name, columns, values }
-        })
-        .collect()
+    tiny::tensors(all)
 }
 
 fn open(with_mtp: bool) -> Arc<Model> {
@@ -105,15 +73,12 @@ fn open(with_mtp: bool) -> Arc<Model> {
 
 fn context(model: &Arc<Model>) -> Context {
     let config = ContextConfig {
-        n_ctx: 128,
         n_batch: 64,
         n_ubatch: 64,
         n_seq_max: 3,
         n_threads: 1,
         n_threads_batch: 1,
-        embeddings: None,
-        kv_type: KvType::F16,
-        flash_attention: FlashAttention::Auto,
+        ..ContextConfig::single(128)
     };
     model.context(&config).unwrap()
 }

@@ -1,9 +1,9 @@
 //! A reranker in llama.cpp: Qwen3's architecture with a head of two classes. The weights are random, so scores mean nothing;
 //! but they are probabilities, belong to the pair, and do not depend on what else is asked.
 
-use crate::start_with;
+use crate::{start_with, tiny};
 use hearth_protocol::{ErrorKind, ImportMode, ModelParams, ModelShow, Rerank, RerankParams};
-use hearth_tests::{GgufText, Tensor, TestDaemon, env_path, refused};
+use hearth_tests::{Tensor, TestDaemon, env_path, refused};
 
 const WIDTH: usize = 64;
 const HEAD: usize = 32;
@@ -12,37 +12,14 @@ const N_VOCAB: usize = 3 + 256;
 
 fn file(template: Option<&str>) -> Vec<u8> {
     let tensors = tensors();
-    let numbers = [
-        ("block_count", 1),
-        ("context_length", 256),
-        ("embedding_length", 64),
-        ("feed_forward_length", 64),
-        ("attention.head_count", 2),
-        ("attention.head_count_kv", 2),
-        ("attention.key_length", 32),
-        ("attention.value_length", 32),
-        ("pooling_type", 4),
-    ];
-    let n_pairs = numbers.len() + 7 + usize::from(template.is_some());
-    let mut text = GgufText::header(tensors.len() as u64, n_pairs as u64)
-        .text_pair("general.architecture", "qwen3")
-        .f32_pair("qwen3.attention.layer_norm_rms_epsilon", 1e-5)
-        .text_pair("tokenizer.ggml.model", "llama");
-    for (key, value) in numbers {
-        text = text.text(&format!("qwen3.{key}")).u32(4).u32(value);
-    }
+    let numbers = [("block_count", 1), ("context_length", 256), ("pooling_type", 4)];
+    let n_more = 1 + usize::from(template.is_some());
+    let mut text = tiny::header("qwen3", &numbers, &tiny::bytes(), &tensors, n_more);
     if let Some(template) = template {
         text = text.text_pair("tokenizer.chat_template.rerank", template);
     }
-    // Arrays of strings, of floats and of whole numbers.
+    // An array of strings.
     text = text.text("qwen3.classifier.output_labels").u32(9).u32(8).u64(2).text("yes").text("no");
-    text = text.text("tokenizer.ggml.tokens").u32(9).u32(8).u64(N_VOCAB as u64);
-    text = text.text("<unk>").text("<s>").text("</s>");
-    text = (0..256).fold(text, |text, byte| text.text(&format!("<0x{byte:02X}>")));
-    text = text.text("tokenizer.ggml.scores").u32(9).u32(6).u64(N_VOCAB as u64);
-    text = (0..N_VOCAB).fold(text, |text, _| text.u32(0));
-    text = text.text("tokenizer.ggml.token_type").u32(9).u32(5).u64(N_VOCAB as u64);
-    text = [2, 3, 3].into_iter().chain([6; 256]).fold(text, GgufText::u32);
     text.tensors(&tensors).0
 }
 
@@ -63,20 +40,8 @@ fn tensors() -> Vec<Tensor> {
         ("blk.0.ffn_up", WIDTH, WIDTH),
         ("blk.0.ffn_down", WIDTH, WIDTH),
     ];
-    let mut state = 1_u32;
-    let mut number = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from(u16::try_from(state >> 16).unwrap()) / 32768.0 - 1.0
-    };
-    shapes
-        .map(|(name, columns, rows)| {
-            let is_norm = name.contains("norm");
-            let values = (0..columns * rows)
-                .map(|_| if is_norm { 1.0 + 0.1 * number() } else { 0.3 * number() })
-                .collect();
-            Tensor { name: format!("{name}.weight"), columns, values }
-        })
-        .into()
+    let shapes = shapes.map(|(name, columns, rows)| (format!("{name}.weight"), columns, rows));
+    tiny::tensors(shapes.into())
 }
 
 fn scores(daemon: &TestDaemon, model: &str, query: &str, documents: &[&str]) -> (Vec<f32>, u32) {

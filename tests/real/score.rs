@@ -32,15 +32,11 @@ fn main() {
     };
     let n = u32::try_from(N_TOKENS).expect("fits");
     let config = ContextConfig {
-        n_ctx: n,
-        n_batch: n,
-        n_ubatch: n,
-        n_seq_max: 1,
         n_threads: 2,
         n_threads_batch: 2,
-        embeddings: None,
         kv_type,
         flash_attention,
+        ..ContextConfig::single(n)
     };
     let mut context = model.context(&config).expect("a context");
     let mut tokens = model.tokenize(TEXT, true, false).expect("tokens");

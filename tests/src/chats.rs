@@ -1,8 +1,9 @@
 //! Requests for models and what comes back.
 
 use hearth_protocol::{
-    ChatParams, ChatReply, ChatSend, Client, ClientError, ErrorKind, Event, Generate,
-    GenerateParams, GenerateReply, Message, Options, Role, RpcError, StreamMethod, ToolChoice,
+    ChatParams, ChatReply, ChatSend, Client, ClientError, EmbedInput, EmbedParams, ErrorKind,
+    Event, Generate, GenerateParams, GenerateReply, Message, Options, Role, RpcError, StreamMethod,
+    ToolChoice,
 };
 
 /// A question, answered greedily, without thinking.
@@ -39,6 +40,11 @@ pub fn generate(model: &str, prompt: &str) -> GenerateParams {
         request: None,
         timeout_ms: None,
     }
+}
+
+/// Texts to embed.
+pub fn embed(model: &str, input: EmbedInput) -> EmbedParams {
+    EmbedParams { model: model.into(), input, normalize: true, truncate: false, keep_alive: None }
 }
 
 /// A message that is only text.

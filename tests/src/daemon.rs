@@ -2,7 +2,7 @@
 
 use crate::gguf::reference_model;
 use crate::guard::Guard;
-use crate::process::{Ran, is_alive, run};
+use crate::process::{Held, Ran, is_alive, run, signal_process};
 use crate::programs::{ctl_path, hearthd_path, reference_plugins};
 use crate::raw::Raw;
 use crate::wait::{eventually, eventually_is};
@@ -11,7 +11,7 @@ use hearth_protocol::{
     Status,
 };
 use hearth_reference::Value;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
@@ -258,6 +258,23 @@ impl TestDaemon {
         loaded[0].pid
     }
 
+    /// Makes the one loaded model's process stand still until what this answers is dropped.
+    #[track_caller]
+    pub fn hold_worker(&self) -> Held {
+        Held::new(self.worker_pid())
+    }
+
+    /// Makes a model that writes for longer than anything here waits: a step takes 50 ms, and 32,768 tokens fill its context.
+    #[track_caller]
+    pub fn endless(&self, name: &str) {
+        let settings = [
+            ("eos_one_in", 0.into()),
+            ("context_length", 32_768.into()),
+            ("slow_us_per_decode", 50_000.into()),
+        ];
+        self.model(name, &settings);
+    }
+
     /// Makes a reference model with these settings and imports it.
     #[track_caller]
     pub fn model(&self, name: &str, settings: &[(&str, Value)]) {
@@ -375,11 +392,4 @@ impl Drop for TestDaemon {
             }
         }
     }
-}
-
-/// Sends a signal to a process.
-#[track_caller]
-pub fn signal_process(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
 }

@@ -22,13 +22,13 @@ mod wait;
 mod web;
 mod websocket;
 
-pub use chats::{Told, chat, error_of, follow, follow_generate, generate, message, refused};
-pub use daemon::{Builder, TestDaemon, signal_process};
+pub use chats::{Told, chat, embed, error_of, follow, follow_generate, generate, message, refused};
+pub use daemon::{Builder, TestDaemon};
 pub use faults::{Fault, FaultProxy, Passed};
 pub use gguf::{GgufText, Tensor, reference_model};
 pub use guard::Guard;
-pub use http::{HttpReply, http};
-pub use process::{Ran, is_alive, peak_rss_bytes, run};
+pub use http::{HttpEvents, HttpReply, http};
+pub use process::{Held, Ran, is_alive, peak_rss_bytes, run, signal_process};
 pub use programs::{ctl_path, env_path, hearthd_path, reference_plugins, repository};
 pub use raw::Raw;
 pub use registry::{Registry, TokenAuth, digest};

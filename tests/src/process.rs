@@ -1,6 +1,7 @@
 //! Running programs to their end, and looking at processes.
 
 use crate::wait::eventually;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -62,6 +63,36 @@ fn reader(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> 
         stream.read_to_end(&mut bytes).unwrap();
         String::from_utf8(bytes).unwrap()
     })
+}
+
+/// Sends a signal to a process.
+#[track_caller]
+pub fn signal_process(pid: u32, signal: Signal) {
+    kill_process(as_pid(pid), signal).unwrap();
+}
+
+fn as_pid(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+/// A process that stands still, whatever it is in the middle of, until this is dropped.
+#[derive(Debug)]
+pub struct Held(Pid);
+
+impl Held {
+    #[track_caller]
+    pub(crate) fn new(pid: u32) -> Self {
+        let pid = as_pid(pid);
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }
 
 /// True while a process exists and has not ended. One that waits to be reaped has ended.

@@ -10,7 +10,7 @@ set -euo pipefail
 folder=$(readlink -f "$1")
 script=$2
 lower=${3:-/}
-limit_s=240
+limit_s=900
 mkdir -p "$folder/journal"
 : >"$folder/output"
 

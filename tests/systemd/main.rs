@@ -17,7 +17,7 @@ const QUICK: &str = "Plugh, said the hollow voice.";
 /// What systemd adds to each entry, as far as it is looked at here.
 fn service(name: &str, args: &str, more: &str) -> String {
     format!(
-        "[Unit]\nDescription={name}\n[Service]\nType=notify\nTimeoutStartSec=30\n\
+        "[Unit]\nDescription={name}\n[Service]\nType=notify\nTimeoutStartSec=300\n\
          ExecStart=/var/ci/hearthd --config /var/ci/hearth.toml --backends /var/ci/backends {args}\n\
          DynamicUser=yes\nRuntimeDirectory={name}\nStateDirectory={name}\n{more}\n"
     )
@@ -52,7 +52,7 @@ fn furnish_reference(folder: &Path) {
     fs::copy(reference_plugins().join(plugin), folder.join("backends").join(plugin)).unwrap();
     reference_model(folder, "quick", &[("script", QUICK.into())]);
     let slow: [(&str, Setting); 2] =
-        [("script", slow_answer().as_str().into()), ("slow_us_per_decode", 5000_u64.into())];
+        [("script", slow_answer().as_str().into()), ("slow_us_per_decode", 10_000_u64.into())];
     reference_model(folder, "slow", &slow);
 }
 

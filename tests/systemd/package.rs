@@ -4,15 +4,28 @@ use super::{QUICK, assert_private, boot, entry, furnish_reference, journal, slow
 use hearth_tests::{env_path, repository};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// One of those that were made of the programs under test.
+fn copy_package(folder: &Path, end: &str, name: &str) {
+    let made = fs::read_dir(env_path("HEARTH_TEST_PACKAGES")).unwrap();
+    let mut paths = made.map(|entry| entry.unwrap().path());
+    let path = paths.find(|path| path.to_str().is_some_and(|path| path.ends_with(end))).unwrap();
+    fs::copy(path, folder.join(name)).unwrap();
+}
+
+fn copy_script(folder: &Path, name: &str) {
+    fs::copy(repository().join("tests/systemd").join(name), folder.join(name)).unwrap();
+}
 
 #[test]
 fn the_package_is_installed_used_upgraded_under_load_and_purged() {
     let folder = tempfile::tempdir_in("/tmp").unwrap();
     let folder = folder.path();
     fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
-    fs::copy(env_path("HEARTH_TEST_DEB"), folder.join("hearth.deb")).unwrap();
+    copy_package(folder, ".deb", "hearth.deb");
     fs::copy(env_path("HEARTH_TEST_SMOLLM2"), folder.join("smollm2.gguf")).unwrap();
-    fs::copy(repository().join("tests/systemd/package.sh"), folder.join("package.sh")).unwrap();
+    copy_script(folder, "package.sh");
     furnish_reference(folder);
     boot(folder, "package.sh", &env_path("HEARTH_TEST_DEBIAN"));
 
@@ -35,4 +48,15 @@ fn the_package_is_installed_used_upgraded_under_load_and_purged() {
     assert_eq!(entry(&entries, "Listening")["F_SOCKET"], "/run/hearth/hearth.sock");
     assert_eq!(entry(&entries, "Model loaded")["F_MODEL"], "smollm2:latest");
     assert_private(&entries);
+}
+
+#[test]
+fn the_rpm_and_the_tarball_are_installed_used_upgraded_and_removed() {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let folder = folder.path();
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    copy_package(folder, ".rpm", "hearth.rpm");
+    copy_package(folder, ".tar.gz", "hearth.tar.gz");
+    copy_script(folder, "others.sh");
+    boot(folder, "others.sh", &env_path("HEARTH_TEST_DEBIAN"));
 }

@@ -77,7 +77,7 @@ systemctl daemon-reload
 systemctl restart hearth.service
 hung=$(show MainPID)
 kill -STOP "$hung"
-until [ "$(show NRestarts)" = 1 ]; do sleep 0.05; done
+until [ "$(show NRestarts)" -ge 1 ]; do sleep 0.05; done
 # Waits for the next one.
 ctl status
 [ "$(show MainPID)" != "$hung" ]

@@ -61,12 +61,12 @@ build_plugins() {
     engine=$(sed -n \
         's/^{"reason":"build-script-executed","package_id":"[^"]*#llama-cpp-sys-2@.*"out_dir":"\([^"]*\)".*/\1/p' <<<"$messages")
     [ -d "$engine/backends" ] || die "cargo did not say where it built llama.cpp (\`$engine\`)"
-    mkdir -p target/dev
-    printf '%s\n' "$engine" >target/dev/engine
+    mkdir -p "$CARGO_TARGET_DIR/dev"
+    printf '%s\n' "$engine" >"$CARGO_TARGET_DIR/dev/engine"
 
     modules=("$engine"/backends/libggml-*.so)
-    mapfile -t libraries < <(engine_libraries "$engine/lib" target/release/libhearth_cpu.so "${modules[@]}" | sort -u)
-    stage "$plugins" "${libraries[@]}" "${modules[@]}" target/release/libhearth_cpu.so
+    mapfile -t libraries < <(engine_libraries "$engine/lib" "$CARGO_TARGET_DIR/release/libhearth_cpu.so" "${modules[@]}" | sort -u)
+    stage "$plugins" "${libraries[@]}" "${modules[@]}" "$CARGO_TARGET_DIR/release/libhearth_cpu.so"
     for library in "$plugins"/*; do
         readelf -d "$library" | grep -q 'PATH.*\[[$]ORIGIN[]:]' || die "\`$library\` does not look for its libraries beside it" \
             "its RUNPATH must be \$ORIGIN: see CMAKE_INSTALL_RPATH in .cargo/config.toml and backends/cpu/build.rs"
@@ -87,6 +87,14 @@ build_test_programs() {
     # With the tests themselves: without them the dependencies have fewer features, and many crates are built twice.
     cargo build "${locked[@]}" --all-targets
     stage "$reference_plugins" target/debug/libhearth_reference.so
+}
+
+# What can be told of macOS without one: that our Rust compiles for it. The C of dependencies is not looked at.
+lint_for_macos() {
+    local target=aarch64-apple-darwin
+    [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] || rustup target add "$target"
+    CC_aarch64_apple_darwin=$root/tests/tools/no-cc AR_aarch64_apple_darwin=true cargo clippy "${locked[@]}" \
+        --target "$target" -p hearthd -p hearth-ctl -p hearth-reference -- "${lint_args[@]}"
 }
 
 # engine_libraries FOLDER FILE...: the libraries of FOLDER that the FILEs need, directly or not, by SONAME.

@@ -14,10 +14,13 @@ python_clients=(
 clients=${cache:?}/clients
 export HEARTH_TEST_CLIENTS=$clients
 
-fetch_clients() {
-    local wanted
-    wanted="${python_clients[*]} $(cksum <tests/clients/package-lock.json)"
-    [ "$(cat "$clients/installed" 2>/dev/null)" != "$wanted" ] || return 0
+# Checkouts share the cache, and two may come at once.
+fetch_clients() (
+    mkdir -p "$cache"
+    exec 9>"$cache/clients.lock"
+    flock 9
+    wanted="$(python3 --version) ${python_clients[*]} $(cksum <tests/clients/package-lock.json)"
+    [ "$(cat "$clients/installed" 2>/dev/null)" != "$wanted" ] || exit 0
     rm -rf "$clients"
     say "installing ${python_clients[*]} from PyPI into $clients"
     python3 -m venv "$clients"
@@ -29,4 +32,4 @@ fetch_clients() {
     npm --prefix "$clients" --loglevel error ci --ignore-scripts --no-audit --no-fund >&2 \
         || die 'the clients could not be installed' 'check the connection to npm, then run ./dev again'
     printf '%s\n' "$wanted" >"$clients/installed"
-}
+)

@@ -9,6 +9,8 @@
 pub mod author;
 pub mod check;
 pub mod host;
+#[cfg(target_os = "macos")]
+pub mod launchd;
 pub mod raw;
 mod types;
 

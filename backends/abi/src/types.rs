@@ -235,6 +235,23 @@ pub struct ContextConfig {
     pub flash_attention: FlashAttention,
 }
 
+impl ContextConfig {
+    /// For one sequence of so many tokens, which may all come in one decode; the rest is as in most contexts.
+    pub fn single(n_ctx: u32) -> Self {
+        Self {
+            n_ctx,
+            n_batch: n_ctx,
+            n_ubatch: n_ctx,
+            n_seq_max: 1,
+            n_threads: 0,
+            n_threads_batch: 0,
+            embeddings: None,
+            kv_type: KvType::F16,
+            flash_attention: FlashAttention::Auto,
+        }
+    }
+}
+
 /// What a context can do and how large it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextInfo {

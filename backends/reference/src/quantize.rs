@@ -18,11 +18,10 @@ impl QuantizeBackend for Reference {
             return Err(error(Status::InvalidArgument, "a copy takes no importance matrix"));
         }
         let settings = settings_of(&gguf::read(&params.input)?)?;
-        let failed = |why: std::io::Error| {
-            let output = params.output.display();
-            error(Status::Failed, format!("cannot write `{output}`: {why}"))
-        };
-        let bytes = std::fs::read(&params.input).map_err(failed)?;
+        let (input, output) = (params.input.display(), params.output.display());
+        let failed = |why| error(Status::Failed, format!("cannot write `{output}`: {why}"));
+        let bytes = std::fs::read(&params.input)
+            .map_err(|why| error(Status::Failed, format!("cannot read `{input}`: {why}")))?;
         std::fs::write(&params.output, &bytes[..bytes.len() / 2]).map_err(failed)?;
         pass(settings.quantize_ms, progress)?;
         if settings.crash_quantize {

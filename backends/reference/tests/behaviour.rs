@@ -3,9 +3,7 @@
 
 use hearth_abi::host::{Batch, Context, Model, Plugin};
 use hearth_abi::raw::{Pos, Seq, Token};
-use hearth_abi::{
-    BatchEntry, ContextConfig, FlashAttention, KvType, LogLevel, OpenParams, Pooling, Status,
-};
+use hearth_abi::{BatchEntry, ContextConfig, LogLevel, OpenParams, Pooling, Status};
 use hearth_reference::{Settings, Value, expected, vocab, write_adapter, write_model};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -29,15 +27,12 @@ fn open(pairs: &[(&str, Value)]) -> Arc<Model> {
 
 fn config() -> ContextConfig {
     ContextConfig {
-        n_ctx: 128,
         n_batch: 64,
         n_ubatch: 64,
         n_seq_max: 4,
         n_threads: 1,
         n_threads_batch: 1,
-        embeddings: None,
-        kv_type: KvType::F16,
-        flash_attention: FlashAttention::Auto,
+        ..ContextConfig::single(128)
     }
 }
 

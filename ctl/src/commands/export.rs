@@ -45,7 +45,9 @@ pub(super) fn run(
         n_total: exported.n_bytes(&destination),
     };
     let written = match &destination {
-        Destination::Stdout => export.fetch(exported.weights()?, &mut io::stdout().lock()),
+        Destination::Stdout => {
+            export.fetch(exported.weights()?, &mut io::stdout().lock(), CtlError::Output)
+        }
         Destination::Gguf(path) => export.file(exported.weights()?, path),
         Destination::Layout(dir) => export.layout(&exported, dir),
     };
@@ -118,16 +120,21 @@ struct Export<'s> {
 
 impl Export<'_> {
     /// Writes a blob's bytes, and fails in the end if they are not what its digest says.
-    fn fetch(&mut self, digest: &str, to: &mut dyn Write) -> Result<(), CtlError> {
+    fn fetch(
+        &mut self,
+        digest: &str,
+        to: &mut dyn Write,
+        failed: impl Fn(io::Error) -> CtlError,
+    ) -> Result<(), CtlError> {
         let mut hasher = Sha256::new();
         self.session.fetch(digest, |chunk| {
             hasher.update(chunk);
-            to.write_all(chunk).map_err(CtlError::Output)?;
+            to.write_all(chunk).map_err(&failed)?;
             self.n_done += chunk.len() as u64;
             self.status.set(bar("exporting", self.n_done as f32 / self.n_total.max(1) as f32));
             Ok(())
         })?;
-        to.flush().map_err(CtlError::Output)?;
+        to.flush().map_err(&failed)?;
         let actual = sha256(hasher);
         if actual == digest {
             return Ok(());
@@ -139,7 +146,7 @@ impl Export<'_> {
     }
 
     fn file(&mut self, digest: &str, path: &Path) -> Result<(), CtlError> {
-        write(path, |file| self.fetch(digest, file))
+        write(path, |file| self.fetch(digest, file, failed("write", path)))
     }
 
     fn layout(&mut self, exported: &Exported, dir: &Path) -> Result<(), CtlError> {
@@ -212,7 +219,7 @@ fn write(
 
 fn failed(action: &str, path: &Path) -> impl Fn(io::Error) -> CtlError {
     let what = format!("cannot {action} `{}`", path.display());
-    move |error| CtlError::Failed { message: format!("{what}: {error}"), hint: None }
+    move |error| CtlError::failed(format!("{what}: {error}"), "choose another place for the export")
 }
 
 fn sha256(hasher: Sha256) -> String {

@@ -24,6 +24,7 @@ pub(super) fn run(
     };
     let stays = match model.expires_s {
         Some(seconds) => format!("stays for {}", span_f64(seconds)),
+        None if model.active_requests > 0 => "stays while it works".into(),
         None => "stays until it is stopped".into(),
     };
     context.out.line(&format!(

@@ -5,6 +5,10 @@ use crate::error::CtlError;
 use crate::format::{ago, bytes, short_id};
 use hearth_protocol::{Empty, ModelList, ModelListMethod, ModelProblem, ModelSummary};
 
+/// What to do about an empty store.
+pub(super) const GET_ONE: &str =
+    "`ctl pull smollm2:135m` fetches a small one, `ctl import FILE.gguf NAME` brings in a file";
+
 /// Entries of the store that cannot be read.
 pub(super) fn warn<'a>(context: &Context, problems: impl IntoIterator<Item = &'a ModelProblem>) {
     for problem in problems {
@@ -22,7 +26,7 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
     warn(context, &list.problems);
     if list.models.is_empty() {
         context.out.note("no models in the store");
-        context.out.complain("hint", "`ctl import FILE.gguf NAME` brings one in");
+        context.out.complain("hint", GET_ONE);
         return Ok(());
     }
     let row = |model: &ModelSummary| {

@@ -5,5 +5,10 @@ use crate::error::CtlError;
 use std::path::Path;
 
 pub(super) fn run(folder: &Path) -> Result<(), CtlError> {
-    clap_mangen::generate_to(args::command(), folder).map_err(CtlError::Output)
+    clap_mangen::generate_to(args::command(), folder).map_err(|error| {
+        CtlError::failed(
+            format!("cannot write manual pages to `{}`: {error}", folder.display()),
+            "give a folder that exists",
+        )
+    })
 }

@@ -1,4 +1,5 @@
-//! What `ctl load`, `ctl import`, `ctl create`, `ctl quantize` and `ctl verify` share: a stream of progress, shown as a bar, and the reply at its end.
+//! What the commands share that take a while, such as `ctl load` and `ctl import`: a stream of progress, shown as a bar, and the
+//! reply at its end.
 //!
 //! Ctrl-C ends the connection, and with it the work in the daemon.
 

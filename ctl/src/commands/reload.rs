@@ -11,6 +11,7 @@ pub(super) fn run(context: &Context) -> Result<(), CtlError> {
         return context.out.json(&reply);
     }
     let Reloaded { needs_restart } = session.read(reply)?;
+    context.out.line("the configuration was read again")?;
     if !needs_restart.is_empty() {
         let keys = listed(&needs_restart);
         context.out.note(&format!("[{keys} changed, and the daemon must be restarted for that]"));

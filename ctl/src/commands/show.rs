@@ -133,5 +133,8 @@ fn text(context: &Context, text: &str) -> Result<(), CtlError> {
 }
 
 fn lacks(name: &str, what: &str) -> CtlError {
-    CtlError::Failed { message: format!("`{name}` has no {what}"), hint: None }
+    CtlError::failed(
+        format!("`{name}` has no {what}"),
+        format!("`ctl show {name}` says what it has"),
+    )
 }

@@ -17,11 +17,13 @@ pub(super) fn run(context: &Context, models: Vec<String>, repair: bool) -> Resul
     }
     match verified.faults.len() {
         0 => Ok(()),
-        n => Err(CtlError::Failed {
-            message: format!("{n} fault{}", if n == 1 { "" } else { "s" }),
-            hint: (!repair)
-                .then(|| "`ctl verify --repair` fetches again what was pulled".to_owned()),
-        }),
+        n => Err(CtlError::failed(
+            format!("{n} fault{}", if n == 1 { "" } else { "s" }),
+            match repair {
+                false => "`ctl verify --repair` fetches again what was pulled",
+                true => "pull or import again what is named here",
+            },
+        )),
     }
 }
 

@@ -63,12 +63,12 @@ fn an_answer_is_printed_as_it_is_and_reasoning_is_not() {
 #[test]
 fn options_are_sent() {
     let daemon = FakeDaemon::start(hello);
-    let args = "run m hi --system brief --temperature 0.5 --seed 7 --max-tokens 9 --no-think --keep-alive 0";
+    let args = "run m hi --system brief --temperature -0.5 --seed 7 --max-tokens 9 --no-think --keep-alive 0";
     let args: Vec<&str> = args.split(' ').collect();
     assert_eq!(daemon.ctl(&args).code, Some(0));
     let params = daemon.calls().remove(0).1;
     assert_eq!(params["messages"][0], json!({ "role": "system", "content": "brief" }));
-    assert_eq!(params["options"], json!({ "temperature": 0.5, "seed": 7, "max_tokens": 9 }));
+    assert_eq!(params["options"], json!({ "temperature": -0.5, "seed": 7, "max_tokens": 9 }));
     assert_eq!((&params["think"], &params["keep_alive"]), (&json!(false), &json!(0.0)));
 }
 
@@ -126,6 +126,16 @@ fn json_prints_every_event_as_it_came() {
     );
     assert_eq!(events[6], json!({ "type": "weather", "sun": true }));
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_answer_of_one_token_is_cut_after_one() {
+    let daemon = FakeDaemon::start(|call| {
+        let mut end = done(call, "a", "max_tokens");
+        end["reply"]["usage"]["completion_tokens"] = 1.into();
+        call.stream(&[delta("a"), end]);
+    });
+    daemon.ctl(&["run", "m", "hi"]).is(0, "a\n", "[cut after 1 token, the limit set]\n");
 }
 
 #[test]
@@ -233,7 +243,7 @@ hint: name one, such as `a`
     choosing(&[], &[]).ctl_with_stdin(&["chat"], "hi").is(
         1,
         "",
-        "error: no models in the store\nhint: `ctl import FILE.gguf NAME` brings one in\n",
+        "error: no models in the store\nhint: `ctl pull smollm2:135m` fetches a small one, `ctl import FILE.gguf NAME` brings in a file\n",
     );
 }
 

@@ -204,10 +204,26 @@ fn usage() {
 }
 
 #[test]
+fn manual_pages_need_a_folder() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = ctl(home.path());
+    command.args(["man", "/nowhere/man"]);
+    run(command, "").is(
+        1,
+        "",
+        "\
+error: cannot write manual pages to `/nowhere/man`: No such file or directory (os error 2)
+hint: give a folder that exists
+",
+    );
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_failure() {
     let daemon = FakeDaemon::replying("model.ps", json!({ "models": [] }));
-    let mut child = daemon.command(&["--json", "ps"]).spawn().unwrap();
-    drop(child.stdout.take());
-    let ran = crate::support::Ran::from(child.wait_with_output().unwrap());
-    ran.is(0, "", "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = daemon.command(&["--json", "ps"]);
+    command.stdout(writer);
+    run(command, "").is(0, "", "");
 }

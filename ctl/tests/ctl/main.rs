@@ -5,6 +5,8 @@ mod answers;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tables;

@@ -1,6 +1,6 @@
 //! A daemon that answers what a test tells it to, and the real `ctl` run against it.
 //!
-//! Each connection has a thread; each line of it becomes a [`Call`] for the test's handler. Dropping the daemon ends it.
+//! Each connection has a thread; each line of it becomes a [`Call`] for the test's handler. Dropping the daemon takes its socket away.
 
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};

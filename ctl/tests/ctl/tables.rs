@@ -4,7 +4,7 @@ use crate::support::FakeDaemon;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-fn days_ago(days: u64) -> u64 {
+pub(crate) fn days_ago(days: u64) -> u64 {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     // A minute more, so that a slow test does not fall into the next day's words.
     now_s - days * 86_400 - 60
@@ -60,7 +60,7 @@ fn ls_of_an_empty_store() {
     daemon.ctl(&["ls"]).is(
         0,
         "",
-        "no models in the store\nhint: `ctl import FILE.gguf NAME` brings one in\n",
+        "no models in the store\nhint: `ctl pull smollm2:135m` fetches a small one, `ctl import FILE.gguf NAME` brings in a file\n",
     );
 }
 
@@ -167,6 +167,11 @@ options       stop [\"<|end|>\"]
         "",
     );
     daemon.ctl(&["show", "smollm2", "--template"]).is(0, "{{ .Prompt }}", "");
+    let words = "\
+error: `smollm2:latest` has no licence text
+hint: `ctl show smollm2:latest` says what it has
+";
+    daemon.ctl(&["show", "smollm2", "--license"]).is(1, "", words);
 }
 
 #[test]
@@ -175,6 +180,17 @@ fn stop() {
     daemon.ctl(&["stop", "smollm2"]).is(0, "`smollm2` is unloaded\n", "");
     let daemon = FakeDaemon::replying("model.unload", json!({ "unloaded": false }));
     daemon.ctl(&["stop", "smollm2"]).is(0, "`smollm2` was not loaded\n", "");
+}
+
+#[test]
+fn reload() {
+    let said = "the configuration was read again\n";
+    let daemon = FakeDaemon::replying("daemon.reload", json!({ "needs_restart": [] }));
+    daemon.ctl(&["reload"]).is(0, said, "");
+    let daemon =
+        FakeDaemon::replying("daemon.reload", json!({ "needs_restart": ["socket", "models"] }));
+    let restart = "[`socket` and `models` changed, and the daemon must be restarted for that]\n";
+    daemon.ctl(&["reload"]).is(0, said, restart);
 }
 
 #[test]
@@ -256,6 +272,19 @@ fn load() {
         "",
     );
     assert_eq!(daemon.calls()[1].1, json!({ "model": "m", "keep_alive": -1.0 }));
+}
+
+#[test]
+fn load_says_how_long_a_model_stays_as_far_as_that_is_known() {
+    for (active_requests, stays) in [(0, "stays until it is stopped"), (2, "stays while it works")]
+    {
+        let daemon = FakeDaemon::start(move |call| {
+            let reply = json!({ "model": running(Value::Null, active_requests), "load_us": 0 });
+            call.stream(&[json!({ "type": "done", "reply": reply })]);
+        });
+        let text = format!("`smollm2:latest` was loaded already on cpu, takes 120.0 MB, {stays}\n");
+        daemon.ctl(&["load", "smollm2"]).is(0, &text, "");
+    }
 }
 
 fn measured() -> Value {
@@ -442,71 +471,9 @@ fn verify_fails_where_something_is_wrong() {
         "error: 1 fault\nhint: `ctl verify --repair` fetches again what was pulled\n",
     );
     assert_eq!(daemon.calls()[0].1, json!({ "models": ["a"], "repair": false }));
-    daemon.ctl(&["verify", "--json", "--repair"]).is(1, &format!("{reply}\n"), "error: 1 fault\n");
-}
-
-fn session(name: Option<&str>, messages: u32) -> Value {
-    json!({
-        "id": "sess_00112233445566ff", "name": name, "model": "smollm2", "messages": messages,
-        "created_s": days_ago(40), "updated_s": days_ago(3)
-    })
-}
-
-#[test]
-fn session_ls() {
-    let reply = json!({ "sessions": [session(Some("work"), 12), session(None, 1)] });
-    let daemon = FakeDaemon::replying("session.list", reply.clone());
-    let table = "\
-NAME  ID                     MODEL    MESSAGES  USED
-work  sess_00112233445566ff  smollm2  12        3 days ago
-      sess_00112233445566ff  smollm2  1         3 days ago
-";
-    for args in [&["session"][..], &["sessions"], &["session", "ls"]] {
-        daemon.ctl(args).is(0, table, "");
-    }
-    daemon.ctl(&["session", "--json"]).is(0, &format!("{reply}\n"), "");
-    let daemon = FakeDaemon::replying("session.list", json!({ "sessions": [] }));
-    daemon.ctl(&["session"]).is(0, "", "no sessions\nhint: `ctl chat --session NAME` begins one\n");
-}
-
-#[test]
-fn session_show() {
-    let mut reply = session(Some("work"), 3);
-    reply["system"] = "Be brief.".into();
-    reply["options"] = json!({});
-    reply["conversation"] = json!([
-        { "role": "user", "content": "one\ntwo" },
-        { "role": "assistant", "content": "", "tool_calls": [{ "id": "1", "name": "f", "arguments": "{}" }] },
-        { "role": "tool", "content": "x", "tool_call_id": "1" },
-    ]);
-    let daemon = FakeDaemon::replying("session.show", reply.clone());
-    daemon.ctl(&["session", "show", "work"]).is(
-        0,
-        "\
-name     work
-id       sess_00112233445566ff
-model    smollm2
-created  5 weeks ago
-used     3 days ago
-system   Be brief.
-you  one
-     two
-model  [calls `f` with {}]
-tool  x
-",
-        "",
+    daemon.ctl(&["verify", "--json", "--repair"]).is(
+        1,
+        &format!("{reply}\n"),
+        "error: 1 fault\nhint: pull or import again what is named here\n",
     );
-    daemon.ctl(&["session", "show", "work", "--json"]).is(0, &format!("{reply}\n"), "");
-    assert_eq!(daemon.calls()[0].1, json!({ "session": "work" }));
-}
-
-#[test]
-fn session_rename_and_rm() {
-    let daemon = FakeDaemon::start(|call| call.reply(&session(Some("a"), 1)));
-    let words = "`work` is called `a` from now on\n";
-    daemon.ctl(&["session", "rename", "work", "a"]).is(0, words, "");
-    let words = "`a` is removed, with 1 message\n`b` is removed, with 1 message\n";
-    daemon.ctl(&["session", "rm", "a", "b"]).is(0, words, "");
-    let calls: Vec<_> = daemon.calls().into_iter().map(|(method, _)| method).collect();
-    assert_eq!(calls, ["session.rename", "session.delete", "session.delete"]);
 }

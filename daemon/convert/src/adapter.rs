@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::ConvertError;
 use crate::folder::Folder;
 use crate::metadata::{Metadata, single};
-use crate::plan::{PlannedTensor, Transform, map_name, plan_tensor};
+use crate::plan::{PlannedTensor, Transform, map_name, plan_tensor, twins};
 use crate::safetensors::{StoredTensor, file_tensors};
 use crate::{ConvertProgress, Options, QUANTIZATION_VERSION, general, stream};
 
@@ -59,12 +59,22 @@ pub fn convert_adapter<W: Write>(
         .get("lora_alpha")
         .and_then(serde_json::Value::as_f64)
         .ok_or_else(|| invalid("it has no `lora_alpha`"))?;
+    // A GGUF file has one alpha for all tensors, which is divided by the rank.
+    let patterns = settings.get("alpha_pattern").and_then(serde_json::Value::as_object);
+    for (field, is_used) in [
+        ("use_rslora", settings.get("use_rslora") == Some(&true.into())),
+        ("alpha_pattern", patterns.is_some_and(|patterns| !patterns.is_empty())),
+    ] {
+        if is_used {
+            return Err(ConvertError::unsupported("an adapter with", field));
+        }
+    }
 
+    let damaged = |reason: String| ConvertError::invalid(&folder.path(WEIGHTS), reason);
     let mut tensors: Vec<PlannedTensor> = Vec::new();
     for (name, Pair { a, b }) in pairs(&folder)? {
         let (Some(a), Some(b)) = (a, b) else {
-            let reason = format!("half of the change of `{}` is missing", quote(&name));
-            return Err(ConvertError::invalid(&folder.path(WEIGHTS), reason));
+            return Err(damaged(format!("half of the change of `{}` is missing", quote(&name))));
         };
         let (&[rank, _], &[_, b_rank]) = (&a.shape[..], &b.shape[..]) else {
             return Err(a.invalid("is not a matrix"));
@@ -85,6 +95,9 @@ pub fn convert_adapter<W: Write>(
         let output_type = options.output_type;
         tensors.push(plan_tensor(format!("{name}.lora_a"), a, Transform::Same, output_type)?);
         tensors.push(plan_tensor(format!("{name}.lora_b"), b, transform, output_type)?);
+    }
+    if let Some(name) = twins(&tensors) {
+        return Err(damaged(format!("two of its tensors become `{name}`")));
     }
 
     let mut metadata = Metadata::new(architecture.name);
@@ -116,7 +129,11 @@ fn pairs(folder: &Folder) -> Result<Vec<(String, Pair)>, ConvertError> {
             pairs.len() - 1
         });
         let pair = &mut pairs[place].1;
-        *(if is_a { &mut pair.a } else { &mut pair.b }) = Some(tensor);
+        let half = if is_a { &mut pair.a } else { &mut pair.b };
+        if half.is_some() {
+            return Err(tensor.invalid("is there under another name too"));
+        }
+        *half = Some(tensor);
     }
     Ok(pairs)
 }

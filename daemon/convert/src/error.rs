@@ -66,10 +66,14 @@ impl ConvertError {
                 Some("the file is damaged or unfinished; fetch it again".to_owned())
             }
             Self::Gguf(error) => error.hint(),
+            Self::Read { path, .. } => {
+                Some(format!("the daemon's user has to be able to read `{}`", path.display()))
+            }
             Self::Write(source) if source.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space".to_owned())
             }
-            Self::Read { .. } | Self::Write(_) | Self::Cancelled => None,
+            Self::Write(_) => Some("see that the store's disk can be written".to_owned()),
+            Self::Cancelled => None,
         }
     }
 

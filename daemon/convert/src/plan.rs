@@ -53,14 +53,17 @@ pub(crate) fn model(
             planned.push(plan_tensor(mapped.name, stored, transform, output_type)?);
         }
     }
-    let mut names: Vec<&str> = planned.iter().map(|tensor| tensor.info.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(source
-            .config
-            .invalid(format!("two tensors of its model become `{}`", pair[0])));
+    if let Some(name) = twins(&planned) {
+        return Err(source.config.invalid(format!("two tensors of its model become `{name}`")));
     }
     Ok(planned)
+}
+
+/// A name that two tensors would have.
+pub(crate) fn twins(planned: &[PlannedTensor]) -> Option<&str> {
+    let mut names: Vec<&str> = planned.iter().map(|tensor| tensor.info.name.as_str()).collect();
+    names.sort_unstable();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
 /// llama.cpp loads no model that has another number of tokens than of embeddings.
@@ -85,7 +88,7 @@ pub(crate) fn plan_tensor(
     transform: Transform,
     output_type: OutputType,
 ) -> Result<PlannedTensor, ConvertError> {
-    // Computed at load, so that a type that is not converted is known before anything is written.
+    // A type that is not converted is to be known before anything is written.
     stored.dtype()?;
     let mut dims = stored.shape.clone();
     dims.reverse();

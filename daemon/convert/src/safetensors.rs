@@ -19,6 +19,8 @@ use crate::folder::Folder;
 /// Ten times what models with the most tensors in a file take.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 const LENGTH_BYTES: u64 = 8;
+/// The largest models come in some 200, and each stays open.
+const MAX_FILES: usize = 1 << 10;
 /// Models with each expert apart have some 50,000.
 const MAX_TENSORS: usize = 1 << 18;
 
@@ -105,6 +107,10 @@ pub(crate) fn model_tensors(folder: &Folder) -> Result<Vec<StoredTensor>, Conver
         Some(index) => index.weight_map.values().cloned().collect(),
         None => part_names(folder)?,
     };
+    if files.len() > MAX_FILES {
+        let what = format!("a model of more than {MAX_FILES} files");
+        return Err(ConvertError::Unsupported { what });
+    }
     let mut tensors: Vec<StoredTensor> = Vec::new();
     let mut names = BTreeSet::new();
     for file in &files {

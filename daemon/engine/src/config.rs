@@ -1,5 +1,6 @@
 //! Sizes of one engine.
 
+use hearth_abi::host::Model;
 use hearth_abi::{FlashAttention, KvType};
 use std::time::Duration;
 
@@ -52,5 +53,13 @@ impl Default for EngineConfig {
             kv_type: KvType::F16,
             flash_attention: FlashAttention::Auto,
         }
+    }
+}
+
+/// At most so many tokens of context, and no more than the model was trained with.
+pub(crate) fn within_training(model: &Model, n_ctx: u32) -> u32 {
+    match model.info().n_ctx_train {
+        0 => n_ctx,
+        n_ctx_train => n_ctx.min(n_ctx_train),
     }
 }

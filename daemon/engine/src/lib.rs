@@ -24,6 +24,7 @@ mod sampler;
 mod scheduler;
 mod scorer;
 mod sequence;
+mod single;
 mod text;
 mod thoughts;
 mod threads;

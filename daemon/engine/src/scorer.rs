@@ -2,13 +2,12 @@
 //!
 //! Computed in a context of its own, a piece at a time, so that answers go on in between.
 
-use crate::cache::pos_of;
 use crate::sampler::{Logprobs, Sampler, Sampling};
 use crate::sequence::{Failure, to_u32};
-use crate::threads::Threads;
-use hearth_abi::host::{Adapter, Batch, Context, Model};
+use crate::single::SingleText;
+use hearth_abi::PluginError;
+use hearth_abi::host::{Adapter, Model};
 use hearth_abi::raw::Token;
-use hearth_abi::{BatchEntry, ContextConfig, FlashAttention, KvType, PluginError};
 use std::sync::Arc;
 
 /// Tokens of a piece: few, because others wait for it, and each has the logits of a whole vocabulary.
@@ -17,9 +16,7 @@ const PIECE: u32 = 64;
 /// Computes how likely texts are.
 #[derive(Debug)]
 pub struct Scorer {
-    context: Context,
-    batch: Batch,
-    threads: Threads,
+    text: SingleText,
 }
 
 /// A text, and what is known of it.
@@ -48,33 +45,17 @@ impl Scoring {
 impl Scorer {
     /// Creates the context, for texts of up to `n_ctx` tokens where the model allows that.
     pub fn new(model: &Arc<Model>, n_ctx: u32, n_threads: u32) -> Result<Self, PluginError> {
-        let n_ctx = match model.info().n_ctx_train {
-            0 => n_ctx,
-            n_ctx_train => n_ctx.min(n_ctx_train),
-        };
-        let context = model.context(&ContextConfig {
-            n_ctx,
-            n_batch: PIECE.min(n_ctx),
-            n_ubatch: PIECE.min(n_ctx),
-            n_seq_max: 1,
-            n_threads,
-            n_threads_batch: n_threads,
-            embeddings: None,
-            kv_type: KvType::F16,
-            flash_attention: FlashAttention::Auto,
-        })?;
-        let threads = Threads::new(context.info().n_threads);
-        Ok(Self { context, batch: Batch::default(), threads })
+        Ok(Self { text: SingleText::new(model, n_ctx, PIECE, n_threads, None)? })
     }
 
     /// Applies adapters from here on.
     pub fn attach(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<(), PluginError> {
-        self.context.attach(adapters)
+        self.text.context.attach(adapters)
     }
 
     /// Computes the next piece. True when it was the last.
     pub fn go_on(&mut self, scoring: &mut Scoring) -> Result<bool, Failure> {
-        let (n_prompt, n_ctx) = (to_u32(scoring.tokens.len()), self.context.info().n_ctx_seq);
+        let (n_prompt, n_ctx) = (to_u32(scoring.tokens.len()), self.text.context.info().n_ctx_seq);
         if n_prompt == 0 {
             return Err(Failure::EmptyPrompt);
         }
@@ -88,21 +69,13 @@ impl Scorer {
         let Scoring { tokens, sampler, logprobs, n_done } = scoring;
         if *n_done == 0 {
             // Whoever came before may have left in the middle.
-            self.context.seq_remove(0, 0, None)?;
+            self.text.clear()?;
         }
         let start = *n_done;
-        let end = tokens.len().min(start + self.context.info().n_batch as usize);
-        self.batch.clear();
-        for (token, at) in tokens[start..end].iter().zip(start..) {
-            let position = pos_of(at);
-            self.batch.push(BatchEntry { token: *token, position, sequence: 0, output: true });
-        }
-        if let Some(n_threads) = self.threads.adapt() {
-            self.context.set_threads(n_threads, n_threads)?;
-        }
-        self.context.decode(&self.batch)?;
+        let end = tokens.len().min(start + self.text.context.info().n_batch as usize);
+        self.text.compute(start, &tokens[start..end])?;
         for (index, next) in tokens[start + 1..].iter().take(end - start).enumerate() {
-            sampler.prepare(self.context.logits(index)?);
+            sampler.prepare(self.text.context.logits(index)?);
             logprobs.extend(sampler.logprobs(*next));
         }
         *n_done = end;

@@ -23,18 +23,19 @@ impl Gguf {
         let mut groups: Vec<TensorGroup> = Vec::new();
         for tensor in &self.tensors {
             let (class, tensor_type) = (class_of(tensor), tensor.tensor_type);
-            let known =
-                |group: &&mut TensorGroup| group.class == class && group.tensor_type == tensor_type;
             // Seven classes of a few types each, however many tensors there are.
-            if groups.iter_mut().find(known).is_none() {
+            let known = groups
+                .iter()
+                .position(|group| group.class == class && group.tensor_type == tensor_type);
+            let at = known.unwrap_or_else(|| {
                 let (n_tensors, n_elements, n_bytes) = (0, 0, 0);
                 groups.push(TensorGroup { class, tensor_type, n_tensors, n_elements, n_bytes });
-            }
-            if let Some(group) = groups.iter_mut().find(known) {
-                group.n_tensors += 1;
-                group.n_elements = group.n_elements.saturating_add(tensor.n_elements);
-                group.n_bytes = group.n_bytes.saturating_add(tensor.n_bytes);
-            }
+                groups.len() - 1
+            });
+            let group = &mut groups[at];
+            group.n_tensors += 1;
+            group.n_elements = group.n_elements.saturating_add(tensor.n_elements);
+            group.n_bytes = group.n_bytes.saturating_add(tensor.n_bytes);
         }
         let rank = |group: &TensorGroup| CLASSES.iter().position(|class| *class == group.class);
         groups.sort_by_key(|group| (rank(group), std::cmp::Reverse(group.n_bytes)));

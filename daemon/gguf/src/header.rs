@@ -26,6 +26,9 @@ const MAX_DIMS: usize = 4;
 /// The longest text that is kept, and the most of all texts together.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 const MAX_KEPT_TEXT_BYTES: u64 = 16 << 20;
+/// Of all arrays together, since whoever reads their items takes many times the bytes that they have here. XLM-V's vocabulary,
+/// the largest known, has 901,629 tokens with a score and a type each.
+const MAX_ITEMS: u64 = 1 << 22;
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
@@ -67,6 +70,25 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Gguf, GgufError> {
     Ok(Gguf { version, metadata, spans, tensors, alignment, data_offset, file_len })
 }
 
+/// What may still be kept.
+struct Budget {
+    text_bytes: u64,
+    items: u64,
+}
+
+impl Budget {
+    fn new(text_bytes: u64) -> Self {
+        Self { text_bytes, items: MAX_ITEMS }
+    }
+
+    fn take_items(&mut self, len: u64) -> Result<(), GgufError> {
+        let claimed = (MAX_ITEMS - self.items).saturating_add(len);
+        check_limit("array items", claimed, MAX_ITEMS)?;
+        self.items = MAX_ITEMS - claimed;
+        Ok(())
+    }
+}
+
 struct Metadata {
     metadata: Vec<(String, GgufValue)>,
     spans: Vec<Range<u64>>,
@@ -81,7 +103,7 @@ fn read_metadata<R: Read + Seek>(
     let mut spans = Vec::new();
     let mut seen = HashSet::new();
     let mut alignment = DEFAULT_ALIGNMENT;
-    let mut text_budget = MAX_KEPT_TEXT_BYTES;
+    let mut budget = Budget::new(MAX_KEPT_TEXT_BYTES);
     for idx in 0..n_keys {
         let start = cursor.pos();
         let key = read_name(cursor, &format!("metadata key {idx}"), MAX_KEY_BYTES)?;
@@ -92,7 +114,7 @@ fn read_metadata<R: Read + Seek>(
             return Err(GgufError::invalid(key_label(&key), "it appears twice"));
         }
         let number = cursor.u32()?;
-        let value = read_value(cursor, &key, number, &mut text_budget)?;
+        let value = read_value(cursor, &key, number, &mut budget)?;
         if key == "general.alignment" {
             alignment = check_alignment(number, &value)?;
         }
@@ -106,7 +128,7 @@ fn read_value<R: Read + Seek>(
     cursor: &mut Cursor<R>,
     key: &str,
     number: u32,
-    text_budget: &mut u64,
+    budget: &mut Budget,
 ) -> Result<GgufValue, GgufError> {
     Ok(match number {
         0 => GgufValue::Unsigned(cursor.array::<1>()?[0].into()),
@@ -117,8 +139,8 @@ fn read_value<R: Read + Seek>(
         5 => GgufValue::Signed(i32::from_le_bytes(cursor.array()?).into()),
         6 => GgufValue::F32(f32::from_le_bytes(cursor.array()?)),
         7 => GgufValue::Bool(cursor.array::<1>()?[0] != 0),
-        TYPE_STRING => read_text(cursor, key, text_budget)?,
-        TYPE_ARRAY => read_array(cursor, key)?,
+        TYPE_STRING => read_text(cursor, key, budget)?,
+        TYPE_ARRAY => read_array(cursor, key, budget)?,
         10 => GgufValue::Unsigned(cursor.u64()?),
         11 => GgufValue::Signed(i64::from_le_bytes(cursor.array()?)),
         12 => GgufValue::F64(f64::from_le_bytes(cursor.array()?)),
@@ -129,10 +151,10 @@ fn read_value<R: Read + Seek>(
 fn read_text<R: Read + Seek>(
     cursor: &mut Cursor<R>,
     key: &str,
-    text_budget: &mut u64,
+    budget: &mut Budget,
 ) -> Result<GgufValue, GgufError> {
     let n_bytes = cursor.u64()?;
-    let max = MAX_TEXT_BYTES.min(*text_budget);
+    let max = MAX_TEXT_BYTES.min(budget.text_bytes);
     if n_bytes > max {
         // That the file holds the text is checked first: a cut file is the likelier cause.
         cursor.skip(n_bytes)?;
@@ -142,13 +164,17 @@ fn read_text<R: Read + Seek>(
         }
         return Ok(GgufValue::LongText { n_bytes });
     }
-    *text_budget -= n_bytes;
+    budget.text_bytes -= n_bytes;
     let bytes = cursor.bytes(n_bytes)?;
     // llama.cpp takes any bytes here, and licences in old encodings do occur.
     Ok(GgufValue::Text(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn read_array<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str) -> Result<GgufValue, GgufError> {
+fn read_array<R: Read + Seek>(
+    cursor: &mut Cursor<R>,
+    key: &str,
+    budget: &mut Budget,
+) -> Result<GgufValue, GgufError> {
     let number = cursor.u32()?;
     let len = cursor.u64()?;
     let Some((element, n_bytes)) = element_type(number) else {
@@ -158,6 +184,7 @@ fn read_array<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str) -> Result<GgufV
         });
     };
     cursor.check_count("array items", len, n_bytes)?;
+    budget.take_items(len)?;
     if number == TYPE_STRING {
         for _ in 0..len {
             let n_bytes = cursor.u64()?;
@@ -183,8 +210,9 @@ pub(super) fn read_items(
         return Err(GgufError::invalid(key_label(&key), "it is no array any more"));
     };
     cursor.check_count("array items", len, n_bytes)?;
-    let mut text_budget = MAX_HEADER_BYTES;
-    (0..len).map(|_| read_value(&mut cursor, &key, number, &mut text_budget)).collect()
+    let mut budget = Budget::new(MAX_HEADER_BYTES);
+    budget.take_items(len)?;
+    (0..len).map(|_| read_value(&mut cursor, &key, number, &mut budget)).collect()
 }
 
 /// The name of an array item's type and the least bytes an item takes.

@@ -49,7 +49,7 @@ impl Gguf {
             let own = key.strip_prefix(&prefix).unwrap_or_default();
             own.starts_with("ssm.") || own.starts_with("wkv.") || own == "attention.kv_lora_rank"
         });
-        let is_encoder = number("pooling_type").is_some_and(|_| architecture.contains("bert"));
+        let is_encoder = architecture.contains("bert") && number("pooling_type").is_some();
         let causal = self.get(&format!("{architecture}.attention.causal"));
         if has_state || is_encoder || causal == Some(&GgufValue::Bool(false)) {
             return None;
@@ -101,7 +101,11 @@ impl Gguf {
     fn said_width(&self, architecture: &str) -> Option<u64> {
         let number = |key: &str| self.number(&format!("{architecture}.{key}"));
         let n_head = number("attention.head_count").filter(|n_head| *n_head > 0)?;
-        let n_head_kv = number("attention.head_count_kv").unwrap_or(n_head);
+        let n_head_kv = match self.get(&format!("{architecture}.attention.head_count_kv")) {
+            None => n_head,
+            // Where each layer has its own number, those without weights of their own may keep something else.
+            Some(_) => number("attention.head_count_kv")?,
+        };
         let of_head = || number("embedding_length").map(|n_embd| n_embd / n_head);
         let keys = number("attention.key_length").or_else(of_head)?;
         let values = number("attention.value_length").or_else(of_head)?;
@@ -161,6 +165,26 @@ mod tests {
         assert_eq!(shape("new", &keys, &[1; 6]).unwrap().whole, 12);
         let shared = [keys[0], keys[1], ("attention.shared_kv_layers", 5)];
         assert_eq!(shape("gemma3", &shared, &[1; 6]).unwrap().windowed, 2);
+    }
+
+    #[test]
+    fn of_layers_that_differ_only_their_weights_tell() {
+        let mut file = Writer::new()
+            .array("lfm2.attention.head_count_kv", 5, 2, &[0, 0, 0, 0, 8, 0, 0, 0])
+            .u32("lfm2.block_count", 2)
+            .u32("lfm2.embedding_length", 64)
+            .u32("lfm2.attention.head_count", 8);
+        let kept = |file: &Writer| {
+            let gguf = Gguf::read(&mut Cursor::new(file.bytes())).unwrap();
+            gguf.kv_shape("lfm2").map(|shape| shape.whole)
+        };
+        for (layer, expected) in [(1, None), (0, Some(16))] {
+            for what in ["attn_k", "attn_v"] {
+                let name = format!("blk.{layer}.{what}.weight");
+                file = file.tensor(&name, &[8, 4], 0, 128);
+            }
+            assert_eq!(kept(&file), expected);
+        }
     }
 
     #[test]

@@ -268,6 +268,16 @@ fn long_text_is_skipped_except_a_chat_template() {
 }
 
 #[test]
+fn all_arrays_together_have_no_more_items_than_can_be_read() {
+    let half = vec![0; 1 << 21];
+    let len = half.len() as u64;
+    let full = Writer::new().array("a", 0, len, &half).array("b", 7, len, &half);
+    assert_eq!(read(&full.bytes()).unwrap().metadata.len(), 2);
+    let over = full.array("c", 0, 1, &[0]);
+    assert_eq!(refusal(&over), "it claims 4194305 array items, more than the 4194304 there can be");
+}
+
+#[test]
 fn text_that_is_not_utf8_is_mended_in_values_only() {
     let gguf = read(&Writer::new().value("a", 8, b"\x02\0\0\0\0\0\0\0a\xff").bytes()).unwrap();
     assert_eq!(gguf.text("a"), Some("a\u{fffd}"));

@@ -39,6 +39,10 @@ pub enum ClientError {
     Rpc(#[from] RpcError),
 }
 
+/// The system's socket. On macOS `/var/run` is emptied at each boot, and launchd makes no folders in it.
+pub const SYSTEM_SOCKET: &str =
+    if cfg!(target_os = "macos") { "/var/run/hearth.sock" } else { "/run/hearth/hearth.sock" };
+
 /// Sockets to try, in order: `$HEARTH_SOCKET` alone if it is set, else the user's and then the system's.
 pub fn default_socket_paths() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("HEARTH_SOCKET").filter(|path| !path.is_empty()) {
@@ -46,12 +50,7 @@ pub fn default_socket_paths() -> Vec<PathBuf> {
     }
     let user = std::env::var_os("XDG_RUNTIME_DIR")
         .map(|dir| PathBuf::from(dir).join("hearth/hearth.sock"));
-    let system = PathBuf::from(if cfg!(target_os = "macos") {
-        "/var/run/hearth/hearth.sock"
-    } else {
-        "/run/hearth/hearth.sock"
-    });
-    user.into_iter().chain([system]).collect()
+    user.into_iter().chain([SYSTEM_SOCKET.into()]).collect()
 }
 
 /// A connection to the daemon.

@@ -64,7 +64,7 @@ pub use chat::{
     GenerateParams, GenerateReply, IMAGE_PLACE, Image, Message, Rendered, Role, Timings, Tool,
     ToolCall, ToolCallDelta, ToolChoice, Usage,
 };
-pub use client::{Canceller, Client, ClientError, Stream, default_socket_paths};
+pub use client::{Canceller, Client, ClientError, SYSTEM_SOCKET, Stream, default_socket_paths};
 pub use create::{CreateFile, CreateParams, Created, UploadedFile};
 pub use daemon::{
     Backend, BackendList, BackendState, CancelParams, Cancelled, Device, Empty, EndThinkingParams,

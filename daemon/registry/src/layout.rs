@@ -130,25 +130,30 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
     use std::fs;
+    use std::path::PathBuf;
 
-    struct Fixture {
-        dir: tempfile::TempDir,
-        store: Store,
-    }
+    /// A folder with a layout and a store in it.
+    struct Layout(tempfile::TempDir);
 
-    impl Fixture {
+    impl Layout {
         fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            fs::create_dir_all(dir.path().join("layout/blobs/sha256")).unwrap();
-            fs::write(dir.path().join("layout/oci-layout"), "{}").unwrap();
-            let store = Store::open(dir.path().join("models"));
-            Self { dir, store }
+            let layout = Self(tempfile::tempdir().unwrap());
+            fs::create_dir_all(layout.path("blobs/sha256")).unwrap();
+            fs::write(layout.path("oci-layout"), "{}").unwrap();
+            layout
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join("layout").join(name)
+        }
+
+        fn store(&self) -> Store {
+            Store::open(self.0.path().join("models"))
         }
 
         fn blob(&self, bytes: &[u8]) -> Value {
             let digest = Digest::of(bytes);
-            let path = self.dir.path().join("layout/blobs/sha256").join(digest.hex());
-            fs::write(path, bytes).unwrap();
+            fs::write(self.path("blobs/sha256").join(digest.hex()), bytes).unwrap();
             json!({ "mediaType": "application/vnd.docker.ai.license", "digest": digest.to_string(), "size": bytes.len() })
         }
 
@@ -165,22 +170,22 @@ mod tests {
         }
 
         fn write_index(&self, index: &Value) {
-            fs::write(self.dir.path().join("layout/index.json"), index.to_string()).unwrap();
+            fs::write(self.path("index.json"), index.to_string()).unwrap();
         }
 
         fn import(&self, name: Option<&str>) -> String {
             let name = name.map(|name| name.parse().unwrap());
             let go_on = &mut |_, _| ControlFlow::Continue(());
-            let (dir, how) = (self.dir.path().join("layout"), ImportMode::Auto);
-            let imported = import_layout(&self.store, &dir, name.as_ref(), how, go_on);
-            assert!(self.store.list().models.is_empty());
+            let (store, how) = (self.store(), ImportMode::Auto);
+            let imported = import_layout(&store, &self.path(""), name.as_ref(), how, go_on);
+            assert!(store.list().models.is_empty());
             imported.unwrap_err().to_string()
         }
     }
 
     #[test]
     fn a_model_is_chosen_by_its_name() {
-        let fixture = Fixture::new();
+        let layout = Layout::new();
         // What is chosen is refused for what it holds.
         let chosen = |name: &str| format!("`{name}` cannot be run here");
         for (names, name, said) in [
@@ -192,17 +197,17 @@ mod tests {
             (&["latest"], None, "give a name"),
             (&[], Some("a"), "holds nothing"),
         ] {
-            fixture.index(names);
-            let error = fixture.import(name);
+            layout.index(names);
+            let error = layout.import(name);
             assert!(error.contains(said), "{names:?} {name:?}: {error}");
         }
     }
 
     #[test]
     fn what_a_hostile_folder_says_is_not_believed() {
-        let fixture = Fixture::new();
-        let blobs = fixture.dir.path().join("layout/blobs/sha256");
-        let good = fixture.blob(b"as you like");
+        let layout = Layout::new();
+        let blobs = layout.path("blobs/sha256");
+        let good = layout.blob(b"as you like");
         let other = Digest::of(b"other");
         let absent = json!({ "digest": other.to_string() });
         let cases: [(Value, &str); 6] = [
@@ -214,26 +219,26 @@ mod tests {
             (json!([]), "`index.json` is none"),
         ];
         for (index, said) in cases {
-            fixture.write_index(&index);
-            let error = fixture.import(Some("a"));
+            layout.write_index(&index);
+            let error = layout.import(Some("a"));
             assert!(error.contains(said), "{index}: {error}");
         }
 
         // Under a digest lies another content, a folder, or more than is read.
-        let manifest = fixture.blob(json!({ "layers": [good] }).to_string().as_bytes());
+        let manifest = layout.blob(json!({ "layers": [good] }).to_string().as_bytes());
         let index = json!({ "manifests": [manifest] });
-        fixture.write_index(&index);
+        layout.write_index(&index);
         let layer = blobs.join(Digest::of(b"as you like").hex());
         fs::write(&layer, "as I like!!").unwrap();
-        assert!(fixture.import(Some("a")).contains("digest"));
+        assert!(layout.import(Some("a")).contains("digest"));
         fs::remove_file(&layer).unwrap();
         fs::create_dir(&layer).unwrap();
-        assert!(fixture.import(Some("a")).contains("not a regular file"));
+        assert!(layout.import(Some("a")).contains("not a regular file"));
         let manifest = blobs.join(manifest["digest"].as_str().unwrap().replace("sha256:", ""));
         fs::File::create(manifest).unwrap().set_len(1 << 40).unwrap();
-        assert!(fixture.import(Some("a")).contains("has more than"));
-        fs::remove_file(fixture.dir.path().join("layout/oci-layout")).unwrap();
-        assert!(fixture.import(Some("a")).contains("oci-layout"));
-        assert_eq!(fixture.store.usage().unwrap().unfinished.n_files, 0);
+        assert!(layout.import(Some("a")).contains("has more than"));
+        fs::remove_file(layout.path("oci-layout")).unwrap();
+        assert!(layout.import(Some("a")).contains("oci-layout"));
+        assert_eq!(layout.store().usage().unwrap().unfinished.n_files, 0);
     }
 }

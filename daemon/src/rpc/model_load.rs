@@ -6,6 +6,7 @@ use super::work::{Events, Request, Work};
 use crate::supervisor::{Worker, WorkerState, parse_name};
 use hearth_protocol::{ErrorKind, LoadParams, Loaded, ModelLoad, ProgressEvent, RpcError};
 use hearth_store::ModelName;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Work for ModelLoad {
@@ -33,7 +34,10 @@ impl Work for ModelLoad {
             events.tell(ProgressEvent::Progress { stage: "loading".into(), fraction }).await;
         }
         let load_us = if was_ready { 0 } else { micros(since.elapsed()) };
-        Ok(Loaded { model: running_model(lease.worker()), load_us })
+        // From here on the time that it stays is counted, and told.
+        let worker = Arc::clone(lease.worker());
+        drop(lease);
+        Ok(Loaded { model: running_model(&worker), load_us })
     }
 }
 

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
-use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::disk::{self, Temp, TempNames};
@@ -84,24 +83,27 @@ impl BlobDir {
     /// The path of a blob that is there with the size its manifest gives. The content is not
     /// hashed: that would take seconds per gigabyte.
     pub fn check(&self, digest: &Digest, size: u64) -> Result<PathBuf, StoreError> {
-        let (path, is_link) = self.find(digest)?;
-        let metadata = match self.metadata(&path, is_link) {
-            Ok(metadata) => metadata,
-            Err(error) if is_link && is_gone(&error) => {
-                let target = target_of(&path);
-                return Err(StoreError::LinkBroken { link: path, target });
-            }
-            Err(error) => return Err(StoreError::io("read", &path, error)),
-        };
-        let (expected, actual) = (size, metadata.len());
-        if !metadata.is_file() {
-            Err(StoreError::NotAFile { path })
-        } else if actual == expected {
+        let (path, is_link, actual) = self.measured(digest)?;
+        if actual == size {
             Ok(path)
         } else if is_link {
-            Err(StoreError::LinkChanged { target: target_of(&path), expected, actual })
+            Err(StoreError::LinkChanged { target: target_of(&path), expected: size, actual })
         } else {
-            Err(StoreError::BlobSize { path, expected, actual })
+            Err(StoreError::BlobSize { path, expected: size, actual })
+        }
+    }
+
+    /// The path of a blob that is there, whether it is a link, and its size.
+    fn measured(&self, digest: &Digest) -> Result<(PathBuf, bool, u64), StoreError> {
+        let (path, is_link) = self.find(digest)?;
+        match self.metadata(&path, is_link) {
+            Ok(metadata) if metadata.is_file() => Ok((path, is_link, metadata.len())),
+            Ok(_) => Err(StoreError::NotAFile { path }),
+            Err(error) if is_link && is_gone(&error) => {
+                let target = target_of(&path);
+                Err(StoreError::LinkBroken { link: path, target })
+            }
+            Err(error) => Err(StoreError::io("read", &path, error)),
         }
     }
 
@@ -126,10 +128,8 @@ impl BlobDir {
 
     /// A blob whose size nobody has said.
     pub fn get(&self, digest: &Digest) -> Result<Blob, StoreError> {
-        let (path, is_link) = self.find(digest)?;
-        let metadata = self.metadata(&path, is_link).map_err(StoreError::at("read", &path))?;
-        self.check(digest, metadata.len())?;
-        Ok(Blob { digest: *digest, size: metadata.len() })
+        let (_, _, size) = self.measured(digest)?;
+        Ok(Blob { digest: *digest, size })
     }
 
     /// The blob that a path names.
@@ -148,17 +148,12 @@ impl BlobDir {
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let path = self.check(digest, size)?;
-        let mut hasher = Sha256::new();
-        let mut n_read = 0;
-        disk::read_chunks(&disk::open_file(&path)?, &path, |chunk| {
-            hasher.update(chunk);
-            n_read += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            match progress(n_read) {
+        let (_, actual) =
+            disk::hash(&disk::open_file(&path)?, &path, |_, n_read| match progress(n_read) {
                 ControlFlow::Continue(()) => Ok(()),
                 ControlFlow::Break(()) => Err(StoreError::Cancelled { name: digest.to_string() }),
-            }
-        })?;
-        check_digest(path, digest, Digest::from_hasher(hasher))
+            })?;
+        check_digest(path, digest, actual)
     }
 
     /// Everything in the folder that may be a blob, was one, or was to become one.
@@ -345,9 +340,14 @@ mod tests {
         let look = Arc::new(());
         blobs.late.lock().unwrap().insert(blobs.path(&digest), Arc::downgrade(&look));
         let error = blobs.check(&digest, 5).unwrap_err();
-        assert!(error.to_string().contains("does not answer"), "{error}");
+        assert!(error.to_string().contains("does not answer") && error.hint().is_some(), "{error}");
         drop(look);
         blobs.check(&digest, 5).unwrap();
+        assert_eq!(blobs.get(&digest).unwrap().size, 5);
+        fs::remove_file(&target).unwrap();
+        for error in [blobs.check(&digest, 5).unwrap_err(), blobs.get(&digest).unwrap_err()] {
+            assert!(matches!(error, StoreError::LinkBroken { .. }), "{error}");
+        }
     }
 
     #[test]

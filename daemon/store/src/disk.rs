@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::step::{Step, step};
 
@@ -197,17 +199,24 @@ pub(crate) fn read_with_metadata(
     Err(StoreError::BadBlob { path: path.to_owned(), reason })
 }
 
-/// Reads a file from where it stands to its end, in chunks.
-pub(crate) fn read_chunks(
+/// Reads a file from where it stands to its end. Answers how many bytes that were and their digest; `each` gets every chunk,
+/// and how many bytes there were with it.
+pub(crate) fn hash(
     mut file: &File,
     path: &Path,
-    mut each: impl FnMut(&[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+    mut each: impl FnMut(&[u8], u64) -> Result<(), StoreError>,
+) -> Result<(u64, Digest), StoreError> {
+    let (mut hasher, mut n_bytes) = (Sha256::new(), 0_u64);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match file.read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(n_read) => each(&chunk[..n_read])?,
+            Ok(0) => return Ok((n_bytes, Digest::from_hasher(hasher))),
+            Ok(n_read) => {
+                let chunk = &chunk[..n_read];
+                hasher.update(chunk);
+                n_bytes += chunk.len() as u64;
+                each(chunk, n_bytes)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(StoreError::io("read", path, error)),
         }

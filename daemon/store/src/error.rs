@@ -174,12 +174,19 @@ impl StoreError {
                 Some("free some space; what was fetched is kept, and a pull goes on from there".to_owned())
             }
             Self::Io { source, path, .. } => io_hint(source, path),
-            Self::BadDigest { .. }
-            | Self::UnsupportedModel { .. }
-            | Self::NoWeights
-            | Self::TooLong { .. }
-            | Self::NotAFile { .. }
-            | Self::Cancelled { .. } => None,
+            Self::UnsupportedModel { .. } => {
+                Some("look for the same model as a GGUF file, or as a folder of safetensors".to_owned())
+            }
+            Self::NoWeights => Some(
+                "name a GGUF file or a folder of safetensors with the weights, or a model that has them"
+                    .to_owned(),
+            ),
+            Self::TooLong { .. } => Some("shorten this text of the model".to_owned()),
+            Self::NotAFile { .. } => {
+                Some("a model is made of regular files and links to them".to_owned())
+            }
+            // The message says what it should be.
+            Self::BadDigest { .. } | Self::Cancelled { .. } => None,
         }
     }
 
@@ -216,6 +223,9 @@ fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free some space, or import the file as a link, which copies nothing".to_owned())
         }
+        io::ErrorKind::TimedOut => {
+            Some("its disk may be gone; the file is read again when that answers".to_owned())
+        }
         io::ErrorKind::ReadOnlyFilesystem => Some("the store is read-only".to_owned()),
         _ => None,
     }
@@ -224,6 +234,19 @@ fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_person_can_mend_has_a_hint() {
+        let reason = String::new;
+        for error in [
+            StoreError::UnsupportedModel { name: reason(), reason: reason() },
+            StoreError::NoWeights,
+            StoreError::TooLong { what: reason(), size: 2, max: 1 },
+            StoreError::NotAFile { path: PathBuf::new() },
+        ] {
+            assert!(error.hint().is_some(), "{error}");
+        }
+    }
 
     #[test]
     fn a_full_disk_has_a_hint() {

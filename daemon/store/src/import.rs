@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use hearth_gguf::{Gguf, GgufSummary};
-use sha2::{Digest as _, Sha256};
 
 use crate::blob::{Blob, BlobDir, Present};
 use crate::config::ModelConfig;
@@ -333,15 +332,11 @@ fn hash(
     copy: Option<&Temp>,
 ) -> Result<Digest, StoreError> {
     from.rewind().map_err(StoreError::at("read", from_path))?;
-    let mut hasher = Sha256::new();
-    let mut n_done = 0_u64;
-    reporter.report(stage, n_done)?;
-    disk::read_chunks(from, from_path, |chunk| {
-        n_done = n_done.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+    reporter.report(stage, 0)?;
+    let (n_done, digest) = disk::hash(from, from_path, |chunk, n_done| {
         if n_done > source.len {
             return Err(source.changed());
         }
-        hasher.update(chunk);
         if let Some(copy) = copy {
             copy.write_all(chunk)?;
         }
@@ -350,7 +345,7 @@ fn hash(
     if n_done != source.len {
         return Err(source.changed());
     }
-    Ok(Digest::from_hasher(hasher))
+    Ok(digest)
 }
 
 /// A manifest for a model's layers, with the config that goes with its weights.

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use hearth_gguf::GgufSummary;
-use sha2::{Digest as _, Sha256};
 
 use crate::blob::Blob;
 use crate::config::ModelConfig;
@@ -36,18 +35,12 @@ impl Staged {
         let (mut file, path) = (self.temp.file(), self.path());
         let size = file.metadata().map_err(StoreError::at("read", path))?.len();
         file.rewind().map_err(StoreError::at("read", path))?;
-        let (mut hasher, mut n_done) = (Sha256::new(), 0_u64);
-        disk::read_chunks(file, path, |chunk| {
-            hasher.update(chunk);
-            n_done += u64::try_from(chunk.len()).unwrap_or_default();
-            match progress(n_done, size) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(()) => {
-                    Err(StoreError::Cancelled { name: path.display().to_string() })
-                }
+        disk::hash(file, path, |_, n_done| match progress(n_done, size) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                Err(StoreError::Cancelled { name: path.display().to_string() })
             }
-        })?;
-        Ok((n_done, Digest::from_hasher(hasher)))
+        })
     }
 }
 

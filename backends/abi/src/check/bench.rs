@@ -2,10 +2,7 @@
 
 use crate::host::{Batch, Context, Model, Plugin};
 use crate::raw::{self, Pos, Seq, Token};
-use crate::types::{
-    BatchEntry, ContextConfig, FlashAttention, KvType, LogLevel, OpenParams, PluginError, Result,
-    Status,
-};
+use crate::types::{BatchEntry, ContextConfig, LogLevel, OpenParams, PluginError, Result, Status};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -219,16 +216,13 @@ pub(super) struct Writer {
 /// Small, but larger than anything a scenario puts in.
 pub(super) fn config() -> ContextConfig {
     ContextConfig {
-        n_ctx: 256,
         n_batch: 128,
         n_ubatch: 64,
         n_seq_max: 4,
         // One thread is slower on a quiet machine, and many times faster on a busy one.
         n_threads: 1,
         n_threads_batch: 1,
-        embeddings: None,
-        kv_type: KvType::F16,
-        flash_attention: FlashAttention::Auto,
+        ..ContextConfig::single(256)
     }
 }
 

@@ -3,26 +3,14 @@
 #include "images.h"
 
 #include "engine.h"
+#include "guarded.h"
 
 #include "mtmd.h"
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <memory>
 #include <stdexcept>
-
-template <typename Body> static bool guarded(char * message, Body body) noexcept {
-    try {
-        body();
-        return true;
-    } catch (const std::exception & error) {
-        hearth_shim_write_message(message, error.what());
-    } catch (...) {
-        hearth_shim_write_message(message, "unknown exception");
-    }
-    return false;
-}
 
 namespace {
 

@@ -8,6 +8,7 @@
 
 #include "common/imatrix-loader.h"
 #include "gguf.h"
+#include "guarded.h"
 
 #include <atomic>
 #include <cerrno>
@@ -160,52 +161,51 @@ struct matrix {
     }
 };
 
+void quantize(const hearth_shim_quantize_job & job, int32_t * end, char * message) {
+    listener listener(job);
+    listener.read_sizes();
+    matrix matrix;
+    if (job.imatrix != nullptr) {
+        try {
+            matrix.read(job.imatrix);
+            if (!matrix.is_of(listener.sizes)) {
+                throw std::runtime_error("it is of another model: it knows none of this one's tensors");
+            }
+        } catch (const std::exception & error) {
+            *end = HEARTH_SHIM_QUANTIZE_BAD_MATRIX;
+            hearth_shim_write_message(message, error.what());
+            return;
+        }
+    }
+    llama_model_quantize_params params = llama_model_quantize_default_params();
+    params.nthread          = job.n_threads;
+    params.ftype            = llama_ftype(job.ftype);
+    params.allow_requantize = job.requantize;
+    params.imatrix          = job.imatrix == nullptr ? nullptr : matrix.entries.data();
+    params.max_buf_size     = MAX_BUFFER_BYTES;
+    listener.report();
+    const uint32_t failed = llama_model_quantize(job.input, job.output, &params);
+    if (failed == 0) {
+        listener.n_done = listener.n_total;
+        listener.report();
+        *end = HEARTH_SHIM_QUANTIZED;
+    } else if (listener.is_cancelled) {
+        *end = HEARTH_SHIM_QUANTIZE_CANCELLED;
+    } else if (listener.is_unwritten) {
+        *end = HEARTH_SHIM_QUANTIZE_NOT_WRITTEN;
+        hearth_shim_write_message(message, std::strerror(listener.error_number));
+    }
+}
+
 } // namespace
 
 extern "C" bool hearth_shim_quantize(const hearth_shim_quantize_job * job, int32_t * end, char * message) {
     *end = HEARTH_SHIM_QUANTIZE_FAILED;
-    try {
-        listener listener(*job);
-        listener.read_sizes();
-        matrix matrix;
-        if (job->imatrix != nullptr) {
-            try {
-                matrix.read(job->imatrix);
-                if (!matrix.is_of(listener.sizes)) {
-                    throw std::runtime_error("it is of another model: it knows none of this one's tensors");
-                }
-            } catch (const std::exception & error) {
-                *end = HEARTH_SHIM_QUANTIZE_BAD_MATRIX;
-                hearth_shim_write_message(message, error.what());
-                return true;
-            }
-        }
-        llama_model_quantize_params params = llama_model_quantize_default_params();
-        params.nthread          = job->n_threads;
-        params.ftype            = llama_ftype(job->ftype);
-        params.allow_requantize = job->requantize;
-        params.imatrix          = job->imatrix == nullptr ? nullptr : matrix.entries.data();
-        params.max_buf_size     = MAX_BUFFER_BYTES;
-        listener.report();
-        const uint32_t failed = llama_model_quantize(job->input, job->output, &params);
-        if (failed == 0) {
-            listener.n_done = listener.n_total;
-            listener.report();
-            *end = HEARTH_SHIM_QUANTIZED;
-        } else if (listener.is_cancelled) {
+    return guarded(message, [&] {
+        try {
+            quantize(*job, end, message);
+        } catch (const cancelled &) {
             *end = HEARTH_SHIM_QUANTIZE_CANCELLED;
-        } else if (listener.is_unwritten) {
-            *end = HEARTH_SHIM_QUANTIZE_NOT_WRITTEN;
-            hearth_shim_write_message(message, std::strerror(listener.error_number));
         }
-        return true;
-    } catch (const cancelled &) {
-        *end = HEARTH_SHIM_QUANTIZE_CANCELLED;
-        return true;
-    } catch (const std::exception & error) {
-        hearth_shim_write_message(message, error.what());
-    } catch (...) {
-        hearth_shim_write_message(message, "unknown exception");
-    }
-    return false;
+    });
 }

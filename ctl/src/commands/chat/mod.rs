@@ -8,6 +8,7 @@ mod editor;
 mod slash;
 
 use super::Context;
+use super::ls::GET_ONE;
 use super::run::{answer_once, empty_prompt, piped_stdin};
 use super::session as kept;
 use crate::answer::{self, Ending, Hurry, request_name};
@@ -117,10 +118,7 @@ pub(super) fn only_model(session: &mut Session) -> Result<String, CtlError> {
     }
     let stored = session.ask::<ModelListMethod>(&Empty {})?.models;
     match stored.as_slice() {
-        [] => Err(CtlError::failed(
-            "no models in the store",
-            "`ctl import FILE.gguf NAME` brings one in",
-        )),
+        [] => Err(CtlError::failed("no models in the store", GET_ONE)),
         [one] => Ok(one.name.clone()),
         several => {
             let names: Vec<&str> = several.iter().map(|model| model.name.as_str()).collect();
@@ -223,6 +221,10 @@ impl Chat<'_> {
                 };
                 let out = &self.context.out;
                 match said {
+                    Ok(said) if said.is_empty() => {
+                        out.note("nothing was said yet");
+                        Ok(())
+                    }
                     Ok(said) => said.iter().try_for_each(|said| out.facts(&[kept::line(said)])),
                     Err(error) => {
                         error.print(out);

@@ -2,7 +2,7 @@
 
 use hearth_gguf::Value;
 
-use super::{Architecture, COMMON, Change, Key, Source, changed, rope, tensor};
+use super::{Architecture, COMMON, Change, Key, Source, changed, head_length, rope, tensor};
 use crate::config::Otherwise;
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
@@ -64,15 +64,7 @@ pub(super) const MISTRAL: Architecture = Architecture {
 };
 
 fn rotated_dimensions(source: &Source, metadata: &mut Metadata) -> Result<(), ConvertError> {
-    let config = &source.config;
-    let dimensions = match config.count(&["head_dim"])? {
-        Some(head) => head,
-        None => config
-            .need(&["hidden_size"])?
-            .checked_div(config.need(&["num_attention_heads"])?)
-            .ok_or_else(|| config.invalid("there are no attention heads"))?,
-    };
-    metadata.count("rope.dimension_count", dimensions)
+    metadata.count("rope.dimension_count", head_length(&source.config)?)
 }
 
 fn tokenizer(source: &Source, metadata: &mut Metadata) -> Result<(), ConvertError> {

@@ -187,6 +187,15 @@ const fn changed(from: &'static str, to: &'static str, change: Change) -> Tensor
     Tensor { from, to, change }
 }
 
+/// Numbers in each attention head.
+fn head_length(config: &Config) -> Result<u64, ConvertError> {
+    if let Some(length) = config.count(&["head_dim"])? {
+        return Ok(length);
+    }
+    let (width, heads) = (config.need(&["hidden_size"])?, config.need(&["num_attention_heads"])?);
+    width.checked_div(heads).ok_or_else(|| config.invalid("there are no attention heads"))
+}
+
 fn nothing_computed(_: &Source, _: &mut Metadata) -> Result<Vec<ComputedTensor>, ConvertError> {
     Ok(Vec::new())
 }

@@ -4,7 +4,7 @@ use std::f32::consts::TAU;
 
 use hearth_gguf::Value;
 
-use super::{ComputedTensor, Source};
+use super::{ComputedTensor, Source, head_length};
 use crate::config::Config;
 use crate::error::ConvertError;
 use crate::folder::Object;
@@ -14,6 +14,7 @@ use crate::metadata::{Metadata, single};
 struct Rope<'c> {
     config: &'c Config,
     full: Option<&'c Object>,
+    windowed: Option<&'c Object>,
     /// Each kind of layer has its own object, and fields outside them do not count.
     by_layer: bool,
 }
@@ -22,8 +23,9 @@ impl<'c> Rope<'c> {
     fn of(config: &'c Config) -> Self {
         let all = config.object("rope_parameters").or_else(|| config.object("rope_scaling"));
         let kind = |name| all.and_then(|all| all.get(name)?.as_object());
-        let by_layer = kind("full_attention").is_some() || kind("sliding_attention").is_some();
-        Self { config, full: kind("full_attention").or(all), by_layer }
+        let (full, windowed) = (kind("full_attention"), kind("sliding_attention"));
+        let by_layer = full.is_some() || windowed.is_some();
+        Self { config, full: full.or(all), windowed, by_layer }
     }
 
     fn float(&self, key: &str) -> Result<Option<f64>, ConvertError> {
@@ -92,16 +94,14 @@ pub(super) fn scaling(source: &Source, metadata: &mut Metadata) -> Result<(), Co
     if let Some(base) = rope.base()? {
         metadata.float("rope.freq_base", base);
     }
-    windows(source, metadata)
+    windows(&rope, metadata)
 }
 
 /// The base in layers with a window, where it differs.
-fn windows(source: &Source, metadata: &mut Metadata) -> Result<(), ConvertError> {
-    let config = &source.config;
-    let all = config.object("rope_parameters").or_else(|| config.object("rope_scaling"));
-    let written = all.and_then(|all| all.get("sliding_attention")?.get("rope_theta")?.as_f64());
+fn windows(rope: &Rope<'_>, metadata: &mut Metadata) -> Result<(), ConvertError> {
+    let written = rope.windowed.and_then(|windowed| windowed.get("rope_theta")?.as_f64());
     let base = match written {
-        None if !Rope::of(config).by_layer => config.float(&[
+        None if !rope.by_layer => rope.config.float(&[
             "local_rope_theta",
             "rope_local_theta",
             "rope_theta_local",
@@ -130,13 +130,7 @@ pub(super) fn llama3_factors(
     if rope.kind() != Some("llama3") {
         return Ok(Vec::new());
     }
-    let head = match config.count(&["head_dim"])? {
-        Some(head) => head,
-        None => config
-            .need(&["hidden_size"])?
-            .checked_div(config.need(&["num_attention_heads"])?)
-            .ok_or_else(|| config.invalid("there are no attention heads"))?,
-    };
+    let head = head_length(config)?;
     // A head has hundreds of numbers; each pair takes a factor.
     if head > 1 << 16 {
         return Err(config.invalid(format!("heads of {head} numbers")));

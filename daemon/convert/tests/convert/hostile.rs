@@ -205,6 +205,27 @@ fn a_folder_leads_nowhere_else() {
 }
 
 #[test]
+fn a_model_of_very_many_files_is_refused_before_they_are_opened() {
+    let folder = written("qwen2");
+    let files: serde_json::Map<String, Value> =
+        (0..1025).map(|idx| (format!("t{idx}"), json!(format!("{idx}.safetensors")))).collect();
+    let index = folder.path().join("model.safetensors.index.json");
+    write_json(&index, &json!({"weight_map": files}));
+    let expected = "a model of more than 1024 files is not supported".to_owned();
+    assert_eq!(refusal(folder.path()), ("unsupported", expected));
+}
+
+#[test]
+fn what_cannot_be_read_has_a_hint() {
+    let folder = written("llama");
+    let config = folder.path().join("config.json");
+    fs::remove_file(&config).unwrap();
+    // Nobody can follow it, not even root.
+    std::os::unix::fs::symlink("config.json", &config).unwrap();
+    assert_eq!(refusal(folder.path()).0, "io");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     for (model, file) in [
         ("llama", "config.json"),
@@ -280,6 +301,26 @@ fn an_adapter_is_pairs_of_matrices_that_its_model_has() {
             "an adapter that changes `token_embd.weight` is not supported",
         ),
         (
+            vec![
+                matrix("layers.0.mlp.up_proj.lora_A", [8, 64]),
+                ("model.layers.0.mlp.up_proj.lora_A.weight".to_owned(), vec![8, 64]),
+            ],
+            "`ADAPTER/adapter_model.safetensors`: tensor `model.layers.0.mlp.up_proj.lora_A.weight` \
+             is there under another name too",
+        ),
+        (
+            ["model.layers.0", "layers.0"]
+                .map(|layer| {
+                    let half = |half: &str, shape: [u64; 2]| {
+                        (format!("{layer}.mlp.up_proj.lora_{half}.weight"), shape.to_vec())
+                    };
+                    [half("A", [8, 64]), half("B", [80, 8])]
+                })
+                .concat(),
+            "`ADAPTER/adapter_model.safetensors`: two of its tensors become \
+             `blk.0.ffn_up.weight.lora_a`",
+        ),
+        (
             vec![matrix("layers.0.mlp.up_proj", [80, 64])],
             "in an adapter the tensor \
              `base_model.model.model.layers.0.mlp.up_proj.weight` is not supported",
@@ -288,9 +329,26 @@ fn an_adapter_is_pairs_of_matrices_that_its_model_has() {
         write_safetensors(&weights, "F32", &tensors);
         assert_eq!(refusal().as_deref(), Some(expected));
     }
-    fs::write(folder.path().join("adapter_config.json"), "{}").unwrap();
-    let expected = "`ADAPTER/adapter_config.json`: it has no `lora_alpha`";
-    assert_eq!(refusal().as_deref(), Some(expected));
+    let no_alpha = "`ADAPTER/adapter_config.json`: it has no `lora_alpha`";
+    // Each of these scales the matrices in a way of its own.
+    for (settings, expected) in [
+        (json!({}), no_alpha),
+        (
+            json!({"lora_alpha": 16, "use_rslora": true}),
+            "an adapter with `use_rslora` is not supported",
+        ),
+        (
+            json!({"lora_alpha": 16, "alpha_pattern": {"up_proj": 8}}),
+            "an adapter with `alpha_pattern` is not supported",
+        ),
+    ] {
+        write_json(&folder.path().join("adapter_config.json"), &settings);
+        assert_eq!(refusal().as_deref(), Some(expected));
+    }
+    write_adapter(folder.path());
+    let usual = json!({"lora_alpha": 16, "use_rslora": false, "alpha_pattern": {}});
+    write_json(&folder.path().join("adapter_config.json"), &usual);
+    assert_eq!(refusal(), None);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::ConstraintError;
 use hearth_abi::raw::Token;
 use llguidance::toktrie::SimpleVob;
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, SendError, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -62,15 +62,14 @@ pub(super) struct Followed<P> {
     masks: VecDeque<Mask>,
     /// The tokens behind which they are, from the second on.
     guess: VecDeque<Token>,
-    back: Sender<Made<P>>,
-    done: Receiver<Made<P>>,
+    /// Where the place comes back from, if it was away.
+    done: Option<Receiver<Made<P>>>,
 }
 
 impl<P: Place> Followed<P> {
     pub(super) fn new(place: P) -> Self {
-        let (back, done) = channel();
         let (masks, guess) = (VecDeque::new(), VecDeque::new());
-        Self { place: Some(Box::new(place)), masks, guess, back, done }
+        Self { place: Some(Box::new(place)), masks, guess, done: None }
     }
 
     /// The place is known, and so is its mask.
@@ -88,7 +87,10 @@ impl<P: Place> Followed<P> {
         masks.truncate(1);
         self.guess.clear();
         self.guess.extend(guess);
-        let (back, guess) = (self.back.clone(), guess.to_vec());
+        // Each time another one, whose other end is gone where the place will never come back.
+        let (back, done) = sync_channel(1);
+        self.done = Some(done);
+        let guess = guess.to_vec();
         thread.run(Box::new(move || {
             // Nobody waits for it when the request has been cancelled.
             let _ = back.send(Made::make(place, &guess, masks));
@@ -100,7 +102,7 @@ impl<P: Place> Followed<P> {
         let place = match self.place.take() {
             Some(place) => place,
             None => {
-                let made = self.done.recv().map_err(|_| gone())?;
+                let made = self.done.as_ref().and_then(|done| done.recv().ok()).ok_or_else(gone)?;
                 self.masks = made.masks;
                 made.place
             }
@@ -197,4 +199,35 @@ impl MaskThread {
 
 fn gone() -> ConstraintError {
     ConstraintError("the thread that follows constraints is gone".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken;
+
+    impl Place for Broken {
+        fn mask(&mut self) -> Mask {
+            panic!("a grammar of the tests that cannot make masks")
+        }
+
+        fn go(&mut self, _: Token) -> bool {
+            false
+        }
+
+        fn come_back(&mut self, _: usize) -> Result<(), ConstraintError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_place_that_does_not_come_back_is_an_error_and_is_not_waited_for() {
+        let mut thread = MaskThread::default();
+        let mut followed = Followed::new(Broken);
+        followed.begin(&mut thread, &[]);
+        for _ in 0..2 {
+            assert_eq!(followed.known().err(), Some(gone()));
+        }
+    }
 }

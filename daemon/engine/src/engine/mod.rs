@@ -11,7 +11,7 @@ mod scheduling;
 mod shifting;
 
 use crate::cache::{Bounds, Cache};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, within_training};
 use crate::constraint::MaskThread;
 use crate::guess::{DraftError, Drafter, Guesser, Heads, Lookups, Rules};
 use crate::images::{is_cut, is_text, n_positions};
@@ -179,11 +179,7 @@ impl Engine {
 
     /// Most tokens that one sequence may have, prompt and answer together.
     pub fn max_tokens(&self) -> u32 {
-        let n_ctx = self.runner.context.info().n_ctx_seq;
-        match self.model.info().n_ctx_train {
-            0 => n_ctx,
-            n_ctx_train => n_ctx.min(n_ctx_train),
-        }
+        within_training(&self.model, self.runner.context.info().n_ctx_seq)
     }
 
     /// Answers can go on where the context is full.

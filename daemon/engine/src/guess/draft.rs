@@ -15,7 +15,7 @@ use crate::scheduler::Share;
 use crate::sequence::{Sequence, to_u32};
 use hearth_abi::host::Model;
 use hearth_abi::raw::Token;
-use hearth_abi::{ContextConfig, FlashAttention, KvType, PluginError};
+use hearth_abi::{ContextConfig, PluginError};
 use std::sync::Arc;
 
 /// Longest draft.
@@ -149,15 +149,12 @@ impl Drafter {
     ) -> Result<Self, DraftError> {
         let n_vocab = vocabulary::common(model, draft)?.map_err(DraftError::Vocabulary)?;
         let context = draft.context(&ContextConfig {
-            n_ctx: config.n_ctx,
             n_batch: config.n_batch,
             n_ubatch: config.n_batch,
             n_seq_max: config.n_parallel + 1,
             n_threads,
             n_threads_batch: n_threads,
-            embeddings: None,
-            kv_type: KvType::F16,
-            flash_attention: FlashAttention::Auto,
+            ..ContextConfig::single(config.n_ctx)
         })?;
         if !context.info().can_roll_back {
             return Err(DraftError::Memory("its"));

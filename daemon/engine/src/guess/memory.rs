@@ -214,7 +214,7 @@ mod tests {
     use crate::sampler::Sampling;
     use crate::sequence::Request;
     use hearth_abi::host::{Model, Plugin};
-    use hearth_abi::{ContextConfig, FlashAttention, KvType, OpenParams};
+    use hearth_abi::{ContextConfig, OpenParams};
 
     fn memory() -> Memory {
         let dir = tempfile::tempdir().unwrap();
@@ -222,17 +222,8 @@ mod tests {
         hearth_reference::write_model(&path, &[]).unwrap();
         let plugin = Plugin::from_entry(hearth_reference::plugin(), Box::new(|_, _| {})).unwrap();
         let model = Model::open(&plugin, &OpenParams::new(path), &mut |_| true).unwrap();
-        let config = ContextConfig {
-            n_ctx: 100,
-            n_batch: 50,
-            n_ubatch: 50,
-            n_seq_max: 3,
-            n_threads: 0,
-            n_threads_batch: 0,
-            embeddings: None,
-            kv_type: KvType::F16,
-            flash_attention: FlashAttention::Auto,
-        };
+        let config =
+            ContextConfig { n_batch: 50, n_ubatch: 50, n_seq_max: 3, ..ContextConfig::single(100) };
         Memory::new(model.context(&config).unwrap())
     }
 

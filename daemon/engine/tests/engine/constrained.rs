@@ -31,12 +31,7 @@ fn counted(model: &Arc<Model>, requests: Vec<Request>, speculate: bool) -> (Coll
     let mut engine = Engine::new(model, config).unwrap();
     let mut sink = Collected::default();
     requests.into_iter().for_each(|request| engine.submit(request, &mut sink));
-    let mut n_steps = 0;
-    while !engine.is_idle() {
-        engine.step(&mut sink).unwrap();
-        engine.verify_invariants();
-        n_steps += 1;
-    }
+    let n_steps = support::run(&mut engine, &mut sink);
     (sink, n_steps)
 }
 
@@ -203,13 +198,7 @@ fn a_lazy_constraint_holds_from_its_trigger_on() {
         let model = model(&[("script", script.into())]);
         let grammar = model.grammar(r#"root ::= "[" [0-9]{3} "]""#, "root").unwrap();
         let triggers = Triggers::new(&["[".into()], &[]).unwrap();
-        let thinking = Thinking {
-            start: "<think>".into(),
-            ends: vec!["</think>".into()],
-            closing: Vec::new(),
-            max_tokens: None,
-            is_constrained: false,
-        };
+        let thinking = Thinking { closing: Vec::new(), ..support::thinking(None) };
         let request = Request {
             constraint: Some(Constraint::of_plugin(grammar, Some(triggers))),
             thinking: Some(thinking),
@@ -240,17 +229,10 @@ fn a_rule_holds_after_the_thoughts_and_they_can_be_cut_short() {
     ] {
         let model = model(&[("script", script.into())]);
         let constraint = Guide::new(&model).unwrap().compile(Rule::Regex("[xyz]{5}")).unwrap();
-        let thinking = Thinking {
-            start: "<think>".into(),
-            ends: vec!["</think>".into()],
-            closing: vocab::tokenize(b"</think>", false),
-            max_tokens,
-            is_constrained: false,
-        };
         let prompt = vocab::tokenize(b"<|user|>a<|end|><|assistant|>", true);
         let request = Request {
             constraint: Some(constraint),
-            thinking: Some(thinking),
+            thinking: Some(support::thinking(max_tokens)),
             ..support::request(0, 0, prompt, 200)
         };
         let mut engine = Engine::new(&model, EngineConfig::default()).unwrap();

@@ -32,12 +32,7 @@ fn answers(draft: Option<&Arc<Model>>, n: u64, temperature: f32) -> (Collected, 
         let request = request(id, 0, text(usize::try_from(id).unwrap(), 60), 300);
         engine.submit(Request { sampling, ..request }, &mut sink);
     }
-    let mut n_steps = 0;
-    while !engine.is_idle() {
-        engine.step(&mut sink).unwrap();
-        engine.verify_invariants();
-        n_steps += 1;
-    }
+    let n_steps = run(&mut engine, &mut sink);
     (sink, n_steps)
 }
 

@@ -1,6 +1,6 @@
 //! Guessed tokens change the number of steps and nothing else.
 
-use crate::support::{Collected, model, request, text};
+use crate::support::{Collected, model, request, run, text};
 use hearth_engine::{Engine, EngineConfig, Finish, Request, Sampling};
 use hearth_reference::Value;
 
@@ -11,12 +11,7 @@ fn answer(pairs: &[(&str, Value)], speculate: bool, sampling: &Sampling) -> (Str
     let mut sink = Collected::default();
     let request = Request { sampling: sampling.clone(), ..request(1, 0, text(0, 60), 300) };
     engine.submit(request, &mut sink);
-    let mut n_steps = 0;
-    while !engine.is_idle() {
-        engine.step(&mut sink).unwrap();
-        engine.verify_invariants();
-        n_steps += 1;
-    }
+    let n_steps = run(&mut engine, &mut sink);
     (sink.text[&1].clone(), sink.finish(1), n_steps)
 }
 

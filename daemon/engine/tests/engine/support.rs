@@ -4,7 +4,9 @@ use hearth_abi::OpenParams;
 use hearth_abi::host::{Model, Plugin, Projector};
 use hearth_abi::raw::Token;
 use hearth_abi::{ImagePiece, Pixels};
-use hearth_engine::{Engine, Event, Failure, Finish, Logprobs, Request, Sampling, Sink, Span};
+use hearth_engine::{
+    Engine, Event, Failure, Finish, Logprobs, Request, Sampling, Sink, Span, Thinking,
+};
 use hearth_reference::{Settings, Value, expected, seen, vocab, write_model, write_projector};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -91,10 +93,25 @@ pub(crate) fn text(salt: usize, len: usize) -> Vec<Token> {
         .collect()
 }
 
-pub(crate) fn run(engine: &mut Engine, sink: &mut Collected) {
+/// Takes steps until nothing is left to do. Answers how many.
+pub(crate) fn run(engine: &mut Engine, sink: &mut Collected) -> u32 {
+    let mut n_steps = 0;
     while !engine.is_idle() {
         engine.step(sink).unwrap();
         engine.verify_invariants();
+        n_steps += 1;
+    }
+    n_steps
+}
+
+/// Thoughts between `<think>` and `</think>`, before the answer.
+pub(crate) fn thinking(max_tokens: Option<u32>) -> Thinking {
+    Thinking {
+        start: "<think>".into(),
+        ends: vec!["</think>".into()],
+        closing: vocab::tokenize(b"</think>", false),
+        max_tokens,
+        is_constrained: false,
     }
 }
 

@@ -2,8 +2,7 @@
 
 use crate::support::{self, Collected, model};
 use hearth_engine::{
-    Constraint, Engine, EngineConfig, FinishReason, Guide, Request, Rule, Sampling, Thinking,
-    Triggers,
+    Constraint, Engine, EngineConfig, FinishReason, Guide, Request, Rule, Sampling, Triggers,
 };
 use hearth_reference::vocab;
 use proptest::prelude::*;
@@ -55,16 +54,9 @@ proptest! {
                 Constraint::of_plugin(grammar(), Some(triggers))
             }
         };
-        let thinking = Thinking {
-            start: "<think>".into(),
-            ends: vec!["</think>".into()],
-            closing: vocab::tokenize(b"</think>", false),
-            max_tokens,
-            is_constrained: false,
-        };
         let request = Request {
             constraint: Some(constraint),
-            thinking: Some(thinking),
+            thinking: Some(support::thinking(max_tokens)),
             sampling: Sampling { temperature, seed: script.len() as u64, ..Sampling::default() },
             ..support::request(0, 0, vocab::tokenize(b"<|user|>a<|end|><|assistant|>", true), 3000)
         };
