@@ -45,6 +45,7 @@ fn compile_shim(source: &Path) {
         "src/shim/engine.cpp",
         "src/shim/images.cpp",
         "src/shim/kernels.cpp",
+        "src/shim/linked.cpp",
         "src/shim/mtp.cpp",
         "src/shim/quantize.cpp",
         "src/shim/tools.cpp",

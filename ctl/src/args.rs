@@ -401,7 +401,7 @@ pub(crate) struct ShowPart {
     pub(crate) metadata: bool,
 }
 
-/// For the completion scripts.
-pub(crate) fn command() -> clap::Command {
+/// The command line's definition.
+pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
 }

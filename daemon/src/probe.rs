@@ -1,7 +1,8 @@
 //! `hearthd probe FILE`: loads one plugin, lists its devices as JSON, and ends.
 
+use crate::plugin;
 use crate::sandbox::Sandbox;
-use hearth_abi::host::{LoadError, Plugin};
+use hearth_abi::host::LoadError;
 use hearth_abi::{DeviceInfo, DeviceKind};
 use hearth_protocol::Device;
 use serde::{Deserialize, Serialize};
@@ -72,7 +73,7 @@ pub fn run(file: &Path, sandbox: Option<&str>) -> anyhow::Result<()> {
 }
 
 fn probe(file: &Path) -> ProbeReport {
-    match Plugin::load(file, Box::new(|_, _| {})) {
+    match plugin::load(file, Box::new(|_, _| {})) {
         Ok(plugin) => match plugin.devices() {
             Ok(devices) => ProbeReport::Works {
                 name: plugin.name(),

@@ -233,9 +233,15 @@ fn raise_file_limit() {
 }
 
 /// The file to start workers from: this very program, also after an upgrade replaced the file on disk.
-fn executable() -> anyhow::Result<PathBuf> {
-    if cfg!(target_os = "linux") {
-        return Ok("/proc/self/exe".into());
+pub fn executable() -> anyhow::Result<PathBuf> {
+    let own = PathBuf::from("/proc/self/exe");
+    if cfg!(target_os = "linux") && own.exists() {
+        return Ok(own);
+    }
+    // Without /proc, the kernel's word for what it started.
+    #[cfg(target_os = "linux")]
+    if let Ok(path) = rustix::param::linux_execfn().to_str() {
+        return Ok(std::path::absolute(path)?);
     }
     std::env::current_exe().context("cannot find this program's own file")
 }

@@ -73,6 +73,16 @@ build_plugins() {
     done
 }
 
+# Of the plugin as a static library, and of llama.cpp's objects of the same build.
+build_onefile() {
+    ensure_tools build
+    build_plugins
+    # Without a dynamic linker, `getrandom` is not found by its name. Packed relocations take a C library of 2.36 or later.
+    HEARTH_LINKED_PLUGIN=$root/target/release/libhearth_cpu.a HEARTH_LINKED_ENGINE=$(cat target/dev/engine) \
+        RUSTFLAGS='--cfg getrandom_backend="linux_getrandom"' \
+        cargo rustc "${locked[@]}" --profile onefile -p hearth --bin hearth -- -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+}
+
 build_test_programs() {
     # With the tests themselves: without them the dependencies have fewer features, and many crates are built twice.
     cargo build "${locked[@]}" --all-targets

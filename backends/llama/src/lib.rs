@@ -19,6 +19,7 @@ mod grammar;
 mod images;
 #[cfg(target_arch = "x86_64")]
 mod kernels;
+mod linked;
 mod log;
 mod lora;
 mod memory;

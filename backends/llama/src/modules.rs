@@ -1,4 +1,4 @@
-//! Finding, checking and loading ggml's modules, which stand in the plugin's own folder.
+//! Finding, checking and loading ggml's modules, which stand in the plugin's own folder or are linked into the program.
 //!
 //! ggml's own loader takes every file with a fitting name and is silent about those it skips. Here each module is
 //! loaded by name, so that a missing driver or a wrong file is a sentence. Only modules of this very build are loaded:
@@ -8,7 +8,11 @@
 //! this machine, and the best is loaded. Loading happens once per process, at the first call that needs a device, and is
 //! never undone, because ggml cannot.
 
-use crate::shim::{c_string, error, hearth_shim_map_buffers};
+use crate::linked::{self, LinkedModule};
+use crate::shim::{
+    c_string, error, hearth_shim_map_buffers, hearth_shim_register_kernels,
+    hearth_shim_register_linked_kernels,
+};
 use crate::{build_id, log};
 use hearth_abi::{DeviceInfo, DeviceKind, LogLevel, Result, Status};
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -51,6 +55,16 @@ enum Outcome {
     Unfit(String),
     /// Something is wrong with the file.
     Refused(String),
+}
+
+impl Outcome {
+    /// What a module's `ggml_backend_score` answered.
+    fn of_score(score: i32) -> Self {
+        match score {
+            0 => Self::Unfit("this processor lacks features it needs".into()),
+            score => Self::Score(score),
+        }
+    }
 }
 
 static LOADED: OnceLock<Result<Loaded>> = OnceLock::new();
@@ -132,10 +146,9 @@ pub(crate) fn available_memory() -> Option<u64> {
 }
 
 fn load(family: &'static str) -> Result<Loaded> {
-    let folder = own_folder()?;
-    let mut devices = load_family(&folder, CPU)?;
+    let mut devices = load_family(CPU)?;
     if family != CPU {
-        devices = load_family(&folder, family)?;
+        devices = load_family(family)?;
         if devices.is_empty() {
             return Err(error(
                 Status::NotFound,
@@ -171,36 +184,13 @@ fn own_folder() -> Result<PathBuf> {
 }
 
 /// Loads the best module of a family and answers its devices.
-fn load_family(folder: &Path, family: &str) -> Result<Vec<Device>> {
-    let tried: Vec<(&str, Outcome)> = PINS
-        .iter()
-        .filter(|(name, _)| is_of_family(name, family))
-        .map(|(name, id)| (*name, try_module(&folder.join(name), id)))
-        .collect();
-    for (name, outcome) in &tried {
-        match outcome {
-            Outcome::Score(score) => {
-                log::line(LogLevel::Debug, &format!("Module {name} scores {score}"))
-            }
-            Outcome::Unfit(why) => {
-                log::line(LogLevel::Debug, &format!("Module {name} does not fit: {why}"))
-            }
-            Outcome::Refused(why) => {
-                log::line(LogLevel::Warn, &format!("Refused module {name}: {why}"))
-            }
-        }
-    }
-    let Some((name, detail)) = best(&tried) else {
-        return Err(error(Status::NotFound, none_message(folder, family, &tried)));
+fn load_family(family: &str) -> Result<Vec<Device>> {
+    let linked: Vec<_> = linked::modules().collect();
+    let (registry, detail, has_kernels) = match linked.as_slice() {
+        [] => load_file(family)?,
+        modules => load_linked(modules)?,
     };
-    let path = c_string(folder.join(name).into_os_string().into_vec(), "the plugin's folder")?;
-    // SAFETY: the path is NUL-terminated and names a module of this very build.
-    let (registry, lines) = log::capture(|| unsafe { sys::ggml_backend_load(path.as_ptr()) });
-    if registry.is_null() {
-        let why = log::reason(&lines).unwrap_or_else(|| "no reason given".into());
-        return Err(error(Status::Failed, format!("cannot load `{name}`: {why}")));
-    }
-    let detail = match family == CPU && register_kernels(&path) {
+    let detail = match has_kernels {
         true => format!("{detail}, with own kernels for AVX-512"),
         false => detail,
     };
@@ -213,18 +203,74 @@ fn load_family(folder: &Path, family: &str) -> Result<Vec<Device>> {
     Ok(handles.map(|handle| Device { handle, detail: detail.clone() }).collect())
 }
 
-/// Puts this plugin's kernels before ggml's own, where there are any for this processor. `HEARTH_LLAMA_KERNELS=ggml` keeps
-/// ggml's, for whoever doubts ours.
-fn register_kernels(module: &CStr) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if crate::kernels::are_usable()
-        && std::env::var_os("HEARTH_LLAMA_KERNELS").is_none_or(|wanted| wanted != "ggml")
-    {
-        // SAFETY: the path is of a loaded module of this very build, and no model is open yet.
-        return unsafe { crate::shim::hearth_shim_register_kernels(module.as_ptr()) };
+/// What a module registered, a sentence about it, and whether it uses this plugin's kernels.
+type Module = (sys::ggml_backend_reg_t, String, bool);
+
+fn load_file(family: &str) -> Result<Module> {
+    let folder = own_folder()?;
+    let tried: Vec<(&str, Outcome)> = PINS
+        .iter()
+        .filter(|(name, _)| is_of_family(name, family))
+        .map(|(name, id)| (*name, try_module(&folder.join(name), id)))
+        .collect();
+    let (name, detail) = choose(&tried, family, &format!("`{}`", folder.display()))?;
+    let path = c_string(folder.join(name).into_os_string().into_vec(), "the plugin's folder")?;
+    // SAFETY: the path is NUL-terminated and names a module of this very build.
+    let (registry, lines) = log::capture(|| unsafe { sys::ggml_backend_load(path.as_ptr()) });
+    if registry.is_null() {
+        let why = log::reason(&lines).unwrap_or_else(|| "no reason given".into());
+        return Err(error(Status::Failed, format!("cannot load `{name}`: {why}")));
     }
-    let _ = module;
-    false
+    let has_kernels = family == CPU
+        && wants_kernels()
+        // SAFETY: the path is of a loaded module of this very build, and no model is open yet.
+        && unsafe { hearth_shim_register_kernels(path.as_ptr()) };
+    Ok((registry, detail, has_kernels))
+}
+
+fn load_linked(modules: &[&'static LinkedModule]) -> Result<Module> {
+    let score = |module: &&LinkedModule| (module.name(), Outcome::of_score(module.score()));
+    let tried: Vec<_> = modules.iter().map(score).collect();
+    let (name, detail) = choose(&tried, CPU, "this program")?;
+    let chosen = modules.iter().find(|module| module.name() == name);
+    let chosen = chosen.ok_or_else(|| error(Status::Failed, "the chosen module is gone"))?;
+    let registry = chosen.start()?;
+    // SAFETY: the module was started, and no model is open yet.
+    let has_kernels = wants_kernels()
+        && unsafe { hearth_shim_register_linked_kernels(std::ptr::from_ref(*chosen)) };
+    Ok((registry, detail, has_kernels))
+}
+
+/// The best module and a sentence about the choice. What becomes of each is logged.
+fn choose<'a>(
+    tried: &[(&'a str, Outcome)],
+    family: &str,
+    place: &str,
+) -> Result<(&'a str, String)> {
+    for (name, outcome) in tried {
+        match outcome {
+            Outcome::Score(score) => {
+                log::line(LogLevel::Debug, &format!("Module {name} scores {score}"))
+            }
+            Outcome::Unfit(why) => {
+                log::line(LogLevel::Debug, &format!("Module {name} does not fit: {why}"))
+            }
+            Outcome::Refused(why) => {
+                log::line(LogLevel::Warn, &format!("Refused module {name}: {why}"))
+            }
+        }
+    }
+    best(tried).ok_or_else(|| error(Status::NotFound, none_message(place, family, tried)))
+}
+
+/// Whether this plugin's kernels go before ggml's own: where there are any for this processor. `HEARTH_LLAMA_KERNELS=ggml`
+/// keeps ggml's, for whoever doubts ours.
+fn wants_kernels() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let are_usable = crate::kernels::are_usable();
+    #[cfg(not(target_arch = "x86_64"))]
+    let are_usable = false;
+    are_usable && std::env::var_os("HEARTH_LLAMA_KERNELS").is_none_or(|wanted| wanted != "ggml")
 }
 
 /// `libggml-cpu-zen4.so` and `libggml-cpu.so` are of the family `cpu`.
@@ -263,10 +309,7 @@ fn try_module(path: &Path, pinned_id: &str) -> Outcome {
         // Modules without a score, such as CUDA's, run wherever they load.
         Err(_) => Outcome::Score(1),
         // SAFETY: the function reads CPU features only, and is built for the plainest processor.
-        Ok(score) => match unsafe { score() } {
-            0 => Outcome::Unfit("this processor lacks features it needs".into()),
-            score => Outcome::Score(score),
-        },
+        Ok(score) => Outcome::of_score(unsafe { score() }),
     }
 }
 
@@ -288,8 +331,7 @@ fn best<'a>(tried: &[(&'a str, Outcome)]) -> Option<(&'a str, String)> {
     Some((name, detail))
 }
 
-fn none_message(folder: &Path, family: &str, tried: &[(&str, Outcome)]) -> String {
-    let folder = folder.display();
+fn none_message(place: &str, family: &str, tried: &[(&str, Outcome)]) -> String {
     // One reason tells enough: they are alike when a whole family fails.
     let refused = tried.iter().find_map(|(name, outcome)| match outcome {
         Outcome::Refused(why) => Some((name, why)),
@@ -300,7 +342,7 @@ fn none_message(folder: &Path, family: &str, tried: &[(&str, Outcome)]) -> Strin
         _ => None,
     });
     match refused.or(unfit) {
-        Some((name, why)) => format!("no usable `{family}` module in `{folder}`: `{name}`: {why}"),
+        Some((name, why)) => format!("no usable `{family}` module in {place}: `{name}`: {why}"),
         None => format!("this build of the plugin has no `{family}` module"),
     }
 }
@@ -337,13 +379,13 @@ mod tests {
     #[test]
     fn a_missing_module_is_a_sentence() {
         let message = none_message(
-            Path::new("/x"),
+            "`/x`",
             "cuda",
             &[("libggml-cuda.so", Outcome::Refused("libcuda.so.1: no".into()))],
         );
         assert_eq!(message, "no usable `cuda` module in `/x`: `libggml-cuda.so`: libcuda.so.1: no");
         assert_eq!(
-            none_message(Path::new("/x"), "cuda", &[]),
+            none_message("`/x`", "cuda", &[]),
             "this build of the plugin has no `cuda` module"
         );
     }

@@ -1,5 +1,6 @@
 //! The C++ shim's functions, mirrored by hand from `shim/engine.h` and `shim/chat.h`, and the error they share.
 
+use crate::linked::LinkedModule;
 use crate::log;
 use hearth_abi::{PluginError, Status};
 use llama_cpp_sys_2 as sys;
@@ -74,8 +75,9 @@ unsafe extern "C" {
     pub(crate) fn hearth_shim_grammar_accept_text(grammar: *mut *mut GrammarHandle, text: *const c_char, text_len: usize, message: *mut c_char) -> bool;
     pub(crate) fn hearth_shim_silence_common();
     pub(crate) fn hearth_shim_map_buffers();
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn hearth_shim_register_kernels(module_path: *const c_char) -> bool;
+    pub(crate) fn hearth_shim_register_linked_kernels(module: *const LinkedModule) -> bool;
+    pub(crate) fn hearth_shim_linked_modules() -> *const LinkedModule;
 
     pub(crate) fn hearth_shim_chat_new(model: *const sys::llama_model) -> *mut ChatHandle;
     pub(crate) fn hearth_shim_chat_free(chat: *mut ChatHandle);

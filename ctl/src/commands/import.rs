@@ -65,7 +65,7 @@ pub(super) fn absolute(file: &Path) -> Result<String, CtlError> {
 }
 
 /// The file's name in lower case without `.gguf`; whatever no model's name may hold becomes `-`.
-fn name_from_file(path: &Path) -> Option<String> {
+pub fn name_from_file(path: &Path) -> Option<String> {
     let file_name = path.file_name()?.to_str()?.to_lowercase();
     let stem = file_name.strip_suffix(".gguf").unwrap_or(&file_name);
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

@@ -29,6 +29,8 @@ mod stop;
 mod transfer;
 mod verify;
 
+pub use import::name_from_file;
+
 use crate::args::{Command, Global};
 use crate::error::CtlError;
 use crate::output::Out;

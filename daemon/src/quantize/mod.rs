@@ -53,6 +53,7 @@ pub(crate) async fn quantize(
         RpcError::new(ErrorKind::Io, format!("cannot start a process to quantize in: {error}"))
     };
     let mut child = Command::new(supervisor.executable())
+        .arg0("hearthd")
         .arg("quantize")
         .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::piped())

@@ -1,8 +1,8 @@
 //! `hearthd quantize`: one order from standard input, and what becomes of it on standard output, a line of JSON each.
 
+use crate::plugin;
 use crate::rpc::store_error;
 use crate::sandbox::Sandbox;
-use hearth_abi::host::Plugin;
 use hearth_abi::{LogLevel, PluginError, QuantizeParams, Status};
 use hearth_protocol::{ErrorKind, RpcError};
 use hearth_store::{gguf_summary, quote};
@@ -85,7 +85,7 @@ fn carry_out(order: Order) -> Result<String, RpcError> {
             let _ = writeln!(io::stderr(), "hearthd quantize: {text}");
         }
     };
-    let plugin = Plugin::load(&order.plugin, Box::new(sink))
+    let plugin = plugin::load(&order.plugin, Box::new(sink))
         .map_err(|error| RpcError::new(ErrorKind::NoBackend, error.to_string()))?;
     let type_name = find_type(&plugin.name(), &plugin.quantize_types(), &order.type_name)?;
     check_source(&order)?;

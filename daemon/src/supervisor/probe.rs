@@ -4,6 +4,7 @@
 //! that crashes or hangs costs nothing but its own line in `ctl backend list`.
 
 use crate::config::Config;
+use crate::plugin;
 use crate::probe::ProbeReport;
 use crate::sandbox::Sandbox;
 use hearth_protocol::{Backend, BackendState, Device};
@@ -75,8 +76,11 @@ pub(crate) async fn probe(executable: &Path, config: &Config) -> Backends {
     Backends { list }
 }
 
-/// Files named like plugins, by backend name. The first folder that has one wins.
+/// What is linked in, or else files named like plugins, by backend name. The first folder that has one wins.
 fn plugin_files(dirs: &[PathBuf]) -> BTreeMap<String, PathBuf> {
+    if let Some(name) = plugin::linked_in() {
+        return BTreeMap::from([(name.to_owned(), plugin::LINKED_IN.into())]);
+    }
     let mut files = BTreeMap::new();
     for dir in dirs {
         let Ok(entries) = std::fs::read_dir(dir) else { continue };
@@ -120,12 +124,12 @@ async fn probe_one(
 ) -> Backend {
     let shown = path.display().to_string();
     let mut command = Command::new(executable);
-    command.arg("probe").arg(&path);
+    command.arg0("hearthd").arg("probe").arg(&path);
     if let Some(sandbox) = sandbox.and_then(|sandbox| serde_json::to_string(&sandbox).ok()) {
         command.arg("--sandbox").arg(sandbox);
     }
     let child = command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

@@ -75,11 +75,14 @@ impl Worker {
     ) -> io::Result<Arc<Self>> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
+        // An empty root has no /dev/null.
+        let nowhere = std::fs::File::options().write(true).open("/dev/null");
         let mut command = Command::new(executable);
         command
+            .arg0("hearthd")
             .arg("worker")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(nowhere.map_or_else(|_| std::io::stderr().into(), Stdio::from))
             .kill_on_drop(true);
         let spin = spec.tuning.spin.map(|spin| ("GOMP_SPINCOUNT", spin.to_string()));
         for (name, value) in spin.into_iter().chain([("GGML_NO_BACKTRACE", "1".into())]) {

@@ -4,6 +4,7 @@ use super::engine_loop::send;
 use super::frames::{DraftSpec, FromWorker, Holdings, LoadSpec, LogLevel};
 use super::images::Sight;
 use super::present::Present;
+use crate::plugin;
 use hearth_abi::host::{Adapter, Model, Plugin};
 use hearth_abi::{FlashAttention, KvType, OpenParams, PluginError, Status};
 use hearth_engine::{DraftError, Embedder, Engine, EngineConfig, Scorer};
@@ -49,7 +50,7 @@ pub(super) fn load(
             send(&present, FromWorker::Log { level: log_level(level), text: text.into() });
         })
     };
-    let plugin = Plugin::load(&spec.plugin, sink).map_err(|error| {
+    let plugin = plugin::load(&spec.plugin, sink).map_err(|error| {
         RpcError::new(ErrorKind::LoadFailed, error.to_string())
             .with_hint("`ctl backend list` says which backends work")
     })?;

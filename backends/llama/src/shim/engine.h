@@ -90,6 +90,24 @@ void hearth_shim_map_buffers(void);
 
 // Lets the CPU module at this path, which is loaded, use the kernels of src/kernels. Answers false if it cannot.
 bool hearth_shim_register_kernels(const char * module_path);
+
+// A CPU module that is linked into this program, and no file. Written by backends/linked/build.rs, and mirrored by hand from
+// src/linked.rs.
+struct hearth_linked_module {
+    const char * name; // null ends the list
+    ggml_backend_reg_t (*init)(void);
+    int (*score)(void);
+    void (*buffer_types)(void); // and three more of what kernels.cpp looks up in a file
+    void (*barrier)(void);
+    void (*chunk_set)(void);
+    void (*chunk_add)(void);
+};
+
+// The modules linked in, or null where the modules are files.
+const struct hearth_linked_module * hearth_shim_linked_modules(void);
+
+// As hearth_shim_register_kernels.
+bool hearth_shim_register_linked_kernels(const struct hearth_linked_module * module);
 }
 
 // Copies an exception's text, cut to size, each run of white space as one space.

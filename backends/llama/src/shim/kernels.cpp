@@ -225,17 +225,9 @@ template <typename Function> bool look_up(void * module, const char * name, Func
     return function != nullptr;
 }
 
-}
+using buffer_types = std::vector<ggml_backend_buffer_type_t> & ();
 
-extern "C" bool hearth_shim_register_kernels(const char * module_path) {
-    // Loaded already; this only finds it again, and it stays.
-    void * module = dlopen(module_path, RTLD_NOW | RTLD_NOLOAD);
-    std::vector<ggml_backend_buffer_type_t> & (*types)();
-    if (module == nullptr || !look_up(module, "_Z39ggml_backend_cpu_get_extra_buffer_typesv", types) ||
-        !look_up(module, "ggml_barrier", barrier) || !look_up(module, "ggml_threadpool_chunk_set", chunk_set) ||
-        !look_up(module, "ggml_threadpool_chunk_add", chunk_add)) {
-        return false;
-    }
+bool register_kernels(std::vector<ggml_backend_buffer_type_t> & types) {
     ggml_backend_buffer_type_t plain = ggml_backend_cpu_buffer_type();
     buffer_type.iface = plain->iface;
     buffer_type.iface.get_name = [](ggml_backend_buffer_type_t) { return "CPU_HEARTH"; };
@@ -245,15 +237,36 @@ extern "C" bool hearth_shim_register_kernels(const char * module_path) {
     buffer_type.device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     buffer_type.context = new extra();
     // Before ggml's own rearranged types, but after AMX, whose tiles no kernel here can beat.
-    auto place = types().begin();
-    if (place != types().end() && std::strcmp(ggml_backend_buft_name(*place), "AMX") == 0) {
+    auto place = types.begin();
+    if (place != types.end() && std::strcmp(ggml_backend_buft_name(*place), "AMX") == 0) {
         ++place;
     }
-    types().insert(place, &buffer_type);
+    types.insert(place, &buffer_type);
     return true;
+}
+
+}
+
+extern "C" bool hearth_shim_register_kernels(const char * module_path) {
+    // Loaded already; this only finds it again, and it stays.
+    void * module = dlopen(module_path, RTLD_NOW | RTLD_NOLOAD);
+    buffer_types * types;
+    return module != nullptr && look_up(module, "_Z39ggml_backend_cpu_get_extra_buffer_typesv", types) &&
+           look_up(module, "ggml_barrier", barrier) && look_up(module, "ggml_threadpool_chunk_set", chunk_set) &&
+           look_up(module, "ggml_threadpool_chunk_add", chunk_add) && register_kernels(types());
+}
+
+extern "C" bool hearth_shim_register_linked_kernels(const hearth_linked_module * module) {
+    barrier = reinterpret_cast<decltype(barrier)>(module->barrier);
+    chunk_set = reinterpret_cast<decltype(chunk_set)>(module->chunk_set);
+    chunk_add = reinterpret_cast<decltype(chunk_add)>(module->chunk_add);
+    return register_kernels(reinterpret_cast<buffer_types *>(module->buffer_types)());
 }
 #else
 extern "C" bool hearth_shim_register_kernels(const char *) {
+    return false;
+}
+extern "C" bool hearth_shim_register_linked_kernels(const hearth_linked_module *) {
     return false;
 }
 #endif
