@@ -149,8 +149,14 @@ fn registries_that_are_busy_or_say_nothing() {
 #[test]
 fn a_push_goes_on_where_a_killed_one_was() {
     let weights = noise(SIZE);
-    // What the killed daemon has left, and at least how much is sent again because of it: the chunk that hung, or all.
-    for (left, n_again) in [(None, SIZE - 2 * CHUNK), (Some("{"), SIZE), (Some("a lie"), SIZE)] {
+    // What becomes of the killed daemon's note, and at least how much is sent again then: the chunk that hung, the same twice, or
+    // all.
+    for (fate, n_again) in [
+        ("kept", SIZE - 2 * CHUNK),
+        ("denied at first", SIZE - CHUNK),
+        ("torn", SIZE),
+        ("a lie", SIZE),
+    ] {
         let mut daemon = daemon_with(&weights, "");
         let registry = Registry::start();
         let n_chunks = std::sync::atomic::AtomicUsize::new(0);
@@ -158,11 +164,14 @@ fn a_push_goes_on_where_a_killed_one_was() {
         let proxy = FaultProxy::start(registry.host(), move |request, _| {
             let is_chunk = request.method == "PATCH" && request.message.body.len() > MIB;
             let n = is_chunk.then(|| n_chunks.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-            if n != Some(2) {
-                return Fault::None;
+            match n {
+                Some(2) => {
+                    hangs.send(()).unwrap();
+                    Fault::Hang
+                }
+                Some(3) if fate == "denied at first" => Fault::Status(401),
+                _ => Fault::None,
             }
-            hangs.send(()).unwrap();
-            Fault::Hang
         });
         let params = push_params("mine", format!("http://{}/team/m", proxy.host()));
         let mut client = daemon.client();
@@ -170,22 +179,22 @@ fn a_push_goes_on_where_a_killed_one_was() {
         hung.recv().unwrap();
         daemon.kill();
         let notes = daemon.dir().join("state/uploads");
-        let notes: Vec<_> = fs::read_dir(notes).unwrap().map(|note| note.unwrap().path()).collect();
-        let [note] = &notes[..] else { panic!("{notes:?}") };
-        match left {
-            None => {}
-            Some("a lie") => {
-                let text = fs::read_to_string(note).unwrap();
-                fs::write(note, text.replace("/uploads/", "/uploads/0")).unwrap();
-            }
-            Some(text) => fs::write(note, text).unwrap(),
+        // Of the smaller blobs there may be notes too.
+        let is_far = format!("\"n_bytes\":{}", 2 * CHUNK);
+        let mut notes = fs::read_dir(notes).unwrap().map(|note| note.unwrap().path());
+        let note = notes.find(|note| fs::read_to_string(note).unwrap().contains(&is_far)).unwrap();
+        let text = fs::read_to_string(&note).unwrap();
+        match fate {
+            "torn" => fs::write(&note, "{").unwrap(),
+            "a lie" => fs::write(&note, text.replace("/uploads/", "/uploads/0")).unwrap(),
+            _ => {}
         }
         let n_before = proxy.n_sent_bytes();
         daemon.restart();
         let pushed = daemon.client().call::<ModelPush>(&params).unwrap();
         is_whole_at(&registry, "team/m", &weights, &pushed.id);
         let n_sent = proxy.n_sent_bytes() - n_before;
-        assert!((n_again..n_again + MIB).contains(&n_sent), "{left:?}: {n_sent}");
+        assert!((n_again..n_again + MIB).contains(&n_sent), "{fate}: {n_sent}");
         assert!(!note.exists(), "the note of an upload that has ended is still there");
     }
 }

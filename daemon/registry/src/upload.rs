@@ -73,11 +73,6 @@ impl Upload {
                 news.tell(BlobState::Done, self.size);
                 return Ok(self.digest);
             };
-            if session.as_ref().is_some_and(|session| session.is_noted) && !error.is_transient() {
-                tracing::debug!(%error, "Beginning again");
-                (session, furthest) = (None, 0);
-                continue;
-            }
             let n_bytes = session.as_ref().map_or(0, |session| session.n_bytes);
             if n_bytes > furthest {
                 (furthest, n_failed) = (n_bytes, 0);
@@ -85,6 +80,11 @@ impl Upload {
             n_failed += 1;
             // Where a token has expired, the next attempt has a new one.
             let may_pass = error.is_transient() || matches!(error, PullError::Denied { .. });
+            if !may_pass && session.as_ref().is_some_and(|session| session.is_noted) {
+                tracing::debug!(%error, "Beginning again");
+                (session, n_failed, furthest) = (None, 0, 0);
+                continue;
+            }
             if !may_pass || session.is_none() && !error.is_transient() || n_failed >= MAX_ATTEMPTS {
                 return Err(error);
             }
