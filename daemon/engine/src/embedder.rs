@@ -18,14 +18,15 @@ pub struct Embedder {
 
 impl Embedder {
     /// Creates the context, for texts of up to `n_ctx` tokens where the model allows that.
-    pub fn new(model: &Arc<Model>, n_ctx: u32, n_threads: u32) -> Result<Self, PluginError> {
-        let text = SingleText::new(model, n_ctx, n_ctx, n_threads, Some(Pooling::Model))?;
+    pub fn new(
+        model: &Arc<Model>,
+        n_ctx: u32,
+        n_threads: u32,
+        adapters: &[(Arc<Adapter>, f32)],
+    ) -> Result<Self, PluginError> {
+        let embeddings = Some(Pooling::Model);
+        let text = SingleText::new(model, n_ctx, n_ctx, n_threads, embeddings, adapters)?;
         Ok(Self { text })
-    }
-
-    /// Applies adapters from here on.
-    pub fn attach(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<(), PluginError> {
-        self.text.context.attach(adapters)
     }
 
     /// Most tokens of one text.

@@ -44,13 +44,13 @@ impl Scoring {
 
 impl Scorer {
     /// Creates the context, for texts of up to `n_ctx` tokens where the model allows that.
-    pub fn new(model: &Arc<Model>, n_ctx: u32, n_threads: u32) -> Result<Self, PluginError> {
-        Ok(Self { text: SingleText::new(model, n_ctx, PIECE, n_threads, None)? })
-    }
-
-    /// Applies adapters from here on.
-    pub fn attach(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<(), PluginError> {
-        self.text.context.attach(adapters)
+    pub fn new(
+        model: &Arc<Model>,
+        n_ctx: u32,
+        n_threads: u32,
+        adapters: &[(Arc<Adapter>, f32)],
+    ) -> Result<Self, PluginError> {
+        Ok(Self { text: SingleText::new(model, n_ctx, PIECE, n_threads, None, adapters)? })
     }
 
     /// Computes the next piece. True when it was the last.

@@ -3,7 +3,7 @@
 use crate::cache::pos_of;
 use crate::config::within_training;
 use crate::threads::Threads;
-use hearth_abi::host::{Batch, Context, Model};
+use hearth_abi::host::{Adapter, Batch, Context, Model};
 use hearth_abi::raw::Token;
 use hearth_abi::{BatchEntry, ContextConfig, PluginError, Pooling};
 use std::sync::Arc;
@@ -23,10 +23,11 @@ impl SingleText {
         n_batch: u32,
         n_threads: u32,
         embeddings: Option<Pooling>,
+        adapters: &[(Arc<Adapter>, f32)],
     ) -> Result<Self, PluginError> {
         let n_ctx = within_training(model, n_ctx);
         let n_batch = n_batch.min(n_ctx);
-        let context = model.context(&ContextConfig {
+        let mut context = model.context(&ContextConfig {
             n_batch,
             n_ubatch: n_batch,
             n_threads,
@@ -34,6 +35,9 @@ impl SingleText {
             embeddings,
             ..ContextConfig::single(n_ctx)
         })?;
+        if !adapters.is_empty() {
+            context.attach(adapters)?;
+        }
         let threads = Threads::new(context.info().n_threads);
         Ok(Self { context, batch: Batch::default(), threads })
     }

@@ -175,11 +175,8 @@ impl Loaded {
             Some(scorer) => Ok(scorer),
             none => {
                 let n_ctx = n_ctx(spec, &self.model);
-                let mut scorer = Scorer::new(&self.model, n_ctx, spec.n_threads).map_err(failed)?;
-                if !self.adapters.is_empty() {
-                    scorer.attach(&self.adapters).map_err(failed)?;
-                }
-                Ok(none.insert(scorer))
+                let scorer = Scorer::new(&self.model, n_ctx, spec.n_threads, &self.adapters);
+                Ok(none.insert(scorer.map_err(failed)?))
             }
         }
     }
@@ -189,12 +186,8 @@ impl Loaded {
             Some(embedder) => Ok(embedder),
             none => {
                 let n_ctx = n_ctx(spec, &self.model);
-                let mut embedder =
-                    Embedder::new(&self.model, n_ctx, spec.n_threads).map_err(failed)?;
-                if !self.adapters.is_empty() {
-                    embedder.attach(&self.adapters).map_err(failed)?;
-                }
-                Ok(none.insert(embedder))
+                let embedder = Embedder::new(&self.model, n_ctx, spec.n_threads, &self.adapters);
+                Ok(none.insert(embedder.map_err(failed)?))
             }
         }
     }
