@@ -5,17 +5,17 @@ use super::Core;
 use crate::config::ImageUrls;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use hearth_protocol::{ErrorKind, Image, Message, RpcError};
+use hearth_protocol::{ChatParams, ErrorKind, Image, RpcError};
 use hearth_registry::{Elsewhere, Reach, fetch_elsewhere};
 
 /// Most bytes of one that is fetched.
 const MAX_BYTES: usize = 20 << 20;
 
-/// Puts the files in the place of URLs.
-pub(super) async fn resolve(core: &Core, messages: &mut [Message]) -> Result<(), RpcError> {
+/// A chat with the files in the place of URLs.
+pub(super) async fn resolved(core: &Core, mut chat: ChatParams) -> Result<ChatParams, RpcError> {
     // Together they are no longer than a request may be.
     let mut n_left = core.daemon.config().max_request_bytes;
-    for Image(text) in messages.iter_mut().flat_map(|message| &mut message.images) {
+    for Image(text) in chat.messages.iter_mut().flat_map(|message| &mut message.images) {
         if let Some(url) = text.strip_prefix("data:") {
             let data = url.split_once(',').filter(|(kind, _)| kind.ends_with(";base64"));
             let (_, data) = data.ok_or_else(|| {
@@ -29,7 +29,7 @@ pub(super) async fn resolve(core: &Core, messages: &mut [Message]) -> Result<(),
             *text = BASE64_STANDARD.encode(bytes);
         }
     }
-    Ok(())
+    Ok(chat)
 }
 
 async fn fetch(core: &Core, url: &str, max_bytes: usize) -> Result<Vec<u8>, RpcError> {

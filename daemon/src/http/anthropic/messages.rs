@@ -59,8 +59,7 @@ pub(super) async fn messages(core: Core, body: Body) -> Answer {
     request.check_max_tokens()?;
     let (model, stops) = (request.model.clone(), request.stop_sequences.clone());
     let streams = request.stream;
-    let mut params = request.params()?;
-    images::resolve(&core, &mut params.messages).await?;
+    let params = images::resolved(&core, request.params()?).await?;
     if !streams {
         let reply = core.run::<ChatSend>(params).await?;
         let body = whole(model, &stops, reply);
@@ -77,8 +76,7 @@ pub(super) async fn messages(core: Core, body: Body) -> Answer {
 
 pub(super) async fn count_tokens(core: Core, body: Body) -> Answer {
     let asked = body::read::<Request>(&core, body).await?;
-    let mut params = asked.value.params()?;
-    images::resolve(&core, &mut params.messages).await?;
+    let params = images::resolved(&core, asked.value.params()?).await?;
     let counted = core.run::<ChatCount>(params).await?;
     let body = Counted { input_tokens: counted.prompt_tokens };
     drop(asked.held);

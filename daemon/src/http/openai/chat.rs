@@ -97,8 +97,7 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
     let (model, streams) = (request.model.clone(), request.sampling.stream);
     let counts = request.sampling.counts();
     let only_renders = request.only_renders;
-    let mut params = params(request)?;
-    images::resolve(&core, &mut params.messages).await?;
+    let params = images::resolved(&core, params(request)?).await?;
     if only_renders {
         let image_count = image_count(&params.messages);
         let rendered_template = core.run::<ChatRender>(params).await?.prompt;
@@ -125,8 +124,7 @@ pub(super) async fn chat(core: Core, body: Body) -> Answer {
 pub(super) async fn apply_template(core: Core, body: Body) -> Answer {
     let asked = read::<Request>(&core, body).await?;
     model_of(&asked.value.model)?;
-    let mut params = params(asked.value)?;
-    images::resolve(&core, &mut params.messages).await?;
+    let params = images::resolved(&core, params(asked.value)?).await?;
     let rendered = core.run::<ChatRender>(params).await?;
     Ok(json_response(StatusCode::OK, &rendered))
 }

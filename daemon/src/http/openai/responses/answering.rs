@@ -58,7 +58,7 @@ pub(super) async fn prepare(core: &Core, request: Request) -> Result<Prepared, R
     let stores = request.stores();
     let mut asked = request.asked()?;
     // Here, so that what is kept has the images themselves.
-    images::resolve(core, &mut asked.params.messages).await?;
+    asked.params = images::resolved(core, asked.params).await?;
     let mut system = None;
     if let Some(turn) = &turn {
         system.clone_from(&turn.session.system);
