@@ -8,7 +8,7 @@ use crate::worker::infill::names_marks;
 use crate::worker::preset::Preset;
 use hearth_protocol::{ModelSummary, RpcError};
 use hearth_store::{GgufValue, ShownModel};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The pooling of models that rank texts, as llama.cpp numbers them.
@@ -16,25 +16,34 @@ const RANK: u64 = 4;
 
 /// Those of models that were listed, by id.
 #[derive(Debug, Default)]
-pub(crate) struct Capabilities(Mutex<HashMap<String, Vec<String>>>);
+pub(crate) struct Capabilities(Mutex<Arc<ById>>);
+
+type ById = HashMap<String, Vec<String>>;
 
 /// Those of all models of a list, by id. Of a file that cannot be read there are none.
 pub(crate) async fn capabilities_of(
     daemon: &Arc<Daemon>,
     models: &[ModelSummary],
-) -> Result<HashMap<String, Vec<String>>, RpcError> {
+) -> Result<Arc<ById>, RpcError> {
     let lock = || daemon.capabilities.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut known = lock().clone();
-    let ids: HashSet<&str> = models.iter().map(|model| model.id.as_str()).collect();
-    known.retain(|id, _| ids.contains(id.as_str()));
+    let known = Arc::clone(&lock());
     let new = models.iter().filter(|model| !known.contains_key(&model.id));
     let new: Vec<_> = new.filter_map(|model| parse_name(&model.name).ok()).collect();
+    if new.is_empty() {
+        return Ok(known);
+    }
     let stores = Arc::clone(&daemon.stores);
-    let read = move || Ok(new.iter().filter_map(|name| stores.show(name).ok()).collect());
-    let read: Vec<ShownModel> = blocking(read).await?;
-    known.extend(read.iter().map(|shown| (shown.model.id.hex(), of(shown))));
-    lock().clone_from(&known);
-    Ok(known)
+    let read = move || {
+        let shown = new.iter().filter_map(|name| stores.show(name).ok());
+        Ok(shown.map(|shown| (shown.model.id.hex(), of(&shown))).collect())
+    };
+    let read: ById = blocking(read).await?;
+    // Models that are gone are forgotten.
+    let listed = models.iter().filter_map(|model| known.get_key_value(&model.id));
+    let listed = listed.map(|(id, can)| (id.clone(), can.clone()));
+    let all = Arc::new(listed.chain(read).collect());
+    lock().clone_from(&all);
+    Ok(all)
 }
 
 /// As Ollama has them: of the weights, of the template, and of what the manifest says itself.
