@@ -52,6 +52,12 @@ async def leaves(stream):
         pass
 
 
+def leaves_at_once(stream):
+    """The same of a stream that is not awaited."""
+    next(iter(stream))
+    stream.close()
+
+
 def every(*checks):
     """Each is one thing that users do. The first that fails ends the script with a traceback."""
     for check in checks:

@@ -5,7 +5,7 @@ import json
 
 import httpx2
 import openai
-from daemon import CHAT, EMBEDDING, SOCKET, URL, WEATHER, Person, every, leaves, raises
+from daemon import CHAT, EMBEDDING, SOCKET, URL, WEATHER, Person, every, leaves, leaves_at_once, raises
 
 base_url = f"{URL}/v1"
 client = openai.OpenAI(base_url=base_url, api_key="any", max_retries=0)
@@ -123,9 +123,7 @@ def over_the_socket():
 
 
 def leaves_in_the_middle():
-    stream = ask(stream=True)
-    next(iter(stream))
-    stream.close()
+    leaves_at_once(ask(stream=True))
 
 
 async def at_once():

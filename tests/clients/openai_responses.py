@@ -5,7 +5,7 @@ import json
 import time
 
 import openai
-from daemon import CHAT, URL, WEATHER, Person, every, raises
+from daemon import CHAT, URL, WEATHER, Person, every, leaves_at_once, raises
 
 base_url = f"{URL}/v1"
 client = openai.OpenAI(base_url=base_url, api_key="any", max_retries=0)
@@ -132,9 +132,7 @@ def mistakes_are_typed():
 
 
 def leaves_in_the_middle():
-    stream = ask(stream=True)
-    next(iter(stream))
-    stream.close()
+    leaves_at_once(ask(stream=True))
 
 
 async def at_once():
