@@ -307,13 +307,13 @@ fn mistakes_are_errors_of_anthropics_kinds() {
             json!({ "max_tokens": null }),
             400,
             "invalid_request_error",
-            "max_tokens is required and must be positive",
+            "max_tokens is required and must not be negative",
         ),
         (
-            json!({ "max_tokens": 0 }),
+            json!({ "max_tokens": -1 }),
             400,
             "invalid_request_error",
-            "max_tokens is required and must be positive",
+            "max_tokens is required and must not be negative",
         ),
         (json!({ "messages": [] }), 400, "invalid_request_error", "at least one message"),
         (

@@ -37,6 +37,7 @@ mod openapi;
 mod overload;
 mod own_options;
 mod privacy;
+mod prompt_only;
 mod pull;
 mod pull_faults;
 mod pull_shards;

@@ -106,7 +106,8 @@ pub struct Options {
     /// The answer ends before the first of these. Default: none but the model's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
-    /// Most tokens in the answer. Default: as many as the context holds.
+    /// Most tokens in the answer. With 0 there is none: the prompt is computed, and stays in memory for the next that begin so.
+    /// Default: as many as the context holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// Most tokens of prompt and answer together. Default: as many as the model and its memory hold.

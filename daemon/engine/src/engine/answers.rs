@@ -43,6 +43,11 @@ impl Engine {
         let Some(at) = self.running.iter().position(|sequence| sequence.id == output.id) else {
             return Ok(());
         };
+        if self.running[at].max_tokens == 0 {
+            let sequence = self.running.remove(at);
+            self.finish(sequence, FinishReason::MaxTokens, sink);
+            return Ok(());
+        }
         let mut n_right = 0;
         let end = loop {
             let end = match self.pick(at, output.index + n_right) {

@@ -108,3 +108,17 @@ fn the_models_own_limit_holds_where_there_is_more_memory() {
     let finish = sink.finish(1);
     assert_eq!((finish.reason, finish.n_generated), (FinishReason::ContextFull, 24));
 }
+
+#[test]
+fn a_request_for_no_tokens_computes_its_prompt_for_the_next() {
+    let mut engine = Engine::new(&model(&[]), EngineConfig::default()).unwrap();
+    let mut sink = Collected::default();
+    for (id, max_tokens) in [(1, 0), (2, 3)] {
+        engine.submit(request(id, 0, text(0, 40), max_tokens), &mut sink);
+        run(&mut engine, &mut sink);
+    }
+    let (first, second) = (sink.finish(1), sink.finish(2));
+    assert_eq!((first.reason, first.n_generated), (FinishReason::MaxTokens, 0));
+    assert!(!sink.text.contains_key(&1) && sink.prefilled[&1] == 40);
+    assert_eq!((first.n_cached, second.n_cached), (0, 39));
+}

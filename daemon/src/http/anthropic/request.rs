@@ -144,8 +144,9 @@ enum OutputFormat {
 impl Request {
     pub(super) fn check_max_tokens(&self) -> Result<(), RpcError> {
         match self.max_tokens {
-            Some(1..) => Ok(()),
-            _ => Err(invalid("max_tokens is required and must be positive")),
+            // 0 has the prompt computed ahead of the requests that begin so.
+            Some(0..) => Ok(()),
+            _ => Err(invalid("max_tokens is required and must not be negative")),
         }
     }
 

@@ -23,7 +23,8 @@ pub(super) fn options(map: &Map<String, Value>, cut: Cut) -> Result<Options, Rpc
         let real = || real(key, value);
         match key.as_str() {
             "num_ctx" => options.context = positive(whole()?),
-            "num_predict" => options.max_tokens = positive(whole()?),
+            // Below 0 is no limit. So is 0 to Ollama, but whoever sends it wants no answer.
+            "num_predict" => options.max_tokens = u32::try_from(whole()?).ok(),
             "num_keep" => options.keep = positive(whole()?),
             "seed" => options.seed = u64::try_from(whole()?).ok(),
             "top_k" => options.top_k = Some(u32::try_from(whole()?.max(0)).unwrap_or(u32::MAX)),
