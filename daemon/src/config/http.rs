@@ -79,7 +79,7 @@ pub(super) fn http(file: FileHttp) -> anyhow::Result<HttpConfig> {
     };
     match (&tls, listen.iter().find(|address| address.tls)) {
         (None, Some(Address { host, .. })) => bail!(
-            "`http.listen` names `https://{host}`, and there is no certificate\nhint: name its files in `http.tls_certificate` and `http.tls_key`"
+            "`http.listen` names `https://{host}`, and there is no certificate\nhint: name its files in `http.tls_certificate` and `http.tls_key` (`hearth serve --tls-certificate` and `--tls-key`)"
         ),
         // Whoever has named a certificate believes to be talking in secret.
         (Some(_), None) if !listen.is_empty() => bail!(

@@ -69,7 +69,7 @@ impl Guard {
                 StatusCode::UNAUTHORIZED,
                 RpcError::new(ErrorKind::PermissionDenied, "the request has no key that is known")
                     .with_hint(
-                        "send `Authorization: Bearer KEY`; `http.keys` names the file of the keys",
+                        "send `Authorization: Bearer KEY`; who runs this has a file of the keys",
                     ),
             )),
         }

@@ -24,7 +24,7 @@ pub(crate) async fn bind(
     for Address { host: text, tls: secret } in &config.listen {
         let addresses = tokio::net::lookup_host(text)
             .await
-            .with_context(|| format!("`http.listen` names `{text}`, which is no address"))?;
+            .with_context(|| format!("`{text}` is no address to listen on"))?;
         for address in addresses {
             may_reach(config, address, text)?;
             if given.iter().any(|listener| is_at(listener, address)) {
@@ -33,7 +33,7 @@ pub(crate) async fn bind(
             let listener = match kept.iter().position(|listener| is_at(listener, address)) {
                 Some(n) => kept.swap_remove(n),
                 None => TcpListener::bind(address).await.with_context(|| {
-                    format!("cannot listen on `{address}`\nhint: something else may, such as `ollama serve`; stop it, or name another port in `http.listen`")
+                    format!("cannot listen on `{address}`\nhint: something else may, such as `ollama serve`; stop it, or name another port in `http.listen` (`hearth serve --listen`)")
                 })?,
             };
             listeners.push(Socket::Tcp(listener, tls.filter(|_| *secret).cloned()));
@@ -45,7 +45,7 @@ pub(crate) async fn bind(
 fn may_reach(config: &HttpConfig, address: SocketAddr, named: &str) -> anyhow::Result<()> {
     if !is_loopback(address) && config.keys.is_none() && !config.open {
         bail!(
-            "`{named}` can be reached from other machines, and nothing says who may\nhint: name a file with keys in `http.keys`, or, in a network that you trust, set `http.open = true`"
+            "`{named}` can be reached from other machines, and nothing says who may\nhint: name a file with keys in `http.keys` (`hearth serve --keys`), or, in a network that you trust, set `http.open = true` (`--open`)"
         );
     }
     Ok(())

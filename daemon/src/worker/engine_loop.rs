@@ -316,7 +316,7 @@ fn failed(failure: &Failure) -> RpcError {
     let message = failure.to_string();
     match failure {
         Failure::ContextOverflow { .. } => RpcError::new(ErrorKind::ContextOverflow, message)
-            .with_hint("shorten the conversation, let `truncate` do it, or raise `engine.context` in the configuration"),
+            .with_hint("shorten the conversation, let `truncate` do it, or raise `engine.context` in the configuration (`hearth serve --context`)"),
         Failure::TextTooLong { .. } => RpcError::new(ErrorKind::ContextOverflow, message)
             .with_hint("cut the text into pieces and embed each"),
         Failure::Overloaded { .. } => RpcError::new(ErrorKind::Overloaded, message)

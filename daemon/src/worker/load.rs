@@ -254,7 +254,7 @@ fn failed(error: PluginError) -> RpcError {
         Status::BadModel | Status::NotFound => RpcError::new(ErrorKind::BadModel, error.message)
             .with_hint("import the file again; `ctl show MODEL` names it"),
         Status::OutOfMemory => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
-            "unload another model with `ctl stop`, or lower `engine.context` in the configuration",
+            "unload another model with `ctl stop`, or lower `engine.context` in the configuration (`hearth serve --context`)",
         ),
         Status::Unsupported => RpcError::new(ErrorKind::LoadFailed, error.message).with_hint(
             "choose another `kv_type` or `flash_attention` in the configuration, if it names one",
