@@ -129,6 +129,23 @@ fn a_linked_model_stays_where_it_is() {
 }
 
 #[test]
+fn a_file_that_is_not_read_is_named_by_what_can_be_seen_of_it() {
+    let fixture = Fixture::new();
+    let source = fixture.source("tiny.gguf", &Writer::model());
+    let unread = fixture.import(&source, "tiny", ImportMode::LinkUnread).unwrap();
+    let read = fixture.import(&source, "read", ImportMode::Link).unwrap();
+    assert_eq!((unread.placed, unread.size), (Placed::Linked, read.size));
+    assert_ne!(unread.model_digest, read.model_digest);
+    assert!(fixture.store.resolve(&unread.name).is_ok());
+    let again = fixture.import(&source, "again", ImportMode::LinkUnread).unwrap();
+    assert_eq!(again.model_digest, unread.model_digest);
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9);
+    fs::File::open(&source).unwrap().set_modified(later).unwrap();
+    let written = fixture.import(&source, "written", ImportMode::LinkUnread).unwrap();
+    assert_ne!(written.model_digest, unread.model_digest);
+}
+
+#[test]
 fn a_link_whose_target_changed_or_went_is_reported_by_resolve_alone() {
     let fixture = Fixture::new();
     let source = fixture.source("tiny.gguf", &Writer::model());
