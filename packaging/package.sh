@@ -3,6 +3,7 @@
 #
 # target/packages/root is what they install, file by file; the .deb, the .rpm and the tarball are all made of it, and with the
 # time of the commit, so that the same commit gives the same bytes, whatever the checkout's folder and its cache are called.
+# So does the one file, which is built as they are.
 
 packages=${root:?}/target/packages
 packed=$packages/root
@@ -11,12 +12,17 @@ cargo_home=${CARGO_HOME:-${HOME:-}/.cargo}
 export HEARTH_TEST_PACKAGES=$packages/test HEARTH_TEST_DEBIAN=$cache/debian-12-rpm
 
 package() {
-    ensure_tools build package
+    local onefile
+    ensure_tools build package licences
     ensure_packagers
     build_for_packages
     stage_packages "$CARGO_TARGET_DIR/release"
-    ! grep -rlF -e "$root" -e "$cargo_home" "$packed" >&2 || die 'these name folders of this machine'
     rm -f "$packages"/hearth*.*
+    onefile=$packages/hearth-$(version)-linux-$(uname -m)
+    cp "$CARGO_TARGET_DIR/onefile/hearth" "$onefile"
+    # The last is what compilers write for `__DATE__`.
+    ! grep -rlF -e "$root" -e "$cargo_home" -e "$cache" -e "$(LC_ALL=C date '+%b %e %Y')" "$packed" "$onefile" >&2 \
+        || die 'these name folders of this machine, or the day of the build'
     make_packages "$packages" zstd
     formula
     say 'made:'
@@ -43,6 +49,7 @@ build_for_packages() {
     plugins=$packages/backends
     build_plugins
     cargo build "${locked[@]}" --release -p hearthd -p hearth-ctl
+    build_onefile
 }
 
 # For the tests: of the debug build, which is there already.
@@ -123,8 +130,12 @@ stage_packages() {
     { cat packaging/deb/copyright.in && sed 's/^$/./; s/^/ /' "$(llama_source)/LICENSE"; } >"$packages/copyright"
     put 644 usr/share/doc/hearth "$packages/copyright"
     put_as 644 usr/share/doc/hearth/third-party-licences.gz \
-        <(metadata --filter-platform "$(uname -m)-unknown-linux-gnu" | python3 packaging/licences.py hearthd hearth-ctl hearth-cpu | gzip -9n)
+        <(licences hearthd hearth-ctl hearth-cpu | gzip -9n)
     find "$packed" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
+licences() { # PACKAGE...
+    metadata --filter-platform "$(uname -m)-unknown-linux-gnu" | python3 packaging/licences.py "$@"
 }
 
 completions() { "$programs/ctl" completions "$1" | sed "s/\bctl\b/$program/g"; }

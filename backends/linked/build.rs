@@ -5,6 +5,7 @@
 //!
 //! * `HEARTH_LINKED_PLUGIN`: `libhearth_cpu.a`, hearth-cpu as a static library
 //! * `HEARTH_LINKED_ENGINE`: the folder that llama-cpp-sys-2 built in
+//! * `HEARTH_LINKED_LICENCES`: the licences of the whole program, packed by gzip
 //!
 //! The modules of a family define the same symbols, compiled for different processors. So each becomes an object of its own, in
 //! which every symbol but its entry is local; inline functions too, or a baseline processor might run one with AVX-512.
@@ -30,13 +31,16 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let plugin = input("HEARTH_LINKED_PLUGIN");
     let engine = input("HEARTH_LINKED_ENGINE");
-    let (Some(plugin), Some(engine)) = (plugin, engine) else {
+    let licences = input("HEARTH_LINKED_LICENCES");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let (Some(plugin), Some(engine), Some(licences)) = (plugin, engine, licences) else {
+        std::fs::write(out.join("licences.gz"), []).expect("OUT_DIR can be written");
         println!(
             "cargo:warning=`./dev onefile` builds this; here it can be checked, and not linked"
         );
         return;
     };
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    std::fs::copy(&licences, out.join("licences.gz")).expect("the licences can be copied");
     let built = engine.join("build");
     let modules = modules(&built.join("ggml/src/CMakeFiles"));
     assert!(!modules.is_empty(), "{} has no CPU modules", built.display());

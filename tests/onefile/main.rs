@@ -99,6 +99,12 @@ impl Server {
         all
     }
 
+    /// By the daemon, from all files together.
+    fn bytes_read(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.processes()[0])).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+
     /// As a service manager would.
     fn stop(mut self) {
         let first = self.processes()[0].to_string();
@@ -118,12 +124,31 @@ fn it_is_small_and_needs_no_other_file() {
 }
 
 #[test]
+fn it_prints_the_licences_of_what_it_is_made_of() {
+    let printed = run(Command::new(program()).arg("licenses"), "").ok();
+    for part in [
+        "\ntokio 1",
+        "The ggml authors",
+        "Niels Lohmann",
+        "Copyright notices for The Rust Standard Library",
+        "GNU LESSER GENERAL PUBLIC LICENSE",
+        "Apache License",
+    ] {
+        assert!(printed.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn in_an_empty_root_it_serves_a_file() {
     let root = empty_root();
     let server = Server::start(alone(
         root.path(),
         &["serve", "/model.gguf", "--listen", "127.0.0.1:0", "--name", "small"],
     ));
+    // It was not read.
+    let file = fs::metadata(root.path().join("model.gguf")).unwrap().len();
+    let read = server.bytes_read();
+    assert!(read < file / 2, "{read} of {file} bytes");
     let (status, models) = server.ask("GET", "/v1/models", &Value::Null);
     assert_eq!((status, &models["data"][0]["id"]), (200, &json!("small:latest")), "{models}");
     let question = json!({
@@ -190,14 +215,22 @@ fn exit_codes_say_what_was_wrong() {
     assert_eq!(absent.code, Some(1), "{absent:?}");
     assert!(absent.stderr.contains("absent.gguf"), "{absent:?}");
     fs::write(folder.path().join("broken.gguf"), "no model").unwrap();
-    let broken = ran(&["chat", "broken.gguf"]);
-    assert_eq!(broken.code, Some(1), "{broken:?}");
-    assert!(broken.stderr.contains("broken.gguf"), "{broken:?}");
+    for name in ["broken.gguf", "absent.gguf"] {
+        let refused = ran(&["chat", name]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(name), "{refused:?}");
+        assert_eq!(refused.stderr.matches("error").count(), 1, "{refused:?}");
+    }
     let model = env_path("HEARTH_TEST_SMOLLM2").display().to_string();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = ran(&["serve", &model, "--listen", &other.local_addr().unwrap().to_string()]);
     assert_eq!(taken.code, Some(1), "{taken:?}");
     assert!(taken.stderr.contains("cannot listen on"), "{taken:?}");
+    let closed = ran(&["serve", &model, "--listen", "0.0.0.0:0"]);
+    assert!(
+        closed.code == Some(1) && closed.stderr.contains("`hearth serve --keys`"),
+        "{closed:?}"
+    );
     assert_eq!(ran(&["serve"]).code, Some(2));
     assert_eq!(ran(&["no-such-command"]).code, Some(2));
     // `ctl`'s own code for a daemon that does not answer.

@@ -25,6 +25,7 @@ all_there() {
     grep -q 'Apache License' "$1/share/doc/hearth/LICENSE"
     grep -q 'ggml' "$1/share/doc/hearth/copyright"
     zcat "$1/share/doc/hearth/third-party-licences.gz" | grep '^tokio '
+    zcat "$1/share/doc/hearth/third-party-licences.gz" | grep -F 'The ggml authors'
     [ -s "$1/share/doc/hearth/examples/gpu.conf" ]
     [ -s /etc/hearth/hearth.toml ]
     [ "$(stat -c '%U:%G %a' /run/hearth/hearth.sock)" = 'root:hearth 660' ]

@@ -75,11 +75,16 @@ build_plugins() {
 
 # Of the plugin as a static library, and of llama.cpp's objects of the same build.
 build_onefile() {
-    ensure_tools build
+    local texts=$CARGO_TARGET_DIR/dev/licences.gz
+    ensure_tools build licences
     build_plugins
+    # With those of the libraries that only a static program has in it.
+    { licences hearth hearth-cpu && cat packaging/onefile/libraries.txt packaging/onefile/lgpl-2.1.txt LICENSE; } \
+        | gzip -9n >"$texts.new"
+    cmp -s "$texts.new" "$texts" || mv "$texts.new" "$texts"
     # Without a dynamic linker, `getrandom` is not found by its name. Packed relocations take a C library of 2.36 or later.
-    HEARTH_LINKED_PLUGIN=$root/target/release/libhearth_cpu.a HEARTH_LINKED_ENGINE=$(cat target/dev/engine) \
-        RUSTFLAGS='--cfg getrandom_backend="linux_getrandom"' \
+    HEARTH_LINKED_PLUGIN=$CARGO_TARGET_DIR/release/libhearth_cpu.a HEARTH_LINKED_ENGINE=$(cat "$CARGO_TARGET_DIR/dev/engine") \
+        HEARTH_LINKED_LICENCES=$texts RUSTFLAGS="${RUSTFLAGS:-} --cfg getrandom_backend=\"linux_getrandom\"" \
         cargo rustc "${locked[@]}" --profile onefile -p hearth --bin hearth -- -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 }
 

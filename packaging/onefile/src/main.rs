@@ -1,14 +1,17 @@
 //! `hearth`: daemon, worker, client and CPU backend in one file that needs nothing beside it.
 //!
-//! Called `hearthd`, `ctl` or `hearthctl`, it is that program. Otherwise it is `ctl` with three commands more: `serve` and `chat`
-//! with a file, and `daemon`.
+//! Called `hearthd`, `ctl` or `hearthctl`, it is that program. Otherwise it is `ctl` with four commands more: `serve` and `chat`
+//! with a file, `daemon`, and `licenses`.
 
 mod chat;
 mod scratch;
 mod serve;
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
+use flate2::read::GzDecoder;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,6 +35,9 @@ enum OwnCommand {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         options: Vec<OsString>,
     },
+    /// Print the licences of all that is linked in
+    #[command(alias = "licences")]
+    Licenses,
 }
 
 /// 0: done. 1: something failed, and standard error says what. 2: the command line is wrong. Of `ctl`'s commands, see there.
@@ -46,7 +52,7 @@ fn main() -> ExitCode {
     }
     let words: Vec<_> = args.iter().skip(1).map(|word| word.to_str().unwrap_or_default()).collect();
     match words.as_slice() {
-        ["serve" | "daemon" | "-V" | "--version", ..] => own(args),
+        ["serve" | "daemon" | "licenses" | "licences" | "-V" | "--version", ..] => own(args),
         ["chat", file, ..] if is_file(file) => chat::run(args),
         [] | ["help" | "-h" | "--help"] => help(),
         _ => hearth_ctl::run(args),
@@ -56,12 +62,21 @@ fn main() -> ExitCode {
 fn own(args: Vec<OsString>) -> ExitCode {
     let result = match Own::try_parse_from(&args) {
         Ok(Own { command: OwnCommand::Serve(args) }) => serve::run(&args),
+        Ok(Own { command: OwnCommand::Licenses }) => licences(),
         Ok(Own { command: OwnCommand::Daemon { options } }) => {
             return hearthd::run([OsString::from("hearthd")].into_iter().chain(options));
         }
         Err(error) => error.exit(),
     };
     hearthd::exit_code(result)
+}
+
+fn licences() -> anyhow::Result<()> {
+    match io::copy(&mut GzDecoder::new(hearth_linked::LICENCES), &mut io::stdout().lock()) {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        copied => copied.map(|_| ()).context("cannot print the licences"),
+    }
 }
 
 /// A model's name may have a slash, but no name ends so.

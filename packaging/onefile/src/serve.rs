@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// The model
     #[arg(env = "HEARTH_FILE")]
     file: PathBuf,
-    /// Where to listen; may be given several times, and with commas between in the variable
+    /// Where to listen, with `https://` before it for TLS; may be given several times, and with commas between in the variable
     #[arg(
         long,
         env = "HEARTH_LISTEN",
@@ -41,6 +41,12 @@ pub(crate) struct Args {
     /// Other machines need no key
     #[arg(long, env = "HEARTH_OPEN")]
     open: bool,
+    /// The certificate for TLS with those of who signed it, in PEM
+    #[arg(long, env = "HEARTH_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's key, in PEM
+    #[arg(long, env = "HEARTH_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// What to log: error, warn, info or debug
     #[arg(long, env = "HEARTH_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -72,6 +78,8 @@ struct Http<'a> {
     listen: &'a [String],
     keys: Option<PathBuf>,
     open: bool,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -82,7 +90,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // A file that is no model is refused now, and not at the first request.
     std::fs::create_dir(&models)?;
     let store = Store::open(models.clone());
-    import(&store, &file, &name, ImportMode::Link, &mut |_| ControlFlow::Continue(()))
+    // To hash it would take minutes, and nobody else ever sees this store.
+    import(&store, &file, &name, ImportMode::LinkUnread, &mut |_| ControlFlow::Continue(()))
         // Its cause is in its message.
         .map_err(|error| anyhow!("{error}"))?;
     let config = folder.path().join("hearth.toml");
@@ -108,6 +117,7 @@ fn name(args: &Args, file: &Path) -> anyhow::Result<ModelName> {
 
 fn settings(args: &Args) -> anyhow::Result<Settings<'_>> {
     let Args { context, parallel, threads, .. } = *args;
+    let absolute = |file: &Option<PathBuf>| file.as_ref().map(std::path::absolute).transpose();
     Ok(Settings {
         socket_mode: "0600",
         more_models: [],
@@ -116,8 +126,10 @@ fn settings(args: &Args) -> anyhow::Result<Settings<'_>> {
         engine: Engine { context, parallel, threads },
         http: Http {
             listen: if args.for_chat.is_some() { &[] } else { &args.listen },
-            keys: args.keys.as_ref().map(std::path::absolute).transpose()?,
+            keys: absolute(&args.keys)?,
             open: args.open,
+            tls_certificate: absolute(&args.tls_certificate)?,
+            tls_key: absolute(&args.tls_key)?,
         },
     })
 }
