@@ -10,8 +10,8 @@ impl Cache {
         let needed = match placement {
             // Its cells are counted already.
             Placement::Copy { from, len, .. } if self.is_running(from) => n_cells - len,
-            // It is all there for a moment.
-            Placement::Restore { entry, .. } => n_cells.max(self.archive.len_of(entry)),
+            // The last piece may hold more than is wanted of it.
+            Placement::Restore { found, .. } => n_cells.max(self.archive.len_up_to(found.piece)),
             _ => n_cells,
         };
         (n_running + needed <= self.n_cells).then_some(placement)
@@ -23,12 +23,12 @@ impl Cache {
         }
         let in_memory = self.best_prefix(entitled);
         let len = in_memory.map_or(0, Placement::len);
-        if let Some((entry, saved)) = self.archive.best(entitled, !self.can_roll_back)
-            && saved > len
-            && saved >= MIN_SHARED
+        if let Some(found) = self.archive.best(entitled, !self.can_roll_back)
+            && found.len > len
+            && found.len >= MIN_SHARED
             && let Some(to) = self.empty_slot()
         {
-            return Some(Placement::Restore { entry, to, len: saved });
+            return Some(Placement::Restore { found, to });
         }
         in_memory.or_else(|| self.empty_slot().map(|slot| Placement::Fresh { slot }))
     }
