@@ -56,19 +56,15 @@ impl Cache {
             return Some(Placement::Reuse { slot: idx, keep: len });
         }
         let slot = &self.slots[idx];
-        let can_copy = self.can_copy(slot, len);
-        let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
-        let is_mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
-        match free {
-            Some(to) if can_copy => Some(Placement::Copy { from: idx, to, len }),
-            _ if is_mine && self.can_roll_back => Some(Placement::Reuse { slot: idx, keep: len }),
-            // No slot is free: another one that is kept can be emptied.
-            _ if can_copy => {
-                let to = self.least_recently_kept(Some(idx))?;
-                Some(Placement::Copy { from: idx, to, len })
-            }
-            _ => None,
+        // What stands behind a prefix is given up only where there is no other place.
+        if self.can_copy(slot, len)
+            && let Some(to) = self.empty_slot_beside(Some(idx))
+        {
+            return Some(Placement::Copy { from: idx, to, len });
         }
+        let is_mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
+        let can_cut = is_mine && self.can_roll_back && len >= MIN_SHARED;
+        can_cut.then_some(Placement::Reuse { slot: idx, keep: len })
     }
 
     fn can_copy(&self, slot: &Slot, len: usize) -> bool {
@@ -76,8 +72,13 @@ impl Cache {
     }
 
     fn empty_slot(&self) -> Option<usize> {
+        self.empty_slot_beside(None)
+    }
+
+    /// One that is free, or else can be emptied.
+    fn empty_slot_beside(&self, kept: Option<usize>) -> Option<usize> {
         let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
-        free.or_else(|| self.least_recently_kept(None))
+        free.or_else(|| self.least_recently_kept(kept))
     }
 
     pub(super) fn least_recently_kept(&self, except: Option<usize>) -> Option<usize> {

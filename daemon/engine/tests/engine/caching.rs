@@ -242,6 +242,23 @@ fn a_talk_that_goes_on_is_saved_piece_by_piece_and_what_talks_share_is_saved_onc
     }
 }
 
+#[test]
+fn a_beginning_in_common_costs_no_talk_its_memory() {
+    // Fewer tokens than are worth a copy, and more; while slots are free, and when one has to be emptied.
+    for (n_common, n_kept) in [(3, 4), (20, 4), (3, 1), (20, 1)] {
+        let mut engine =
+            engine(&[], EngineConfig { n_parallel: 1, n_kept, ..EngineConfig::default() });
+        let mut sink = Collected::default();
+        let prompt = |n: usize| [text(9, n_common), text(n, 100)].concat();
+        for (id, n) in [(1, 1), (2, 2), (3, 1)] {
+            engine.submit(request(id, 0, prompt(n), 10), &mut sink);
+            run(&mut engine, &mut sink);
+        }
+        let n_cached = usize::try_from(sink.finish(3).n_cached).unwrap();
+        assert_eq!(n_cached, n_common + 99, "{n_common} tokens, {n_kept} kept");
+    }
+}
+
 /// What frames a saved piece is as long as this many entries.
 const FRAME: u64 = 1;
 
