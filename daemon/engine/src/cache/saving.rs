@@ -134,29 +134,45 @@ impl Cache {
             return Ok(false);
         }
         self.moving = Duration::ZERO;
-        // What was saved and had to go for others is not saved again and again.
-        let is_new =
-            |slot: &Slot| slot.state == SlotState::Kept && slot.n_saved < slot.tokens.len();
-        let mut new = (0..self.slots.len()).filter(|slot| is_new(&self.slots[*slot]));
-        match new.find(|slot| !self.is_archived(*slot)) {
+        match self.next_unsaved() {
             Some(slot) => self.save(context, slot),
             None => Ok(false),
         }
     }
 
-    /// Between two steps: takes one kept slot out of the KV memory that was not used for long, once a copy is there.
+    /// Between two steps: takes one kept slot out of the KV memory that was not used for long, once a copy is there. Where room is
+    /// short, others are copied too, before they have to go at once.
     pub(crate) fn retire(&mut self, context: &mut Context) -> Result<(), PluginError> {
         if self.archive.is_off() {
             return Ok(());
         }
-        match self.least_recently_kept(None) {
-            Some(slot) if self.slots[slot].last_used + KEPT_STEPS < self.clock => {
-                match self.save_in_time(context, slot)? {
-                    true => self.clear(context, slot),
-                    false => Ok(()),
-                }
+        if let Some(slot) = self.least_recently_kept(None)
+            && self.slots[slot].last_used + KEPT_STEPS < self.clock
+        {
+            if self.save_in_time(context, slot)? {
+                self.clear(context, slot)?;
             }
-            _ => Ok(()),
+        } else if self.is_tight()
+            && let Some(slot) = self.next_unsaved()
+        {
+            self.save_in_time(context, slot)?;
         }
+        Ok(())
+    }
+
+    /// The next prompt takes a kept slot's place, or soon will.
+    fn is_tight(&self) -> bool {
+        let n_free = self.slots.iter().filter(|slot| slot.state == SlotState::Free).count();
+        n_free == 0 || self.used() > self.n_cells / 4 * 3
+    }
+
+    /// Of the kept slots that are not in the archive, the longest unused. What was saved and had to go for others is not saved
+    /// again and again.
+    fn next_unsaved(&self) -> Option<usize> {
+        let slots = self.slots.iter().enumerate();
+        let new = slots
+            .filter(|(_, slot)| slot.state == SlotState::Kept && slot.n_saved < slot.tokens.len());
+        let new = new.filter(|(idx, _)| !self.is_archived(*idx));
+        new.min_by_key(|(_, slot)| slot.last_used).map(|(idx, _)| idx)
     }
 }

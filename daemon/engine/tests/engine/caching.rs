@@ -259,6 +259,26 @@ fn a_beginning_in_common_costs_no_talk_its_memory() {
     }
 }
 
+#[test]
+fn talks_are_saved_before_they_have_to_go() {
+    let eos = [("eos_one_in", 0_u64.into())];
+    // While there are places for more there is no hurry.
+    for (n_kept, is_saved) in [(1, true), (2, false)] {
+        let config = EngineConfig { n_parallel: 1, n_kept, ..EngineConfig::default() };
+        let mut engine = engine(&eos, config);
+        let mut sink = Collected::default();
+        engine.submit(request(1, 0, text(1, 300), 10), &mut sink);
+        run(&mut engine, &mut sink);
+        engine.submit(request(2, 0, text(2, 20), 1000), &mut sink);
+        for _ in 0..20 {
+            engine.step(&mut sink).unwrap();
+            engine.verify_invariants();
+        }
+        assert_eq!(engine.held().saved_bytes >= 300 * 16, is_saved, "{n_kept} kept");
+        assert!(engine.held().n_tokens > 300, "it is still there");
+    }
+}
+
 /// What frames a saved piece is as long as this many entries.
 const FRAME: u64 = 1;
 
