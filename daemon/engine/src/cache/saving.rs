@@ -18,6 +18,11 @@ const MAX_PIECE: usize = 256;
 const KEPT_STEPS: u64 = 64;
 
 impl Cache {
+    /// What was spent on saving and restoring since the last step.
+    pub(crate) fn moved(&self) -> Duration {
+        self.moving
+    }
+
     /// What it takes to save or restore so many tokens.
     pub(super) fn time_of(&self, n_tokens: usize) -> Duration {
         self.save_time_per_token.saturating_mul(u32::try_from(n_tokens).unwrap_or(u32::MAX))

@@ -30,9 +30,10 @@ impl Engine {
         // Prompts of those who got least come first, and of one owner the oldest.
         let (running, ledger) = (&self.running, &self.ledger);
         self.pending.sort_by_key(|pending| ledger.got(running[pending.idx].owner));
-        let (pace, adapts) = (&self.pace, self.config.adapts);
-        let budget =
-            |n_answers, most| if adapts { pace.prompt_tokens(n_answers, most) } else { most };
+        let (pace, adapts, spent) = (&self.pace, self.config.adapts, self.cache.moved());
+        let budget = |n_answers, most| {
+            if adapts { pace.prompt_tokens(n_answers, most, spent) } else { most }
+        };
         plan(self.config.n_batch as usize, budget, &self.pending, &mut self.shares);
         self.guess()
     }
