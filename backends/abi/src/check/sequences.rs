@@ -200,7 +200,7 @@ pub(super) fn save_parts(bench: &mut Bench) -> Step {
     let (n, part) = (writer.a.len(), writer.a.len() / 2);
     feed(&mut context, 0, 0, &writer.a)?;
     if !context.info().can_save_part {
-        let answer = context.part_save(0, 0, position(part), 0);
+        let answer = context.part_save(0, 0, position(part));
         must_fail("saving a part", answer, &[Status::Unsupported])?;
         return must_fail("loading one", context.part_load(1, &[0; 64]), &[Status::Unsupported]);
     }
@@ -224,8 +224,8 @@ pub(super) fn save_parts(bench: &mut Bench) -> Step {
 fn two_parts(context: &mut Context, at: usize, n: usize) -> Step<[Vec<u8>; 2]> {
     let (at, n) = (position(at), position(n));
     Ok([
-        must("saving the first part", context.part_save(0, 0, at, 0))?,
-        must("saving the last part", context.part_save(0, at, n, 0))?,
+        must("saving the first part", context.part_save(0, 0, at))?,
+        must("saving the last part", context.part_save(0, at, n))?,
     ])
 }
 
@@ -240,7 +240,7 @@ pub(super) fn load_misfits(bench: &mut Bench) -> Step {
     let [first, last] = two_parts(&mut context, part, n)?;
     let (at, end) = (position(part), position(n));
     for (p0, p1) in [(-1, at), (at, at), (at, 0), (0, end + 1)] {
-        let answer = context.part_save(0, p0, p1, 0);
+        let answer = context.part_save(0, p0, p1);
         must_fail(&format!("saving {p0} to {p1}"), answer, &[Status::InvalidArgument])?;
     }
     let whole = must("seq_save", context.seq_save(0))?;

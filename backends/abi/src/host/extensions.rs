@@ -259,10 +259,10 @@ impl Context {
         plugin.extension(raw::EXT_PARTS).ok_or_else(|| unsupported("save part of a sequence"))
     }
 
-    /// Serialises positions of a sequence from `p0` up to `p1`, which take about `n_expected` bytes.
-    pub fn part_save(&mut self, seq: Seq, p0: Pos, p1: Pos, n_expected: usize) -> Result<Vec<u8>> {
+    /// Serialises positions of a sequence from `p0` up to `p1`.
+    pub fn part_save(&mut self, seq: Seq, p0: Pos, p1: Pos) -> Result<Vec<u8>> {
         let (table, raw) = (self.parts()?, self.raw());
-        let saved = filled(n_expected, |buffer, capacity, n_out, error| {
+        let saved = filled(0, |buffer, capacity, n_out, error| {
             // SAFETY: a live context; the buffer has the capacity given.
             unsafe { (table.save)(raw, seq, p0, p1, buffer, capacity, n_out, error) }
         });

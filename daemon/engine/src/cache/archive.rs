@@ -48,10 +48,6 @@ impl Archive {
         Self { pieces: Slab::new(), first: Vec::new(), n_bytes: 0, max_bytes, clock: 0 }
     }
 
-    pub(super) fn is_off(&self) -> bool {
-        self.max_bytes == 0
-    }
-
     pub(super) fn max_bytes(&self) -> usize {
         self.max_bytes
     }

@@ -123,6 +123,7 @@ pub(crate) struct Cache {
     can_roll_back: bool,
     can_copy_part: bool,
     can_shift: bool,
+    can_save: bool,
     /// Sequences are saved piece by piece.
     in_parts: bool,
     reuse: bool,
@@ -153,12 +154,13 @@ impl Cache {
         Self {
             slots: (0..n_slots).map(|_| slot()).collect(),
             cells: Cells::new(n_slots),
-            archive: Archive::new(if info.can_save { bounds.archive_bytes } else { 0 }),
+            archive: Archive::new(bounds.archive_bytes),
             n_cells: info.n_ctx as usize,
             clock: 0,
             can_roll_back: info.can_roll_back,
             can_copy_part: info.can_copy_part,
             can_shift: info.can_shift && info.can_roll_back,
+            can_save: info.can_save && bounds.archive_bytes > 0,
             in_parts: info.can_save_part && info.can_roll_back,
             reuse: bounds.reuse,
             save_time: bounds.save_time,
@@ -178,7 +180,7 @@ impl Cache {
 
     /// A finished sequence can only go on where it ended.
     pub(crate) fn needs_checkpoints(&self) -> bool {
-        !self.can_roll_back && !self.archive.is_off()
+        !self.can_roll_back && self.can_save
     }
 
     pub(crate) fn can_roll_back(&self) -> bool {

@@ -3,7 +3,6 @@
 //! Nobody's answer goes on meanwhile, so a sequence is saved piece by piece where the plugin can do that, and between two steps
 //! no more than there is time for.
 
-use super::archive::Archive;
 use super::{Cache, Slot, SlotState, pos_of, seq_of};
 use crate::images::{is_cut, n_positions};
 use hearth_abi::host::Context;
@@ -60,7 +59,7 @@ impl Cache {
 
     /// Copies one piece of a slot to the archive: what follows there on what it has already. False if it cannot be.
     fn save(&mut self, context: &mut Context, slot: usize) -> Result<bool, PluginError> {
-        if self.archive.is_off() {
+        if !self.can_save {
             return Ok(false);
         }
         let Slot { owner, tokens, .. } = &self.slots[slot];
@@ -76,8 +75,7 @@ impl Cache {
         let saved = match self.in_parts {
             true => {
                 let [p0, p1] = [from, to].map(|len| pos_of(n_positions(&tokens[..len])));
-                let n_expected = self.bytes_per_token * (to - from) * 9 / 8;
-                context.part_save(seq_of(slot), p0, p1, n_expected)
+                context.part_save(seq_of(slot), p0, p1)
             }
             false => context.seq_save(seq_of(slot)),
         };
@@ -86,7 +84,7 @@ impl Cache {
             Err(error) if error.status == Status::Failed => return Err(error),
             // What cannot be saved once cannot be saved the next time.
             Err(_) => {
-                self.give_up_archive();
+                self.can_save = false;
                 return Ok(false);
             }
         };
@@ -100,11 +98,6 @@ impl Cache {
         let slot = &mut self.slots[slot];
         slot.n_saved = if is_added { slot.n_saved.max(to) } else { slot.tokens.len() };
         Ok(is_added)
-    }
-
-    fn give_up_archive(&mut self) {
-        (0..self.slots.len()).for_each(|slot| self.end_restoring(slot));
-        self.archive = Archive::new(0);
     }
 
     /// There is nothing to gain from saving it, or it could not be found by its tokens.
@@ -135,7 +128,7 @@ impl Cache {
 
     /// While there is nothing else to do: copies a piece of a kept slot to the archive. False if there is none to copy.
     pub(crate) fn save_one(&mut self, context: &mut Context) -> Result<bool, PluginError> {
-        if self.archive.is_off() {
+        if !self.can_save {
             return Ok(false);
         }
         self.moving = Duration::ZERO;
@@ -148,7 +141,7 @@ impl Cache {
     /// Between two steps: takes one kept slot out of the KV memory that was not used for long, once a copy is there. Where room is
     /// short, others are copied too, before they have to go at once.
     pub(crate) fn retire(&mut self, context: &mut Context) -> Result<(), PluginError> {
-        if self.archive.is_off() {
+        if !self.can_save {
             return Ok(());
         }
         if let Some(slot) = self.least_recently_kept(None)
