@@ -218,6 +218,7 @@ typedef struct hearth_context_params {
 #define HEARTH_MEMORY_CAN_SHIFT 2u     /* seq_shift works */
 #define HEARTH_MEMORY_CAN_COPY_PART 4u /* seq_copy works for less than the whole sequence */
 #define HEARTH_MEMORY_CAN_SAVE 8u      /* seq_save and seq_load work */
+#define HEARTH_MEMORY_CAN_SAVE_PART 16u /* hearth.parts works */
 
 typedef struct hearth_context_info {
   uint32_t struct_size;
@@ -582,6 +583,25 @@ typedef struct hearth_mtp {
   hearth_status_t (*draft)(hearth_context_t *context, const hearth_seq_t *sequences, const hearth_token_t *tokens,
                            size_t n, size_t n_guesses, hearth_token_t *guesses, hearth_error_t *error);
 } hearth_mtp_t;
+
+/* ---- hearth.parts/1: a sequence saved and loaded piece by piece, so that nothing waits long for either --------------- */
+
+#define HEARTH_EXT_PARTS "hearth.parts/1"
+
+typedef struct hearth_parts {
+  uint32_t struct_size;
+
+  /* As seq_save, of positions `p0` up to `p1` alone.
+   * [engine-thread] */
+  hearth_status_t (*save)(hearth_context_t *context, hearth_seq_t seq, hearth_pos_t p0, hearth_pos_t p1, uint8_t *buffer,
+                          size_t capacity, size_t *n_out, hearth_error_t *error);
+
+  /* Appends what `save` wrote to a sequence that ends at its `p0`. Damaged bytes, and those of another place, answer
+   * INVALID_ARGUMENT. Whatever fails leaves the sequence as it was.
+   * [engine-thread] */
+  hearth_status_t (*load)(hearth_context_t *context, hearth_seq_t seq, const uint8_t *data, size_t len,
+                          hearth_error_t *error);
+} hearth_parts_t;
 
 /* ---- hearth.rank/1: how well a text answers a question ------------------------------------------------ */
 

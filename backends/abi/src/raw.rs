@@ -28,6 +28,8 @@ pub const EXT_LORA: &std::ffi::CStr = c"hearth.lora/1";
 pub const EXT_RANK: &std::ffi::CStr = c"hearth.rank/1";
 /// `HEARTH_EXT_MTP`
 pub const EXT_MTP: &std::ffi::CStr = c"hearth.mtp/1";
+/// `HEARTH_EXT_PARTS`
+pub const EXT_PARTS: &std::ffi::CStr = c"hearth.parts/1";
 
 /// `hearth_token_t`
 pub type Token = i32;
@@ -56,6 +58,8 @@ pub const MEMORY_CAN_SHIFT: u32 = 2;
 pub const MEMORY_CAN_COPY_PART: u32 = 4;
 /// `HEARTH_MEMORY_CAN_SAVE`
 pub const MEMORY_CAN_SAVE: u32 = 8;
+/// `HEARTH_MEMORY_CAN_SAVE_PART`
+pub const MEMORY_CAN_SAVE_PART: u32 = 16;
 
 macro_rules! opaque {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -451,6 +455,31 @@ pub struct Mtp {
         n: usize,
         n_guesses: usize,
         guesses: *mut Token,
+        error: *mut Error,
+    ) -> RawStatus,
+}
+
+/// `hearth_parts_t`
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // The header documents every member.
+pub struct Parts {
+    pub struct_size: u32,
+    pub save: unsafe extern "C" fn(
+        context: *mut Context,
+        seq: Seq,
+        p0: Pos,
+        p1: Pos,
+        buffer: *mut u8,
+        capacity: usize,
+        n_out: *mut usize,
+        error: *mut Error,
+    ) -> RawStatus,
+    pub load: unsafe extern "C" fn(
+        context: *mut Context,
+        seq: Seq,
+        data: *const u8,
+        len: usize,
         error: *mut Error,
     ) -> RawStatus,
 }

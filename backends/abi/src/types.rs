@@ -263,6 +263,8 @@ pub struct ContextInfo {
     pub can_copy_part: bool,
     /// `seq_save` and `seq_load` work.
     pub can_save: bool,
+    /// `part_save` and `part_load` work.
+    pub can_save_part: bool,
     /// Cells really there; may be more than asked for.
     pub n_ctx: u32,
     /// Most tokens one sequence may hold.

@@ -109,6 +109,7 @@ fn the_mirror_has_the_headers_layout() {
     compare_struct!(all, Images = "hearth_images_t":
         struct_size projector_open projector_close image_create image_destroy piece_count piece_get encode append);
     compare_struct!(all, Mtp = "hearth_mtp_t": struct_size begin draft);
+    compare_struct!(all, Parts = "hearth_parts_t": struct_size save load);
     compare_struct!(all, Rank = "hearth_rank_t": struct_size tokenize);
     compare_struct!(all, QuantizeParams = "hearth_quantize_params_t":
         struct_size n_threads input output type_name imatrix requantize progress progress_data);
@@ -124,7 +125,7 @@ fn the_mirror_has_the_headers_layout() {
 
     let source = format!(
         "#include \"hearth_plugin.h\"\n#include <stdio.h>\nint main(void) {{\n{}  puts(HEARTH_EXT_CHAT \" \" \
-         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_IMAGES \" \" HEARTH_EXT_MTP \" \" HEARTH_EXT_RANK \" \" HEARTH_EXT_QUANTIZE);\n}}\n",
+         HEARTH_EXT_GRAMMAR \" \" HEARTH_EXT_LORA \" \" HEARTH_EXT_IMAGES \" \" HEARTH_EXT_MTP \" \" HEARTH_EXT_PARTS \" \" HEARTH_EXT_RANK \" \" HEARTH_EXT_QUANTIZE);\n}}\n",
         all.c_source
     );
     let names = [
@@ -133,6 +134,7 @@ fn the_mirror_has_the_headers_layout() {
         raw::EXT_LORA,
         raw::EXT_IMAGES,
         raw::EXT_MTP,
+        raw::EXT_PARTS,
         raw::EXT_RANK,
         raw::EXT_QUANTIZE,
     ]
@@ -157,6 +159,7 @@ fn every_constant_of_the_header_is_compared() {
         "HEARTH_EXT_LORA",
         "HEARTH_EXT_IMAGES",
         "HEARTH_EXT_MTP",
+        "HEARTH_EXT_PARTS",
         "HEARTH_EXT_RANK",
         "HEARTH_EXT_QUANTIZE",
     ];
@@ -213,5 +216,6 @@ fn constants() -> Vec<(&'static str, i128)> {
         ("HEARTH_MEMORY_CAN_SHIFT", raw::MEMORY_CAN_SHIFT.into()),
         ("HEARTH_MEMORY_CAN_COPY_PART", raw::MEMORY_CAN_COPY_PART.into()),
         ("HEARTH_MEMORY_CAN_SAVE", raw::MEMORY_CAN_SAVE.into()),
+        ("HEARTH_MEMORY_CAN_SAVE_PART", raw::MEMORY_CAN_SAVE_PART.into()),
     ]
 }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 mod mtp;
 mod params;
+mod parts;
 mod sequences;
 mod sharing;
 
@@ -104,7 +105,10 @@ impl LlamaContext {
         let pooling =
             config.embeddings.map(|pooling| pooling_type(pooling, traits.pooling)).transpose()?;
         let abort = Arc::new(AtomicBool::new(false));
-        let params = raw_params(config, pooling, &abort);
+        // One more, for `parts`.
+        let can_save_part = config.embeddings.is_none() && !traits.state && traits.n_swa <= 0;
+        let n_more = u32::from(can_save_part && (config.n_seq_max as usize) < n_seq_limit);
+        let params = raw_params(config, config.n_seq_max + n_more, pooling, &abort);
         let mut raw = std::ptr::null_mut();
         // SAFETY: the model is loaded; params are only read during the call; the out-parameter is ours.
         let created = captured(|message| unsafe {
@@ -143,6 +147,7 @@ impl LlamaContext {
                 can_shift: sys::llama_memory_can_shift(memory),
                 can_copy_part: false,
                 can_save: !memory.is_null(),
+                can_save_part: false,
                 n_ctx: sys::llama_n_ctx(at),
                 n_ctx_seq: sys::llama_n_ctx_seq(at),
                 n_batch: sys::llama_n_batch(at),
@@ -167,6 +172,9 @@ impl LlamaContext {
         }
         info.can_roll_back = kind.can_roll_back();
         info.can_copy_part = kind.can_copy_part();
+        // SAFETY: the context was just created, and this only reads it.
+        let n_sequences = unsafe { sys::llama_n_seq_max(at) };
+        info.can_save_part = kind == MemoryKind::Full && n_sequences > config.n_seq_max;
         let n_batch = info.n_batch as usize;
         let n_seq_max = config.n_seq_max as usize;
         Self {

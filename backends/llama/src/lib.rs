@@ -33,7 +33,7 @@ mod tree;
 mod vocab;
 
 use hearth_abi::author::{
-    Backend, HostLog, chat_table, grammar_table, images_table, lora_table, mtp_table,
+    Backend, HostLog, chat_table, grammar_table, images_table, lora_table, mtp_table, parts_table,
     quantize_table, rank_table,
 };
 use hearth_abi::{DeviceInfo, OpenParams, Result, raw};
@@ -74,6 +74,7 @@ impl<E: Engine> Backend for LlamaBackend<E> {
     const CHAT: Option<raw::Chat> = Some(chat_table::<LlamaModel>());
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<LlamaModel>());
     const IMAGES: Option<raw::Images> = Some(images_table::<LlamaModel>());
+    const PARTS: Option<raw::Parts> = Some(parts_table::<LlamaContext>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<LlamaContext>());
     const RANK: Option<raw::Rank> = Some(rank_table::<LlamaModel>());
     const LORA: Option<raw::Lora> = Some(lora_table::<LlamaModel>());

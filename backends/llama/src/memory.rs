@@ -7,6 +7,7 @@
 use crate::shim::invalid;
 use hearth_abi::Result;
 use hearth_abi::raw::Pos;
+use std::ops::Range;
 
 /// What sort of memory a context has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,40 +52,49 @@ impl MemoryKind {
 }
 
 /// The header in front of llama.cpp's bytes, so that damage is seen before llama.cpp reads them.
-/// Five words: magic, the mark of model and context, the sequence's length, the payload's, the checksum of both.
-pub(crate) const HEADER_LEN: usize = 40;
+/// Six words: magic, the mark of model and context, the first position and the one after the last, the payload's length, the
+/// checksum of the last four.
+pub(crate) const HEADER_LEN: usize = 48;
 
-const MAGIC: [u8; 8] = *b"hearthS2";
+const MAGIC: [u8; 8] = *b"hearthS3";
 
-/// Fills in the header of a buffer whose payload stands behind it, of a sequence of `len` positions.
-pub(crate) fn seal(buffer: &mut [u8], mark: u64, len: Pos) {
+/// Fills in the header of a buffer whose payload stands behind it, of these positions.
+pub(crate) fn seal(buffer: &mut [u8], mark: u64, positions: &Range<Pos>) {
     let (header, payload) = buffer.split_at_mut(HEADER_LEN);
-    let len = u64::from(len.unsigned_abs());
-    header[..8].copy_from_slice(&MAGIC);
-    header[8..16].copy_from_slice(&mark.to_le_bytes());
-    header[16..24].copy_from_slice(&len.to_le_bytes());
-    header[24..32].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-    header[32..].copy_from_slice(&(checksum(payload) ^ len).to_le_bytes());
+    let [start, end] =
+        [positions.start, positions.end].map(|position| u64::from(position.unsigned_abs()));
+    let words = [
+        u64::from_le_bytes(MAGIC),
+        mark,
+        start,
+        end,
+        payload.len() as u64,
+        checksum(payload) ^ start.rotate_left(32) ^ end,
+    ];
+    for (to, word) in header.chunks_exact_mut(8).zip(words) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
 }
 
-/// The payload of saved bytes, if they are whole and of a model with this mark, and the sequence's length.
-pub(crate) fn unseal(data: &[u8], mark: u64) -> Result<(&[u8], Pos)> {
+/// The payload of saved bytes, if they are whole and of a model with this mark, and its positions.
+pub(crate) fn unseal(data: &[u8], mark: u64) -> Result<(&[u8], Range<Pos>)> {
     let damaged = || invalid("the saved sequence is damaged");
     let (header, payload) = data.split_at_checked(HEADER_LEN).ok_or_else(damaged)?;
-    let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap_or_default());
-    let len = Pos::try_from(word(16)).map_err(|_| damaged())?;
+    let word = |at: usize| u64::from_le_bytes(header[8 * at..][..8].try_into().unwrap_or_default());
+    let position = |at| Pos::try_from(word(at)).map_err(|_| damaged());
+    let positions = position(2)?..position(3)?;
     if header[..8] != MAGIC
-        || word(24) != payload.len() as u64
-        || word(32) != checksum(payload) ^ word(16)
+        || word(4) != payload.len() as u64
+        || word(5) != checksum(payload) ^ word(2).rotate_left(32) ^ word(3)
     {
         return Err(damaged());
     }
-    if word(8) != mark {
+    if word(1) != mark {
         return Err(invalid(
             "the saved sequence is of another model, or of a context with another `kv_type`",
         ));
     }
-    Ok((payload, len))
+    Ok((payload, positions))
 }
 
 /// A hash for finding damage, eight bytes at a time: states have hundreds of megabytes.
@@ -134,8 +144,8 @@ mod tests {
     #[test]
     fn every_damaged_byte_is_noticed() {
         let mut saved: Vec<u8> = (0..HEADER_LEN + 37).map(|n| u8::try_from(n).unwrap()).collect();
-        seal(&mut saved, 77, 5);
-        assert_eq!(unseal(&saved, 77).unwrap(), (&saved[HEADER_LEN..], 5));
+        seal(&mut saved, 77, &(2..5));
+        assert_eq!(unseal(&saved, 77).unwrap(), (&saved[HEADER_LEN..], 2..5));
         for at in 0..saved.len() {
             for bit in 0..8 {
                 saved[at] ^= 1 << bit;

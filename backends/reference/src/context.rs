@@ -5,7 +5,7 @@ use crate::memory::Memory;
 use crate::model::{ReferenceModel, error};
 use crate::rank;
 use crate::text::{Entry, View, embed, mix};
-use hearth_abi::author::{BatchRef, Context};
+use hearth_abi::author::{BatchRef, Context, PartsContext};
 use hearth_abi::raw::{Pos, Seq, Token};
 use hearth_abi::{ContextConfig, ContextInfo, PluginError, Pooling, Result, Status};
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SAVE_MAGIC: &[u8; 8] = b"hearthR1";
+const PART_MAGIC: &[u8; 8] = b"hearthRp";
 /// Position, token and salt.
 const SAVED_ENTRY_LEN: usize = 4 + 4 + 8;
 
@@ -289,6 +290,7 @@ impl Context for ReferenceContext {
             can_shift: settings.can_shift,
             can_copy_part: settings.copy_part,
             can_save: settings.can_save,
+            can_save_part: settings.can_save && settings.copy_part,
             n_ctx: self.config.n_ctx,
             n_ctx_seq: self.config.n_ctx,
             n_batch: self.config.n_batch,
@@ -442,15 +444,7 @@ impl Context for ReferenceContext {
     }
 
     fn seq_save(&mut self, seq: Seq, buffer: &mut [u8]) -> Result<usize> {
-        let mut saved = SAVE_MAGIC.to_vec();
-        for entry in self.memory.entries(seq) {
-            saved.extend(entry.pos.to_le_bytes());
-            saved.extend(entry.token.to_le_bytes());
-            saved.extend(entry.salt.to_le_bytes());
-        }
-        saved.extend(checksum(&saved).to_le_bytes());
-        buffer.copy_from_slice(&saved);
-        Ok(saved.len())
+        Ok(write_saved(SAVE_MAGIC, self.memory.entries(seq), buffer))
     }
 
     fn seq_load(&mut self, seq: Seq, data: &[u8]) -> Result<()> {
@@ -458,7 +452,8 @@ impl Context for ReferenceContext {
         if !self.model.settings.can_save {
             return Err(error(Status::Unsupported, "this memory cannot be saved"));
         }
-        let Some(entries) = read_saved(data).filter(|entries| self.are_valid(entries)) else {
+        let Some(entries) = read_saved(SAVE_MAGIC, data).filter(|entries| self.are_valid(entries))
+        else {
             self.memory.remove(seq, 0, Pos::MAX, false);
             return Err(error(Status::InvalidArgument, "the saved state is damaged"));
         };
@@ -476,7 +471,55 @@ impl Context for ReferenceContext {
     }
 }
 
+impl PartsContext for ReferenceContext {
+    fn part_save_len(&mut self, seq: Seq, p0: Pos, p1: Pos) -> Result<usize> {
+        self.check_seq(seq)?;
+        self.check_defined(seq)?;
+        self.check_parts()?;
+        if p0 < 0 || p0 >= p1 || p1 > self.memory.next_pos(seq) {
+            return Err(self.misbehaving(format!(
+                "positions {p0} up to {p1} are no part of sequence `{seq}`"
+            )));
+        }
+        let n = self.memory.n_between(seq, p0, p1);
+        Ok(PART_MAGIC.len() + n * SAVED_ENTRY_LEN + 8)
+    }
+
+    fn part_save(&mut self, seq: Seq, p0: Pos, p1: Pos, buffer: &mut [u8]) -> Result<usize> {
+        let part = self.memory.entries(seq).filter(|entry| (p0..p1).contains(&entry.pos));
+        Ok(write_saved(PART_MAGIC, part, buffer))
+    }
+
+    fn part_load(&mut self, seq: Seq, data: &[u8]) -> Result<()> {
+        self.check_seq(seq)?;
+        self.check_defined(seq)?;
+        self.check_parts()?;
+        let next_pos = self.memory.next_pos(seq);
+        let fits = |entries: &Vec<Entry>| {
+            self.are_valid(entries) && entries.first().is_some_and(|first| first.pos == next_pos)
+        };
+        let Some(entries) = read_saved(PART_MAGIC, data).filter(fits) else {
+            let message = format!("this is no saved part that begins at position {next_pos}");
+            return Err(error(Status::InvalidArgument, message));
+        };
+        let (n, n_free) = (entries.len(), self.memory.n_free());
+        if n > n_free {
+            let message = format!("{n} tokens need room, and {n_free} cells are free");
+            return Err(error(Status::NoKvSpace, message));
+        }
+        entries.into_iter().for_each(|entry| self.memory.append(seq, entry));
+        Ok(())
+    }
+}
+
 impl ReferenceContext {
+    fn check_parts(&self) -> Result<()> {
+        match self.info().can_save_part {
+            true => Ok(()),
+            false => Err(error(Status::Unsupported, "this memory cannot be saved in parts")),
+        }
+    }
+
     fn are_valid(&self, entries: &[Entry]) -> bool {
         let is_known = |token| self.model.is_token(token) || is_seen(token);
         entries.iter().all(|entry| entry.pos >= 0 && is_known(entry.token))
@@ -490,12 +533,24 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |sum, byte| mix(sum ^ u64::from(*byte)))
 }
 
-fn read_saved(data: &[u8]) -> Option<Vec<Entry>> {
+fn write_saved(magic: &[u8; 8], entries: impl Iterator<Item = Entry>, buffer: &mut [u8]) -> usize {
+    let mut saved = magic.to_vec();
+    for entry in entries {
+        saved.extend(entry.pos.to_le_bytes());
+        saved.extend(entry.token.to_le_bytes());
+        saved.extend(entry.salt.to_le_bytes());
+    }
+    saved.extend(checksum(&saved).to_le_bytes());
+    buffer.copy_from_slice(&saved);
+    saved.len()
+}
+
+fn read_saved(magic: &[u8; 8], data: &[u8]) -> Option<Vec<Entry>> {
     let (body, sum) = data.split_last_chunk::<8>()?;
     if checksum(body) != u64::from_le_bytes(*sum) {
         return None;
     }
-    let (entries, rest) = body.strip_prefix(SAVE_MAGIC)?.as_chunks::<SAVED_ENTRY_LEN>();
+    let (entries, rest) = body.strip_prefix(magic)?.as_chunks::<SAVED_ENTRY_LEN>();
     if !rest.is_empty() {
         return None;
     }

@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use crate::{text, vocab};
 use hearth_abi::author::{
     Backend, GrammarModel, HostLog, LoraModel, Model, chat_table, grammar_table, images_table,
-    lora_table, mtp_table, quantize_table, rank_table,
+    lora_table, mtp_table, parts_table, quantize_table, rank_table,
 };
 use hearth_abi::raw::{self, Token};
 use hearth_abi::{
@@ -46,6 +46,7 @@ impl Backend for Reference {
     const GRAMMAR: Option<raw::GrammarExt> = Some(grammar_table::<ReferenceModel>());
     const IMAGES: Option<raw::Images> = Some(images_table::<ReferenceModel>());
     const MTP: Option<raw::Mtp> = Some(mtp_table::<ReferenceContext>());
+    const PARTS: Option<raw::Parts> = Some(parts_table::<ReferenceContext>());
     const RANK: Option<raw::Rank> = Some(rank_table::<ReferenceModel>());
     const LORA: Option<raw::Lora> = Some(lora_table::<ReferenceModel>());
     const QUANTIZE: Option<raw::Quantize> = Some(quantize_table::<Self>());

@@ -33,7 +33,7 @@ pub struct Settings {
     pub roll_back: bool,
     /// `seq_shift` works.
     pub can_shift: bool,
-    /// `seq_copy` works for part of a sequence; as `roll_back` unless the file says so.
+    /// `seq_copy` works for part of a sequence, and so does saving; as `roll_back` unless the file says so.
     pub copy_part: bool,
     /// `seq_save` and `seq_load` work.
     pub can_save: bool,

@@ -68,7 +68,10 @@ fn memory_that_cannot_roll_back_passes() {
         ("can_save", false.into()),
     ]);
     assert_eq!(failures(&outcomes), []);
-    assert_eq!(not_applicable(&outcomes), ["seq-shift-shared", "seq-load-damaged"]);
+    assert_eq!(
+        not_applicable(&outcomes),
+        ["seq-shift-shared", "seq-load-damaged", "part-load-misfit"]
+    );
 }
 
 #[test]
@@ -113,6 +116,7 @@ fn the_minimal_plugin_passes() {
     let missing = [
         "seq-shift-shared",
         "seq-load-damaged",
+        "part-load-misfit",
         "embeddings",
         "chat-render",
         "chat-refuse",

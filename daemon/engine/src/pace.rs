@@ -104,13 +104,14 @@ impl Pace {
         self.predict(n_tokens).filter(|_| is_known)
     }
 
-    /// How many tokens of prompts go into a step beside `n_answers` tokens of answers, at most `most`.
-    pub(crate) fn prompt_tokens(&self, n_answers: usize, most: usize) -> usize {
+    /// How many tokens of prompts go into a step beside `n_answers` tokens of answers, at most `most`, after `spent` was
+    /// taken for other things since the last one.
+    pub(crate) fn prompt_tokens(&self, n_answers: usize, most: usize, spent: Duration) -> usize {
         let Some(answers) = self.predict(n_answers.max(1)) else { return most.min(FIRST_PROMPT) };
         let seconds = if n_answers == 0 {
             self.target * ALONE
         } else {
-            self.target.max(answers / (1.0 - PROMPT_SHARE))
+            (self.target - spent.as_secs_f64()).max(answers / (1.0 - PROMPT_SHARE))
         };
         let fits = |n: usize| self.predict(n_answers + n).is_none_or(|time| time <= seconds);
         // Times rise with sizes, but for noise: the first size that does not fit ends the search.
@@ -167,12 +168,16 @@ mod tests {
         let time = machine(7.0, 2.0);
         let mut n_tokens = 0;
         for _ in 0..30 {
-            n_tokens = pace.prompt_tokens(3, 512);
+            n_tokens = pace.prompt_tokens(3, 512, Duration::ZERO);
             pace.observe(3 + n_tokens, time(3 + n_tokens));
             pace.observe(3, time(3));
         }
         let took = time(3 + n_tokens);
         assert!((80..=100).contains(&took.as_millis()), "{n_tokens} tokens took {took:?}");
+        // With what came before it.
+        let spent = Duration::from_millis(25);
+        let took = time(3 + pace.prompt_tokens(3, 512, spent));
+        assert!((50..=75).contains(&took.as_millis()), "a step took {took:?} after {spent:?}");
     }
 
     #[test]
@@ -182,7 +187,7 @@ mod tests {
         for n in [1, 2, 4, 8, 16, 32, 64] {
             pace.observe(n, time(n));
         }
-        let n_tokens = pace.prompt_tokens(4, 512);
+        let n_tokens = pace.prompt_tokens(4, 512, Duration::ZERO);
         let (with, without) = (time(4 + n_tokens), time(4));
         let share = 1.0 - without.as_secs_f64() / with.as_secs_f64();
         assert!((0.2..0.3).contains(&share), "{n_tokens} tokens, {share} of the time");
@@ -193,11 +198,11 @@ mod tests {
         let mut pace = Pace::new(Duration::from_millis(100));
         let (fast, slow) = (machine(7.0, 2.0), machine(70.0, 20.0));
         for _ in 0..20 {
-            let n_tokens = pace.prompt_tokens(1, 512);
+            let n_tokens = pace.prompt_tokens(1, 512, Duration::ZERO);
             pace.observe(1 + n_tokens, fast(1 + n_tokens));
         }
         for step in 0.. {
-            let n_tokens = pace.prompt_tokens(1, 512);
+            let n_tokens = pace.prompt_tokens(1, 512, Duration::ZERO);
             if slow(1 + n_tokens) <= Duration::from_millis(150) {
                 break;
             }
@@ -244,7 +249,7 @@ mod tests {
             for (n_tokens, micros) in steps {
                 pace.observe(n_tokens, Duration::from_micros(micros));
             }
-            let n_tokens = pace.prompt_tokens(n_answers, most);
+            let n_tokens = pace.prompt_tokens(n_answers, most, Duration::ZERO);
             prop_assert!((1..=most).contains(&n_tokens));
         }
     }

@@ -80,9 +80,34 @@ pub(super) fn one_system_prompt(round: &Round<'_>) -> Result<Vec<f64>> {
 /// The longest that a running stream said nothing while a long prompt was computed, and the time to that prompt's first
 /// token, in milliseconds.
 pub(super) fn long_prompt_beside_streams(round: &Round<'_>) -> Result<Vec<f64>> {
-    const N_STREAMS: u64 = 3;
-    let long = round.text(1700, N_STREAMS)?;
-    let requests = (0..N_STREAMS)
+    let long = round.text(1700, N_BESIDE)?;
+    beside_streams(round, || round.ask_fresh(long, 1))
+}
+
+/// The same for a long talk that goes on, after others have taken its place in the KV memory.
+pub(super) fn return_beside_streams(round: &Round<'_>) -> Result<Vec<f64>> {
+    let talk = round.text(3000, N_BESIDE)?;
+    round.ask_fresh(talk.clone(), 1)?;
+    let others = (10..18)
+        .map(|index| {
+            let prompt = round.text(N_PROMPT, index)?;
+            Ok(Request { prompt, n_tokens: N_TOKENS, sampling: Sampling::Greedy })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    at_once(round, &others)?;
+    let prompt = format!("{talk}\n\n{}", round.text(24, 20)?);
+    beside_streams(round, || {
+        round.ask(&Request { prompt, n_tokens: 1, sampling: Sampling::Greedy })
+    })
+}
+
+/// Streams that run while something else arrives.
+const N_BESIDE: u64 = 3;
+
+/// The longest that a running stream said nothing while `ask` waited for an answer, and the time to its first token, in
+/// milliseconds.
+fn beside_streams(round: &Round<'_>, ask: impl FnOnce() -> Result<Answer>) -> Result<Vec<f64>> {
+    let requests = (0..N_BESIDE)
         .map(|index| {
             let prompt = round.text(N_PROMPT, index)?;
             Ok(Request { prompt, n_tokens: 2000, sampling: Sampling::Greedy })
@@ -103,7 +128,7 @@ pub(super) fn long_prompt_beside_streams(round: &Round<'_>) -> Result<Vec<f64>> 
         // Each stream says so once, or its thread has failed, which joining it tells.
         let n_running = all_running.iter().take(threads.len()).count();
         let sent = Instant::now();
-        let answer = if n_running == threads.len() { Some(round.ask_fresh(long, 1)) } else { None };
+        let answer = (n_running == threads.len()).then(ask);
         over.store(true, Ordering::Relaxed);
         let mut worst = Duration::ZERO;
         for thread in threads {
@@ -130,7 +155,7 @@ fn pieces_until(
             Event::Text(_) => pieces.push(Instant::now()),
             Event::End(usage) => {
                 return Err(
-                    format!("a stream ended before the long prompt was read: {usage:?}").into()
+                    format!("a stream ended before what arrived was read: {usage:?}").into()
                 );
             }
         }

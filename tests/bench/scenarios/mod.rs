@@ -208,6 +208,18 @@ pub(crate) const ALL: &[Scenario] = &[
         ],
     ),
     scenario(
+        "return",
+        many::return_beside_streams,
+        &[
+            row(
+                "3 streams while a 3,000-token talk comes back from main memory: worst gap in a stream",
+                "ms",
+                Goal::AtMost(1.0),
+            ),
+            row("the talk's own first token", "ms", Goal::AtMost(1.0)),
+        ],
+    ),
+    scenario(
         "talks",
         many::talks,
         &[row(

@@ -115,6 +115,7 @@ pub(super) unsafe extern "C" fn context_info<B: Backend>(
                 (found.can_shift, raw::MEMORY_CAN_SHIFT),
                 (found.can_copy_part, raw::MEMORY_CAN_COPY_PART),
                 (found.can_save, raw::MEMORY_CAN_SAVE),
+                (found.can_save_part, raw::MEMORY_CAN_SAVE_PART),
             ]
             .iter()
             .fold(0, |bits, (set, bit)| if *set { bits | bit } else { bits });
@@ -256,25 +257,41 @@ pub(super) unsafe extern "C" fn seq_save<B: Backend>(
     // SAFETY: a context of ours on the engine thread; buffer has room for capacity bytes.
     unsafe {
         guard(error, || {
-            let n_out = n_out.as_mut().ok_or_else(|| invalid("null out-parameter"))?;
             let context = context::<ContextOf<B>>(handle)?;
             let needed = context.seq_save_len(seq)?;
-            *n_out = needed;
-            if needed > capacity {
-                return Err(PluginError::new(
-                    Status::BufferTooSmall,
-                    format!("the state has {needed} bytes"),
-                ));
-            }
-            if buffer.is_null() {
-                return Err(invalid("the buffer is null"));
-            }
-            // The host's buffer may never have been written; a &mut [u8] over it must not expose that.
-            std::ptr::write_bytes(buffer, 0, needed);
-            *n_out = context.seq_save(seq, std::slice::from_raw_parts_mut(buffer, needed))?;
-            Ok(())
+            fill(buffer, capacity, n_out, needed, |buffer| context.seq_save(seq, buffer))
         })
     }
+}
+
+/// Lets `write` fill the `needed` first bytes of the host's buffer, if it has so many.
+///
+/// # Safety
+/// The buffer has room for `capacity` bytes; `n_out` is null or the host's.
+pub(super) unsafe fn fill(
+    buffer: *mut u8,
+    capacity: usize,
+    n_out: *mut usize,
+    needed: usize,
+    write: impl FnOnce(&mut [u8]) -> Result<usize>,
+) -> Result<()> {
+    // SAFETY: promised by the caller.
+    let n_out = unsafe { n_out.as_mut() }.ok_or_else(|| invalid("null out-parameter"))?;
+    *n_out = needed;
+    if needed > capacity {
+        let message = format!("the state has {needed} bytes");
+        return Err(PluginError::new(Status::BufferTooSmall, message));
+    }
+    if buffer.is_null() {
+        return Err(invalid("the buffer is null"));
+    }
+    // SAFETY: room for `needed` bytes. The host's buffer may never have been written; a &mut [u8] over it must not expose that.
+    let buffer = unsafe {
+        std::ptr::write_bytes(buffer, 0, needed);
+        std::slice::from_raw_parts_mut(buffer, needed)
+    };
+    *n_out = write(buffer)?;
+    Ok(())
 }
 
 pub(super) unsafe extern "C" fn seq_load<B: Backend>(

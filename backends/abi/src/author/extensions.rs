@@ -1,9 +1,11 @@
 //! The C side of the optional powers, as [`shims`](super::shims) is for the rest.
 
-use super::contexts::context;
+use super::contexts::{context, fill};
 use super::shims::{copy_out, guard, into_bytes, model, slice, struct_size};
-use super::{ChatModel, Grammar, GrammarModel, LoraModel, Model, MtpContext, RankModel};
-use crate::raw::{self, Seq, Token};
+use super::{
+    ChatModel, Grammar, GrammarModel, LoraModel, Model, MtpContext, PartsContext, RankModel,
+};
+use crate::raw::{self, Pos, Seq, Token};
 use crate::types::{PluginError, Result, Status};
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -43,6 +45,15 @@ pub const fn mtp_table<C: MtpContext>() -> raw::Mtp {
         struct_size: struct_size::<raw::Mtp>(),
         begin: mtp_begin::<C>,
         draft: mtp_draft::<C>,
+    }
+}
+
+/// `hearth.parts/1` of a context type.
+pub const fn parts_table<C: PartsContext>() -> raw::Parts {
+    raw::Parts {
+        struct_size: struct_size::<raw::Parts>(),
+        save: part_save::<C>,
+        load: part_load::<C>,
     }
 }
 
@@ -247,6 +258,37 @@ unsafe extern "C" fn mtp_begin<C: MtpContext>(
             Ok(())
         })
     }
+}
+
+unsafe extern "C" fn part_save<C: PartsContext>(
+    handle: *mut raw::Context,
+    seq: Seq,
+    p0: Pos,
+    p1: Pos,
+    buffer: *mut u8,
+    capacity: usize,
+    n_out: *mut usize,
+    error: *mut raw::Error,
+) -> raw::RawStatus {
+    // SAFETY: a context of ours on the engine thread; buffer has room for capacity bytes, and n_out is the host's.
+    unsafe {
+        guard(error, || {
+            let context = context::<C>(handle)?;
+            let needed = context.part_save_len(seq, p0, p1)?;
+            fill(buffer, capacity, n_out, needed, |buffer| context.part_save(seq, p0, p1, buffer))
+        })
+    }
+}
+
+unsafe extern "C" fn part_load<C: PartsContext>(
+    handle: *mut raw::Context,
+    seq: Seq,
+    data: *const u8,
+    len: usize,
+    error: *mut raw::Error,
+) -> raw::RawStatus {
+    // SAFETY: a context of ours on the engine thread; data has len bytes.
+    unsafe { guard(error, || context::<C>(handle)?.part_load(seq, slice(data, len)?)) }
 }
 
 unsafe extern "C" fn mtp_draft<C: MtpContext>(

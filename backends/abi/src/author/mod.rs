@@ -19,7 +19,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-pub use extensions::{chat_table, grammar_table, lora_table, mtp_table, rank_table};
+pub use extensions::{chat_table, grammar_table, lora_table, mtp_table, parts_table, rank_table};
 pub use images::images_table;
 pub use quantize::{QuantizeBackend, quantize_table};
 pub use shims::plugin_table;
@@ -46,6 +46,8 @@ pub trait Backend: Sized + 'static {
     const IMAGES: Option<raw::Images> = None;
     /// `hearth.mtp/1`, made by [`mtp_table`].
     const MTP: Option<raw::Mtp> = None;
+    /// `hearth.parts/1`, made by [`parts_table`].
+    const PARTS: Option<raw::Parts> = None;
     /// `hearth.rank/1`, made by [`rank_table`].
     const RANK: Option<raw::Rank> = None;
     /// `hearth.quantize/1`, made by [`quantize_table`].
@@ -197,6 +199,16 @@ pub trait MtpContext: Context {
         n_guesses: usize,
         guesses: &mut [Token],
     ) -> Result<()>;
+}
+
+/// `hearth.parts/1`
+pub trait PartsContext: Context {
+    /// Bytes that `part_save` will write.
+    fn part_save_len(&mut self, seq: Seq, p0: Pos, p1: Pos) -> Result<usize>;
+    /// Writes positions from `p0` up to `p1` into a buffer of `part_save_len` bytes, and answers how many it took.
+    fn part_save(&mut self, seq: Seq, p0: Pos, p1: Pos, buffer: &mut [u8]) -> Result<usize>;
+    /// Appends them to a sequence that ends at `p0`.
+    fn part_load(&mut self, seq: Seq, data: &[u8]) -> Result<()>;
 }
 
 /// `hearth.rank/1`

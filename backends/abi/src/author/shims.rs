@@ -451,6 +451,8 @@ unsafe extern "C" fn extension<B: Backend>(id: *const c_char) -> *const c_void {
         table(const { &B::IMAGES })
     } else if id == raw::EXT_MTP {
         table(const { &B::MTP })
+    } else if id == raw::EXT_PARTS {
+        table(const { &B::PARTS })
     } else if id == raw::EXT_RANK {
         table(const { &B::RANK })
     } else if id == raw::EXT_QUANTIZE {

@@ -98,6 +98,7 @@ pub(super) fn extensions(bench: &mut Bench) -> Step {
         (raw::EXT_LORA, size_of::<raw::Lora>()),
         (raw::EXT_IMAGES, size_of::<raw::Images>()),
         (raw::EXT_MTP, size_of::<raw::Mtp>()),
+        (raw::EXT_PARTS, size_of::<raw::Parts>()),
         (raw::EXT_RANK, size_of::<raw::Rank>()),
         (raw::EXT_QUANTIZE, size_of::<raw::Quantize>()),
     ];

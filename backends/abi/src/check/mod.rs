@@ -248,6 +248,16 @@ pub const SCENARIOS: &[Scenario] = &[
         sequences::load_damaged,
     ),
     fair(
+        "part-save",
+        "a sequence saved in parts comes back part by part, or UNSUPPORTED",
+        sequences::save_parts,
+    ),
+    foul(
+        "part-load-misfit",
+        "a part that is damaged or belongs elsewhere answers INVALID_ARGUMENT and changes nothing",
+        sequences::load_misfits,
+    ),
+    fair(
         "embeddings",
         "embeddings are finite, repeatable, and differ between texts",
         powers::embeddings,

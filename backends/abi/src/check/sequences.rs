@@ -4,6 +4,7 @@ use super::bench::{
     Bench, Step, call, ensure, failed, feed, must, must_fail, name, not_applicable, position,
 };
 use super::vocabulary::try_capacities;
+use crate::host::Context;
 use crate::types::Status;
 
 pub(super) fn copy(bench: &mut Bench) -> Step {
@@ -191,4 +192,78 @@ pub(super) fn load_damaged(bench: &mut Bench) -> Step {
     must_fail("seq_load of null", answer, &[Status::InvalidArgument])?;
     let wanted = writer.logits_after(&[&writer.a, &writer.c])?;
     writer.same("the saved sequence", &feed(&mut context, 0, writer.a.len(), &writer.c)?, &wanted)
+}
+
+pub(super) fn save_parts(bench: &mut Bench) -> Step {
+    let writer = bench.writer()?;
+    let mut context = writer.context()?;
+    let (n, part) = (writer.a.len(), writer.a.len() / 2);
+    feed(&mut context, 0, 0, &writer.a)?;
+    if !context.info().can_save_part {
+        let answer = context.part_save(0, 0, position(part));
+        must_fail("saving a part", answer, &[Status::Unsupported])?;
+        return must_fail("loading one", context.part_load(1, &[0; 64]), &[Status::Unsupported]);
+    }
+    let [first, last] = two_parts(&mut context, part, n)?;
+    let wanted = writer.logits_after(&[&writer.a, &writer.c])?;
+    let mut other = writer.context()?;
+    // Other sequences lie before and between the parts.
+    feed(&mut other, 1, 0, &writer.b)?;
+    must("loading the first part", other.part_load(2, &first))?;
+    feed(&mut other, 0, 0, &writer.b)?;
+    must("loading the last part", other.part_load(2, &last))?;
+    writer.same("the loaded parts", &feed(&mut other, 2, n, &writer.c)?, &wanted)?;
+    writer.same("the saved sequence", &feed(&mut context, 0, n, &writer.c)?, &wanted)?;
+    // A part goes on in another way too.
+    must("loading the first part", other.part_load(3, &first))?;
+    let found = feed(&mut other, 3, part, &writer.b)?;
+    let wanted = writer.logits_after(&[&writer.a[..part], &writer.b])?;
+    writer.same("the first part alone", &found, &wanted)
+}
+
+fn two_parts(context: &mut Context, at: usize, n: usize) -> Step<[Vec<u8>; 2]> {
+    let (at, n) = (position(at), position(n));
+    Ok([
+        must("saving the first part", context.part_save(0, 0, at))?,
+        must("saving the last part", context.part_save(0, at, n))?,
+    ])
+}
+
+pub(super) fn load_misfits(bench: &mut Bench) -> Step {
+    let writer = bench.writer()?;
+    let mut context = writer.context()?;
+    if !context.info().can_save_part {
+        return not_applicable("this memory cannot be saved in parts");
+    }
+    let (n, part) = (writer.a.len(), writer.a.len() / 2);
+    feed(&mut context, 0, 0, &writer.a)?;
+    let [first, last] = two_parts(&mut context, part, n)?;
+    let (at, end) = (position(part), position(n));
+    for (p0, p1) in [(-1, at), (at, at), (at, 0), (0, end + 1)] {
+        let answer = context.part_save(0, p0, p1);
+        must_fail(&format!("saving {p0} to {p1}"), answer, &[Status::InvalidArgument])?;
+    }
+    let whole = must("seq_save", context.seq_save(0))?;
+    let damaged = |at: usize| {
+        let mut bytes = last.clone();
+        bytes[at] ^= 0x10;
+        bytes
+    };
+    must("loading the first part", context.part_load(1, &first))?;
+    for (what, bytes) in [
+        ("the first part again", first.as_slice()),
+        ("no bytes", &[]),
+        ("half of the bytes", &last[..last.len() / 2]),
+        ("a flipped bit in the middle", &damaged(last.len() / 2)),
+        ("a flipped bit at the end", &damaged(last.len() - 1)),
+        ("a whole sequence", &whole),
+    ] {
+        let answer = context.part_load(1, bytes);
+        must_fail(&format!("loading {what}"), answer, &[Status::InvalidArgument])?;
+    }
+    let answer = context.seq_load(2, &last);
+    must_fail("loading a part as a whole", answer, &[Status::InvalidArgument])?;
+    must("loading the last part", context.part_load(1, &last))?;
+    let wanted = writer.logits_after(&[&writer.a, &writer.c])?;
+    writer.same("the loaded parts", &feed(&mut context, 1, n, &writer.c)?, &wanted)
 }

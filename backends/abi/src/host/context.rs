@@ -146,6 +146,8 @@ impl Context {
                 can_shift: has(raw::MEMORY_CAN_SHIFT),
                 can_copy_part: has(raw::MEMORY_CAN_COPY_PART),
                 can_save: has(raw::MEMORY_CAN_SAVE),
+                can_save_part: has(raw::MEMORY_CAN_SAVE_PART)
+                    && model.plugin().extension::<raw::Parts>(raw::EXT_PARTS).is_some(),
                 n_ctx: info.n_ctx,
                 n_ctx_seq: info.n_ctx_seq,
                 n_batch: info.n_batch,

@@ -1,7 +1,7 @@
 //! Optional powers: chat templates, grammars, adapters, guesses. A plugin without one answers `Unsupported`.
 
 use super::{Context, Model, call, filled};
-use crate::raw::{self, Seq, Token};
+use crate::raw::{self, Pos, Seq, Token};
 use crate::types::{PluginError, Result, Status};
 use smallvec::SmallVec;
 use std::ffi::{CString, c_char};
@@ -250,6 +250,30 @@ impl Context {
             let (sequences, next, n) = (sequences.as_ptr(), next.as_ptr(), sequences.len());
             (table.draft)(raw, sequences, next, n, n_guesses, guesses.as_mut_ptr(), error)
         })
+    }
+}
+
+impl Context {
+    fn parts(&self) -> Result<&'static raw::Parts> {
+        let plugin = self.model().plugin();
+        plugin.extension(raw::EXT_PARTS).ok_or_else(|| unsupported("save part of a sequence"))
+    }
+
+    /// Serialises positions of a sequence from `p0` up to `p1`.
+    pub fn part_save(&mut self, seq: Seq, p0: Pos, p1: Pos) -> Result<Vec<u8>> {
+        let (table, raw) = (self.parts()?, self.raw());
+        let saved = filled(0, |buffer, capacity, n_out, error| {
+            // SAFETY: a live context; the buffer has the capacity given.
+            unsafe { (table.save)(raw, seq, p0, p1, buffer, capacity, n_out, error) }
+        });
+        saved.map(SmallVec::into_vec)
+    }
+
+    /// Appends saved positions to a sequence that ends where they begin.
+    pub fn part_load(&mut self, seq: Seq, data: &[u8]) -> Result<()> {
+        let (table, raw) = (self.parts()?, self.raw());
+        // SAFETY: a live context; data has the length given.
+        call(|error| unsafe { (table.load)(raw, seq, data.as_ptr(), data.len(), error) })
     }
 }
 

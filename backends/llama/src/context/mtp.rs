@@ -288,7 +288,8 @@ impl MtpContext for LlamaContext {
             kv_type: self.kv_type,
             flash_attention: self.flash_attention,
         };
-        let mut params = raw_params(&config, None, &Arc::new(AtomicBool::new(false)));
+        let mut params =
+            raw_params(&config, config.n_seq_max, None, &Arc::new(AtomicBool::new(false)));
         // It is one layer, and what the trunk has computed must be followed to the end.
         params.abort_callback = None;
         params.abort_callback_data = std::ptr::null_mut();

@@ -67,9 +67,10 @@ pub(super) fn pooling_type(
     }
 }
 
-/// Parameters for [`ContextConfig`]. `abort` must outlive the context.
+/// Parameters for [`ContextConfig`], with so many sequences. `abort` must outlive the context.
 pub(super) fn raw_params(
     config: &ContextConfig,
+    n_sequences: u32,
     pooling: Option<sys::llama_pooling_type>,
     abort: &Arc<AtomicBool>,
 ) -> sys::llama_context_params {
@@ -77,11 +78,11 @@ pub(super) fn raw_params(
     let mut params = unsafe { sys::llama_context_default_params() };
     params.n_ctx = config.n_ctx;
     // llama.cpp asserts that one output per sequence fits into a batch.
-    params.n_batch = config.n_batch.max(config.n_seq_max);
+    params.n_batch = config.n_batch.max(n_sequences);
     // A pooled text, and every text of a non-causal model, is computed in one piece.
     params.n_ubatch =
         if pooling.is_some() { params.n_batch } else { config.n_ubatch.min(params.n_batch) };
-    params.n_seq_max = config.n_seq_max;
+    params.n_seq_max = n_sequences;
     params.n_threads = threads::number(config.n_threads);
     params.n_threads_batch = threads::number(config.n_threads_batch);
     params.embeddings = pooling.is_some();

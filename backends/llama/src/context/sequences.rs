@@ -14,7 +14,7 @@ use hearth_abi::raw::{Pos, Seq};
 use hearth_abi::{PluginError, Result, Status};
 use llama_cpp_sys_2 as sys;
 
-fn unsupported(what: &str) -> PluginError {
+pub(super) fn unsupported(what: &str) -> PluginError {
     error(Status::Unsupported, format!("this model's memory cannot {what}"))
 }
 
@@ -172,7 +172,7 @@ impl LlamaContext {
             return Err(error(Status::BufferTooSmall, format!("the state has {needed} bytes")));
         };
         self.write_state(seq, &mut buffer[HEADER_LEN..])?;
-        seal(buffer, self.mark, self.len_of(seq));
+        seal(buffer, self.mark, &(0..self.len_of(seq)));
         Ok(needed)
     }
 
@@ -182,13 +182,19 @@ impl LlamaContext {
             return Err(unsupported("be loaded"));
         }
         self.clear(seq, slot);
-        let (state, len) = unseal(data, self.mark)?;
-        self.read_state(seq, slot, state)?;
-        self.image_ends[slot] = len;
+        let (state, positions) = unseal(data, self.mark)?;
+        if positions.start != 0 {
+            return Err(invalid("the saved part is not the beginning of a sequence"));
+        }
+        if let Err(error) = self.read_state(seq, state) {
+            self.clear(seq, slot);
+            return Err(error);
+        }
+        self.image_ends[slot] = positions.end;
         Ok(())
     }
 
-    fn state_len(&mut self, seq: Seq) -> Result<usize> {
+    pub(super) fn state_len(&mut self, seq: Seq) -> Result<usize> {
         let (raw, mut len) = (self.raw(), 0);
         // SAFETY: a live context; the sequence exists; the out-parameter is ours.
         guarded(|message| unsafe { hearth_shim_seq_size(raw, seq, &raw mut len, message) })
@@ -196,7 +202,7 @@ impl LlamaContext {
         Ok(len)
     }
 
-    fn write_state(&mut self, seq: Seq, state: &mut [u8]) -> Result<()> {
+    pub(super) fn write_state(&mut self, seq: Seq, state: &mut [u8]) -> Result<()> {
         let (raw, mut len) = (self.raw(), 0);
         // SAFETY: a live context; the sequence exists; llama.cpp writes no more than the length given.
         let called = captured(|message| unsafe {
@@ -208,8 +214,8 @@ impl LlamaContext {
         Ok(())
     }
 
-    /// Fills an empty sequence, or leaves it empty.
-    fn read_state(&mut self, seq: Seq, slot: usize, state: &[u8]) -> Result<()> {
+    /// Fills an empty sequence. After an error it may hold something.
+    pub(super) fn read_state(&mut self, seq: Seq, state: &[u8]) -> Result<()> {
         let (raw, mut len) = (self.raw(), 0);
         // SAFETY: a live context; the sequence exists; llama.cpp checks each read against the length given.
         let called = captured(|message| unsafe {
@@ -218,7 +224,6 @@ impl LlamaContext {
         if called.is_ok() && len == state.len() {
             return Ok(());
         }
-        self.clear(seq, slot);
         if called.mentions("available cells") || called.mentions("not enough cells") {
             return Err(error(Status::NoKvSpace, "no room in the context for the saved sequence"));
         }

@@ -10,8 +10,8 @@ impl Cache {
         let needed = match placement {
             // Its cells are counted already.
             Placement::Copy { from, len, .. } if self.is_running(from) => n_cells - len,
-            // It is all there for a moment.
-            Placement::Restore { entry, .. } => n_cells.max(self.archive.len_of(entry)),
+            // The last piece may hold more than is wanted of it.
+            Placement::Restore { found, .. } => n_cells.max(self.archive.len_up_to(found.piece)),
             _ => n_cells,
         };
         (n_running + needed <= self.n_cells).then_some(placement)
@@ -23,12 +23,12 @@ impl Cache {
         }
         let in_memory = self.best_prefix(entitled);
         let len = in_memory.map_or(0, Placement::len);
-        if let Some((entry, saved)) = self.archive.best(entitled, !self.can_roll_back)
-            && saved > len
-            && saved >= MIN_SHARED
+        if let Some(found) = self.archive.best(entitled, !self.can_roll_back)
+            && found.len > len
+            && found.len >= MIN_SHARED
             && let Some(to) = self.empty_slot()
         {
-            return Some(Placement::Restore { entry, to, len: saved });
+            return Some(Placement::Restore { found, to });
         }
         in_memory.or_else(|| self.empty_slot().map(|slot| Placement::Fresh { slot }))
     }
@@ -56,19 +56,15 @@ impl Cache {
             return Some(Placement::Reuse { slot: idx, keep: len });
         }
         let slot = &self.slots[idx];
-        let can_copy = self.can_copy(slot, len);
-        let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
-        let is_mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
-        match free {
-            Some(to) if can_copy => Some(Placement::Copy { from: idx, to, len }),
-            _ if is_mine && self.can_roll_back => Some(Placement::Reuse { slot: idx, keep: len }),
-            // No slot is free: another one that is kept can be emptied.
-            _ if can_copy => {
-                let to = self.least_recently_kept(Some(idx))?;
-                Some(Placement::Copy { from: idx, to, len })
-            }
-            _ => None,
+        // What stands behind a prefix is given up only where there is no other place.
+        if self.can_copy(slot, len)
+            && let Some(to) = self.empty_slot_beside(Some(idx))
+        {
+            return Some(Placement::Copy { from: idx, to, len });
         }
+        let is_mine = slot.state == SlotState::Kept && slot.owner == entitled.owner;
+        let can_cut = is_mine && self.can_roll_back && len >= MIN_SHARED;
+        can_cut.then_some(Placement::Reuse { slot: idx, keep: len })
     }
 
     fn can_copy(&self, slot: &Slot, len: usize) -> bool {
@@ -76,8 +72,13 @@ impl Cache {
     }
 
     fn empty_slot(&self) -> Option<usize> {
+        self.empty_slot_beside(None)
+    }
+
+    /// One that is free, or else can be emptied.
+    fn empty_slot_beside(&self, kept: Option<usize>) -> Option<usize> {
         let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
-        free.or_else(|| self.least_recently_kept(None))
+        free.or_else(|| self.least_recently_kept(kept))
     }
 
     pub(super) fn least_recently_kept(&self, except: Option<usize>) -> Option<usize> {

@@ -12,14 +12,16 @@
 mod archive;
 mod cells;
 mod find;
+mod restoring;
 mod saving;
 
 use crate::images::{is_cut, n_positions, whole};
-use archive::Archive;
+use archive::{Archive, Found};
 use cells::Cells;
 use hearth_abi::host::Context;
 use hearth_abi::raw::{Pos, Seq, Token};
 use hearth_abi::{ContextInfo, PluginError, Status};
+use restoring::Restoring;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -40,6 +42,10 @@ pub(crate) struct Slot {
     last_used: u64,
     /// Where tokens were taken out: what stands behind was computed with them, and is nobody's prefix.
     shifted_at: Option<usize>,
+    /// Tokens that were copied to the archive, whatever became of them there.
+    n_saved: usize,
+    /// It is being filled from the archive.
+    restoring: Option<Restoring>,
 }
 
 impl Slot {
@@ -59,14 +65,16 @@ pub(crate) struct Entitled<'a> {
 }
 
 impl Entitled<'_> {
-    /// How much of these tokens of `owner` may be reused. One token at least has to be computed, for its logits.
+    /// How much of these tokens of `owner` may be reused.
     pub(crate) fn prefix_of(&self, owner: u32, tokens: &[Token]) -> usize {
-        let mut most = self.prompt.len().saturating_sub(1);
-        if owner != self.owner {
-            most = most.min(self.n_public);
-        }
-        let pairs = tokens.iter().zip(&self.prompt[..most]);
+        let pairs = tokens.iter().zip(self.of_owner(owner));
         whole(self.prompt, pairs.take_while(|(a, b)| a == b).count())
+    }
+
+    /// What of the prompt may come from `owner`. One token at least has to be computed, for its logits.
+    fn of_owner(&self, owner: u32) -> &[Token] {
+        let most = self.prompt.len().saturating_sub(1);
+        &self.prompt[..if owner == self.owner { most } else { most.min(self.n_public) }]
     }
 }
 
@@ -79,8 +87,8 @@ pub(crate) enum Placement {
     Reuse { slot: usize, keep: usize },
     /// An empty slot that begins as a copy.
     Copy { from: usize, to: usize, len: usize },
-    /// An empty slot that is filled from the archive, then cut back to `len` tokens.
-    Restore { entry: usize, to: usize, len: usize },
+    /// An empty slot that is to be filled from the archive.
+    Restore { found: Found, to: usize },
 }
 
 impl Placement {
@@ -88,7 +96,8 @@ impl Placement {
         match self {
             Self::Fresh { .. } => 0,
             Self::Reuse { keep, .. } => keep,
-            Self::Copy { len, .. } | Self::Restore { len, .. } => len,
+            Self::Copy { len, .. } => len,
+            Self::Restore { found, .. } => found.len,
         }
     }
 }
@@ -98,7 +107,7 @@ impl Placement {
 pub(crate) struct Bounds {
     /// For saved sequences; 0: none are saved.
     pub(crate) archive_bytes: usize,
-    /// The longest that saving may hold up a step.
+    /// The longest that saving and restoring may hold up a step.
     pub(crate) save_time: Duration,
     /// Prompts may find what others left.
     pub(crate) reuse: bool,
@@ -114,6 +123,9 @@ pub(crate) struct Cache {
     can_roll_back: bool,
     can_copy_part: bool,
     can_shift: bool,
+    can_save: bool,
+    /// Sequences are saved piece by piece.
+    in_parts: bool,
     reuse: bool,
     save_time: Duration,
     /// Time that was spent on saving and restoring since the last step.
@@ -135,21 +147,25 @@ impl Cache {
             reserved: 0,
             last_used: 0,
             shifted_at: None,
+            n_saved: 0,
+            restoring: None,
         };
         let n_slots = info.n_seq_max as usize;
         Self {
             slots: (0..n_slots).map(|_| slot()).collect(),
             cells: Cells::new(n_slots),
-            archive: Archive::new(if info.can_save { bounds.archive_bytes } else { 0 }),
+            archive: Archive::new(bounds.archive_bytes),
             n_cells: info.n_ctx as usize,
             clock: 0,
             can_roll_back: info.can_roll_back,
             can_copy_part: info.can_copy_part,
             can_shift: info.can_shift && info.can_roll_back,
+            can_save: info.can_save && bounds.archive_bytes > 0,
+            in_parts: info.can_save_part && info.can_roll_back,
             reuse: bounds.reuse,
             save_time: bounds.save_time,
             moving: Duration::ZERO,
-            save_time_per_token: Duration::from_micros(20),
+            save_time_per_token: Duration::from_micros(200),
             bytes_per_token: 0,
         }
     }
@@ -164,7 +180,7 @@ impl Cache {
 
     /// A finished sequence can only go on where it ended.
     pub(crate) fn needs_checkpoints(&self) -> bool {
-        !self.can_roll_back && !self.archive.is_off()
+        !self.can_roll_back && self.can_save
     }
 
     pub(crate) fn can_roll_back(&self) -> bool {
@@ -213,13 +229,13 @@ impl Cache {
         self.slots[slot].state == SlotState::Running
     }
 
-    /// Does what `find_place` proposed. Answers the slot and how many tokens of the prompt it holds.
+    /// Does what `find_place` proposed. Answers the slot and how many tokens of the prompt it holds, or will when it is filled.
     pub(crate) fn place(
         &mut self,
         context: &mut Context,
         placement: Placement,
         owner: u32,
-        n_cells: usize,
+        mut n_cells: usize,
     ) -> Result<(usize, usize), PluginError> {
         let (slot, held) = match placement {
             Placement::Fresh { slot } => {
@@ -235,7 +251,15 @@ impl Cache {
                 self.slots[to].tokens = self.slots[from].tokens[..len].to_vec();
                 (to, len)
             }
-            Placement::Restore { entry, to, len } => (to, self.restore(context, entry, to, len)?),
+            Placement::Restore { found, to } => {
+                match self.begin_restoring(context, found, to, n_cells)? {
+                    Some(n_all) => {
+                        n_cells = n_all;
+                        (to, found.len)
+                    }
+                    None => (to, 0),
+                }
+            }
         };
         let taken = &mut self.slots[slot];
         taken.state = SlotState::Running;
@@ -260,6 +284,7 @@ impl Cache {
             Ok(()) => {
                 let held = &mut self.slots[slot];
                 held.tokens.truncate(keep);
+                held.n_saved = held.n_saved.min(keep);
                 held.shifted_at = held.shifted_at.filter(|at| *at < keep);
                 self.cells.cut(slot, keep);
                 Ok(keep)
@@ -334,12 +359,14 @@ impl Cache {
     }
 
     fn forget(&mut self, slot: usize) {
+        self.end_restoring(slot);
         let slot = &mut self.slots[slot];
         slot.state = SlotState::Free;
         slot.tokens.clear();
         slot.owner = 0;
         slot.reserved = 0;
         slot.shifted_at = None;
+        slot.n_saved = 0;
     }
 
     /// Ends a running slot and keeps its memory for reuse.
@@ -347,6 +374,7 @@ impl Cache {
         if self.slots[slot].tokens.is_empty() {
             return self.forget(slot);
         }
+        self.end_restoring(slot);
         self.slots[slot].state = SlotState::Kept;
         self.slots[slot].reserved = 0;
         self.touch(slot);
@@ -397,9 +425,12 @@ impl Cache {
                 ),
             }
             assert!(!is_cut(&slot.tokens), "slot {idx} ends in an image");
+            let is_running = slot.state == SlotState::Running;
+            assert!(slot.restoring.is_none() || is_running, "slot {idx} is filled for nobody");
         }
         self.cells.verify_invariants(|slot| self.slots[slot].tokens.len());
-        self.archive.verify_invariants();
+        let restoring = self.slots.iter().filter_map(|slot| slot.restoring.as_ref());
+        self.archive.verify_invariants(&restoring.map(|slot| slot.last).collect::<Vec<_>>());
         assert!(
             self.used() <= self.n_cells,
             "{} cells promised, {} there",

@@ -78,6 +78,10 @@ impl Guided {
         taken.map(|n| n == 1).map_err(told)
     }
 
+    pub(super) fn has_mask(&mut self) -> Result<bool, ConstraintError> {
+        self.place.known().map(|mask| mask.is_some())
+    }
+
     pub(super) fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
         apply(self.place.mask()?, logits);
         Ok(())

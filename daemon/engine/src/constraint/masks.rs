@@ -2,7 +2,8 @@
 //!
 //! What the thread needs is a place in a rule, which is away meanwhile. It makes the mask for the next token, and then those
 //! behind the tokens that were guessed, for as long as that takes little: they are wanted only where the guess is right
-//! and what is chosen behind it is forbidden.
+//! and what is chosen behind it is forbidden. If one is missing there, the guess counts for one token less, and the next step
+//! computes that one again, and has the mask.
 
 use super::ConstraintError;
 use hearth_abi::raw::Token;

@@ -59,6 +59,14 @@ impl Constraint {
         }
     }
 
+    /// The mask for the next token is there.
+    pub(crate) fn has_mask(&mut self) -> Result<bool, ConstraintError> {
+        match self {
+            Self::Guided(guided) => guided.has_mask(),
+            Self::Plugin(plugin) => plugin.has_mask(),
+        }
+    }
+
     /// Sets the logits of all others to minus infinity.
     pub(crate) fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
         match self {

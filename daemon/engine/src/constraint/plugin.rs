@@ -79,6 +79,10 @@ impl PluginGrammar {
         Ok(asked[0] > f32::NEG_INFINITY)
     }
 
+    pub(super) fn has_mask(&mut self) -> Result<bool, ConstraintError> {
+        self.place.known().map(|mask| mask.is_some())
+    }
+
     pub(super) fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
         apply(self.place.mask()?, logits);
         Ok(())

@@ -24,19 +24,11 @@ impl Engine {
                 break;
             }
             let Some(placement) = self.find_place(at) else { break };
-            if matches!(placement, Placement::Restore { .. }) && self.is_time_to_go_on() {
-                break;
-            }
             let sequence = self.waiting.remove(at);
             self.begin(sequence, placement)?;
         }
         self.tell_places(sink);
         Ok(())
-    }
-
-    /// Answers have waited for the cache since their last token, and wait for no more of it.
-    fn is_time_to_go_on(&self) -> bool {
-        self.cache.has_moved() && self.running.iter().any(|sequence| sequence.n_generated() > 0)
     }
 
     fn find_place(&mut self, at: usize) -> Option<Placement> {
@@ -61,6 +53,22 @@ impl Engine {
             sequence.n_cached = sequence.n_cached.min(held);
         }
         self.running.push(sequence);
+        Ok(())
+    }
+
+    /// Goes on filling what is to come from main memory, in order of admission.
+    pub(super) fn restore(&mut self) -> Result<(), PluginError> {
+        for sequence in &mut self.running {
+            let Some(slot) = sequence.slot.filter(|slot| self.cache.is_restoring(*slot)) else {
+                continue;
+            };
+            if !self.cache.restore(&mut self.runner.context, slot)? {
+                break;
+            }
+            if sequence.n_generated() == 0 {
+                sequence.n_cached = sequence.n_cached.min(self.cache.len_of(slot));
+            }
+        }
         Ok(())
     }
 

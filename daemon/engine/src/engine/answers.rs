@@ -16,6 +16,23 @@ enum Trouble {
     Request(Failure),
 }
 
+/// What follows.
+#[derive(Debug)]
+enum Choice {
+    Token(Token),
+    /// The logits are no numbers.
+    Nothing,
+    /// What the free choice may be replaced by takes long to say: it is worked out beside the next step, which computes these
+    /// logits again.
+    Later,
+}
+
+impl From<Option<&Token>> for Choice {
+    fn from(token: Option<&Token>) -> Self {
+        token.map_or(Self::Nothing, |token| Self::Token(*token))
+    }
+}
+
 impl From<PluginError> for Trouble {
     fn from(error: PluginError) -> Self {
         Self::Engine(error)
@@ -50,10 +67,13 @@ impl Engine {
         }
         let mut n_right = 0;
         let end = loop {
-            let end = match self.pick(at, output.index + n_right) {
-                Ok(Some(token)) => self.emit(at, token, sink),
-                // The logits are no numbers.
-                Ok(None) => Ok(Some(FinishReason::End)),
+            let end = match self.pick(at, output.index, n_right) {
+                Ok(Choice::Token(token)) => self.emit(at, token, sink),
+                Ok(Choice::Nothing) => Ok(Some(FinishReason::End)),
+                Ok(Choice::Later) => {
+                    n_right -= 1;
+                    break Ok(None);
+                }
                 Err(error) => Err(error),
             };
             let goes_on = matches!(end, Ok(None));
@@ -98,28 +118,30 @@ impl Engine {
         held.and_then(|held| held.get(last)) == sequence.tokens.last()
     }
 
-    fn pick(&mut self, at: usize, output: usize) -> Result<Option<Token>, Trouble> {
+    /// Chooses what follows `n_right` guessed tokens that were right.
+    fn pick(&mut self, at: usize, output: usize, n_right: usize) -> Result<Choice, Trouble> {
         let sequence = &mut self.running[at];
         if let Some(token) = sequence.thoughts.as_ref().and_then(|t| t.forced().first()) {
-            return Ok(Some(*token));
+            return Ok(Choice::Token(*token));
         }
-        let logits = self.runner.context.logits(output)?;
+        let logits = self.runner.context.logits(output + n_right)?;
+        let chance = sequence.sampler.chance();
         sequence.sampler.prepare(logits);
-        let picked = sequence.sampler.pick(logits);
+        let Some(token) = sequence.sampler.pick(logits) else { return Ok(Choice::Nothing) };
+        let picked = Ok(Choice::Token(token));
         let Sequence { constraint: Some(constraint), thoughts, .. } = sequence else {
-            return Ok(picked);
+            return picked;
         };
-        let Some(token) = picked else { return Ok(None) };
         if let Some(thoughts) = thoughts {
             let is_end = self.model.token_is_end(token);
             if is_end && thoughts.are_open() {
                 // An answer is still to come.
                 thoughts.close();
-                return Ok(thoughts.forced().first().copied());
+                return Ok(thoughts.forced().first().into());
             }
             let piece = self.model.token_piece(token, sequence.spelled.contains(&token))?;
             match if is_end { Part::Answer } else { thoughts.part(&piece) } {
-                Part::Thoughts => return Ok(picked),
+                Part::Thoughts => return picked,
                 Part::Both(n) => return spell(&self.model, &sequence.spelled, logits, &piece[..n]),
                 Part::Answer => {}
             }
@@ -136,10 +158,14 @@ impl Engine {
         }
         // Most of the time the free choice is allowed, and asking about one token is cheap.
         if constraint.allows(token)? {
-            return Ok(picked);
+            return picked;
+        }
+        if n_right > 0 && !constraint.has_mask()? {
+            sequence.sampler.take_back(chance);
+            return Ok(Choice::Later);
         }
         constraint.mask(logits)?;
-        sequence.sampler.pick(logits).map(Some).ok_or_else(nothing_left)
+        sequence.sampler.pick(logits).map(Choice::Token).ok_or_else(nothing_left)
     }
 
     /// Takes a chosen token. Answers why the sequence ends, if it does.
@@ -206,12 +232,7 @@ impl Engine {
 
 /// The likeliest token that begins what has to come. The vocabulary is searched, which takes milliseconds, where a model begins
 /// or ends its thoughts in a way that is none: hardly ever.
-fn spell(
-    model: &Model,
-    spelled: &[Token],
-    logits: &[f32],
-    rest: &[u8],
-) -> Result<Option<Token>, Trouble> {
+fn spell(model: &Model, spelled: &[Token], logits: &[f32], rest: &[u8]) -> Result<Choice, Trouble> {
     let mut best = None;
     for (token, logit) in (0..).zip(logits) {
         if *logit > best.map_or(f32::NEG_INFINITY, |(_, best)| best) {
@@ -221,7 +242,7 @@ fn spell(
             }
         }
     }
-    best.map(|(token, _)| Some(token)).ok_or_else(nothing_left)
+    best.map(|(token, _)| Choice::Token(token)).ok_or_else(nothing_left)
 }
 
 fn detokenized(model: &Model, spelled: &[Token], tokens: &[Token]) -> Result<Vec<u8>, PluginError> {

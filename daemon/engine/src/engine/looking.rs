@@ -11,7 +11,8 @@ impl Engine {
     pub(super) fn look(&mut self, sink: &mut dyn Sink) -> Result<(), PluginError> {
         let next = |at: &usize| {
             let sequence = &self.running[*at];
-            sequence.slot.is_some_and(|slot| sequence.span_at(self.cache.len_of(slot)).is_some())
+            let slot = self.filled_slot(sequence);
+            slot.is_some_and(|slot| sequence.span_at(self.cache.len_of(slot)).is_some())
         };
         let looking = (0..self.running.len()).filter(next);
         let Some(at) = looking.min_by_key(|at| self.ledger.got(self.running[*at].owner)) else {

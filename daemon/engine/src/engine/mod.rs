@@ -259,8 +259,10 @@ impl Engine {
     pub fn step(&mut self, sink: &mut dyn Sink) -> Result<(), Fatal> {
         self.admit(sink).map_err(Fatal)?;
         self.find_cells(sink).map_err(Fatal)?;
+        self.restore().map_err(Fatal)?;
         let looked = self.look(sink).and_then(|()| self.schedule());
         if looked.is_ok() && self.shares.is_empty() {
+            self.cache.tick();
             return Ok(());
         }
         match looked.and_then(|()| self.run()) {

@@ -13,10 +13,12 @@ impl Engine {
     pub(super) fn schedule(&mut self) -> Result<(), PluginError> {
         self.pending.clear();
         for (idx, sequence) in self.running.iter().enumerate() {
-            let Some(slot) = sequence.slot else { continue };
+            let Some(slot) = self.filled_slot(sequence) else { continue };
             let held = self.cache.len_of(slot);
             let n_pending = sequence.tokens.len() - held;
-            let stop = sequence.stop_at.into_iter().chain(self.checkpoint_of(sequence, held));
+            // What came from main memory may have gone beyond where it should stop.
+            let stop_at = sequence.stop_at.filter(|stop| *stop >= held);
+            let stop = stop_at.into_iter().chain(self.checkpoint_of(sequence, held));
             let n_text =
                 sequence.tokens[held..].iter().take_while(|token| is_text(**token)).count();
             let n_most = stop.map(|stop| stop - held).fold(n_text, usize::min);
@@ -28,11 +30,17 @@ impl Engine {
         // Prompts of those who got least come first, and of one owner the oldest.
         let (running, ledger) = (&self.running, &self.ledger);
         self.pending.sort_by_key(|pending| ledger.got(running[pending.idx].owner));
-        let (pace, adapts) = (&self.pace, self.config.adapts);
-        let budget =
-            |n_answers, most| if adapts { pace.prompt_tokens(n_answers, most) } else { most };
+        let (pace, adapts, spent) = (&self.pace, self.config.adapts, self.cache.moved());
+        let budget = |n_answers, most| {
+            if adapts { pace.prompt_tokens(n_answers, most, spent) } else { most }
+        };
         plan(self.config.n_batch as usize, budget, &self.pending, &mut self.shares);
         self.guess()
+    }
+
+    /// Its slot, if all that comes from main memory is there.
+    pub(super) fn filled_slot(&self, sequence: &Sequence) -> Option<usize> {
+        sequence.slot.filter(|slot| !self.cache.is_restoring(*slot))
     }
 
     /// Leaves out answers of owners who have more than go into one step. Those that sat out longest go on.

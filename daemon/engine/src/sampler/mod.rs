@@ -124,6 +124,13 @@ pub struct Sampler {
     block_masses: Vec<f32>,
 }
 
+/// What the next choice depends on beside the logits.
+#[derive(Debug, Clone)]
+pub(crate) struct Chance {
+    rng: Xoshiro256PlusPlus,
+    mirostat: Option<mirostat::State>,
+}
+
 /// What is left to draw from.
 #[derive(Debug, Clone, Copy)]
 enum Left {
@@ -184,6 +191,17 @@ impl Sampler {
             mirostat.drew(token, probability);
         }
         Some(token)
+    }
+
+    /// For a choice that may have to be made again.
+    pub(crate) fn chance(&self) -> Chance {
+        Chance { rng: self.rng.clone(), mirostat: self.mirostat.clone() }
+    }
+
+    /// Forgets the choices since then.
+    pub(crate) fn take_back(&mut self, chance: Chance) {
+        let Chance { rng, mirostat } = chance;
+        (self.rng, self.mirostat) = (rng, mirostat);
     }
 
     /// Takes a chosen token.

@@ -3,6 +3,7 @@
 use crate::support::{Collected, model, request, run, text};
 use hearth_engine::{Engine, EngineConfig, Request};
 use hearth_reference::Value;
+use std::time::Duration;
 
 fn engine(pairs: &[(&str, Value)], config: EngineConfig) -> Engine {
     let pairs = [pairs, &[("eos_one_in", 0_u64.into())]].concat();
@@ -206,11 +207,90 @@ fn a_quiet_time_is_used_to_save_and_then_ends() {
 }
 
 #[test]
-fn running_answers_wait_for_one_sequence_to_be_restored_at_a_time() {
-    let config = EngineConfig { n_parallel: 4, n_kept: 0, ..EngineConfig::default() };
+fn a_talk_that_goes_on_is_saved_piece_by_piece_and_what_talks_share_is_saved_once() {
+    let config = EngineConfig { n_ctx: 4096, n_kept: 4, ..EngineConfig::default() };
+    let mut engine = engine(&[], config);
+    let mut sink = Collected::default();
+    let entries = |engine: &Engine| engine.held().saved_bytes / 16;
+    let mut turn = |engine: &mut Engine, id: u64, prompt: &[i32]| {
+        engine.submit(request(id, 0, prompt.to_vec(), 10), &mut sink);
+        run(engine, &mut sink);
+        while engine.tidy().unwrap() {
+            engine.verify_invariants();
+        }
+        // The last token of an answer is in nobody's memory.
+        [prompt, &sink.text[&id].bytes().map(i32::from).collect::<Vec<_>>()].concat()
+    };
+    let talk = turn(&mut engine, 1, &text(0, 100));
+    assert_eq!(entries(&engine), 109 + FRAME);
+    let next = [talk.clone(), text(1, 90)].concat();
+    let further = turn(&mut engine, 2, &next);
+    assert_eq!(further.len(), 210);
+    assert_eq!(entries(&engine), 209 + 2 * FRAME, "of the second turn the news are saved");
+    // The same question was asked in another way.
+    let other = [talk, text(2, 50)].concat();
+    turn(&mut engine, 3, &other);
+    assert_eq!(entries(&engine), 209 + 60 + 3 * FRAME, "what both share is there once");
+    // All of it comes back once it has given way to one that takes nearly all cells.
+    engine.submit(request(4, 0, text(3, 4000), 10), &mut sink);
+    run(&mut engine, &mut sink);
+    for (id, prompt) in [(5, [further, text(4, 5)].concat()), (6, other)] {
+        let n_prompt = u32::try_from(prompt.len()).unwrap();
+        engine.submit(request(id, 0, prompt, 1), &mut sink);
+        run(&mut engine, &mut sink);
+        assert_eq!(sink.finish(id).n_cached, if id == 5 { 209 } else { n_prompt - 1 });
+    }
+}
+
+#[test]
+fn a_beginning_in_common_costs_no_talk_its_memory() {
+    // Fewer tokens than are worth a copy, and more; while slots are free, and when one has to be emptied.
+    for (n_common, n_kept) in [(3, 4), (20, 4), (3, 1), (20, 1)] {
+        let mut engine =
+            engine(&[], EngineConfig { n_parallel: 1, n_kept, ..EngineConfig::default() });
+        let mut sink = Collected::default();
+        let prompt = |n: usize| [text(9, n_common), text(n, 100)].concat();
+        for (id, n) in [(1, 1), (2, 2), (3, 1)] {
+            engine.submit(request(id, 0, prompt(n), 10), &mut sink);
+            run(&mut engine, &mut sink);
+        }
+        let n_cached = usize::try_from(sink.finish(3).n_cached).unwrap();
+        assert_eq!(n_cached, n_common + 99, "{n_common} tokens, {n_kept} kept");
+    }
+}
+
+#[test]
+fn talks_are_saved_before_they_have_to_go() {
+    let eos = [("eos_one_in", 0_u64.into())];
+    // While there are places for more there is no hurry.
+    for (n_kept, is_saved) in [(1, true), (2, false)] {
+        let config = EngineConfig { n_parallel: 1, n_kept, ..EngineConfig::default() };
+        let mut engine = engine(&eos, config);
+        let mut sink = Collected::default();
+        engine.submit(request(1, 0, text(1, 300), 10), &mut sink);
+        run(&mut engine, &mut sink);
+        engine.submit(request(2, 0, text(2, 20), 1000), &mut sink);
+        for _ in 0..20 {
+            engine.step(&mut sink).unwrap();
+            engine.verify_invariants();
+        }
+        assert_eq!(engine.held().saved_bytes >= 300 * 16, is_saved, "{n_kept} kept");
+        assert!(engine.held().n_tokens > 300, "it is still there");
+    }
+}
+
+/// What frames a saved piece is as long as this many entries.
+const FRAME: u64 = 1;
+
+#[test]
+fn running_answers_wait_for_one_piece_to_be_restored_at_a_time() {
+    // Without any time the least is done in each step.
+    let step_target = Duration::ZERO;
+    let config = EngineConfig { n_parallel: 4, n_kept: 0, step_target, ..EngineConfig::default() };
     let mut engine = Engine::new(&model(&[("eos_one_in", 0_u64.into())]), config).unwrap();
     let mut sink = Collected::default();
-    let prompt = |id: u64| text(usize::try_from(id).unwrap(), 80);
+    // With three tokens of the answer: three pieces.
+    let prompt = |id: u64| text(usize::try_from(id).unwrap(), 93);
     (0..3).for_each(|id| engine.submit(request(id, 1, prompt(id), 4), &mut sink));
     run(&mut engine, &mut sink);
     while engine.tidy().unwrap() {}
@@ -219,11 +299,11 @@ fn running_answers_wait_for_one_sequence_to_be_restored_at_a_time() {
     (0..100).for_each(|_| engine.step(&mut sink).unwrap());
     assert!(engine.held().n_tokens < 300, "{:?}", engine.held());
     (10..13).for_each(|id| engine.submit(request(id, 1, prompt(id - 10), 4), &mut sink));
-    for n in 1..=3 {
+    for n in 1..=9 {
         engine.step(&mut sink).unwrap();
         engine.verify_invariants();
-        assert_eq!((10..13).filter(|id| sink.prefilled.contains_key(id)).count(), n);
+        assert_eq!((10..13).filter(|id| sink.prefilled.contains_key(id)).count(), n / 3);
     }
     run(&mut engine, &mut sink);
-    assert!((10..13).all(|id| sink.finish(id).n_cached == 79));
+    assert!((10..13).all(|id| sink.finish(id).n_cached == 92));
 }

@@ -143,12 +143,17 @@ proptest! {
     #[test]
     fn constrained_answers_fit_grammars_of_every_kind(seed: u64) {
         let sampling = Sampling { temperature: 2.0, seed, ..Sampling::default() };
-        let gbnf = MODEL.grammar("root ::= [0-9]{3} (\"-\" [x-z]+ \"!\")?", "root").unwrap();
-        let seen = run(vec![
-            request(0, Some(GUIDE.compile(Rule::Regex("[0-9]{3}(-[x-z]{1,20}!)?")).unwrap()), sampling.clone()),
-            request(1, Some(GUIDE.compile(Rule::Lark("start: /[0-9]{3}/ tail?\ntail: \"-\" /[x-z]{1,20}/ \"!\"")).unwrap()), sampling.clone()),
-            request(2, Some(Constraint::of_plugin(gbnf, None)), sampling),
-        ]);
+        let requests = || {
+            let gbnf = MODEL.grammar("root ::= [0-9]{3} (\"-\" [x-z]+ \"!\")?", "root").unwrap();
+            vec![
+                request(0, Some(GUIDE.compile(Rule::Regex("[0-9]{3}(-[x-z]{1,20}!)?")).unwrap()), sampling.clone()),
+                request(1, Some(GUIDE.compile(Rule::Lark("start: /[0-9]{3}/ tail?\ntail: \"-\" /[x-z]{1,20}/ \"!\"")).unwrap()), sampling.clone()),
+                request(2, Some(Constraint::of_plugin(gbnf, None)), sampling.clone()),
+            ]
+        };
+        let seen = run(requests());
+        let (plain, _) = counted(&MODEL, requests(), false);
+        prop_assert_eq!(&seen.text, &plain.text, "guesses changed an answer");
         for (id, text) in seen.text {
             let (digits, tail) = text.split_at(3);
             prop_assert!(digits.bytes().all(|c| c.is_ascii_digit()), "{text}");
