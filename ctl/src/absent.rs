@@ -24,6 +24,8 @@ pub(crate) fn explain(tried: &[Tried]) -> CtlError {
             io::ErrorKind::NotFound => "no such file".into(),
             io::ErrorKind::ConnectionRefused => "refused, nothing listens there".into(),
             io::ErrorKind::PermissionDenied => "permission denied".into(),
+            // How the standard library says that it is too long for the kernel.
+            io::ErrorKind::InvalidInput => "the path is too long for a socket".into(),
             _ => source.to_string(),
         };
         message.push_str(&format!("\n  `{}`: {why}", path.display()));

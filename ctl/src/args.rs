@@ -1,6 +1,6 @@
 //! The command line. What is written here is what `--help` says.
 
-use crate::format::parse_keep_alive;
+use crate::format::{parse_keep_alive, parse_number};
 use clap::{Parser, Subcommand};
 use hearth_protocol::{ImportMode, KeepAlive, Options};
 use std::path::PathBuf;
@@ -304,7 +304,7 @@ pub(crate) struct AnswerArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
     /// 0 always takes the likeliest token
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_number, allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
     /// The same seed, prompt and options choose the same tokens
     #[arg(long, value_name = "NUMBER")]

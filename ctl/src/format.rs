@@ -83,6 +83,12 @@ pub(crate) fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// JSON, which is what the daemon is asked in, has no other numbers.
+pub(crate) fn parse_number(text: &str) -> Result<f32, String> {
+    let number = text.parse::<f32>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| "write such as `0.7`".into())
+}
+
 /// `10m`, `1h30m`, `90` (seconds), `0` (not at all), `forever`.
 pub(crate) fn parse_keep_alive(text: &str) -> Result<KeepAlive, String> {
     const HELP: &str = "write such as `10m`, `1h30m`, `90s`, `0` or `forever`";
@@ -148,6 +154,14 @@ mod tests {
         );
         assert_eq!(span_f64(0.2), "1 second");
         assert_eq!(span_f64(-3.0), "0 seconds");
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(parse_number("-0.5"), Ok(-0.5));
+        for text in ["nan", "inf", "-infinity", "1e99", "hot", ""] {
+            assert!(parse_number(text).is_err(), "{text}");
+        }
     }
 
     #[test]

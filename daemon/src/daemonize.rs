@@ -5,8 +5,10 @@
 
 use crate::cli::RunArgs;
 use anyhow::{Context, bail};
+use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::path::Path;
 
 /// The child's end.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(crate) fn daemonize(args: &RunArgs) -> anyhow::Result<Forked> {
     let (reader, writer) = std::io::pipe()?;
     let mut daemon = daemonize::Daemonize::new().working_directory("/").umask(0o027);
     if let Some(path) = &args.pid_file {
+        may_have(path)?;
         daemon = daemon.pid_file(std::path::absolute(path)?);
     }
     if let Some(path) = &args.log_file {
@@ -42,6 +45,19 @@ pub(crate) fn daemonize(args: &RunArgs) -> anyhow::Result<Forked> {
             Err(error).context("cannot go into the background")
         }
     }
+}
+
+/// Says in words what would go wrong with the file after the fork.
+fn may_have(pid_file: &Path) -> anyhow::Result<()> {
+    let shown = pid_file.display();
+    let file = File::options().create(true).append(true).open(pid_file);
+    let file = file.with_context(|| format!("cannot open the pid file `{shown}`"))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!(
+            "another daemon has the pid file `{shown}`\nhint: stop it first, or give this one another `--pid-file`"
+        );
+    }
+    Ok(())
 }
 
 fn wait(mut reader: PipeReader) -> anyhow::Result<()> {

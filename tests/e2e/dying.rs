@@ -179,3 +179,25 @@ fn one_model_too_many_unloads_the_one_used_longest_ago() {
     let names: Vec<String> = daemon.loaded().into_iter().map(|model| model.name).collect();
     assert_eq!(names, ["three:latest", "two:latest"]);
 }
+
+#[test]
+fn one_model_too_many_waits_where_all_are_at_work() {
+    let daemon = TestDaemon::builder().config("max_loaded_models = 1").start();
+    daemon.endless("busy");
+    daemon.model("next", &[]);
+    let waiting = std::thread::scope(|scope| {
+        let mut client = daemon.client();
+        let mut answer = client.stream::<Generate>(&generate("busy", "on and on")).unwrap();
+        await_text(&mut answer);
+        let waiting =
+            scope.spawn(|| follow_generate(&mut daemon.client(), &generate("next", "once")));
+        eventually_is("somebody to wait", || daemon.log().contains("Waiting for a place"));
+        assert_eq!(daemon.loaded()[0].name, "busy:latest");
+        drop(answer);
+        drop(client);
+        waiting.join().unwrap()
+    });
+    waiting.reply();
+    let names: Vec<String> = daemon.loaded().into_iter().map(|model| model.name).collect();
+    assert_eq!(names, ["next:latest"]);
+}

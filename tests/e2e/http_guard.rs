@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 
 const KEY: &str = "0123456789abcdef";
 const NOBODYS_KEY: &str = "fedcba9876543210";
+const ANOTHERS_KEY: &str = "00112233445566778899";
 
 /// A connection that several requests are sent on.
 struct Kept(BufReader<TcpStream>);
@@ -106,13 +107,18 @@ fn own_address() -> IpAddr {
 
 /// A daemon that other machines reach, and the address that they would use.
 fn start_for_others() -> (TestDaemon, String) {
+    start_for_others_with("")
+}
+
+fn start_for_others_with(lines: &str) -> (TestDaemon, String) {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys");
     let own = rustix::process::getuid().as_raw();
-    std::fs::write(&keys, format!("{own} {KEY}\n65534 {NOBODYS_KEY}\n")).unwrap();
+    let lines_of_keys = format!("{own} {KEY}\n65534 {NOBODYS_KEY}\n4242 {ANOTHERS_KEY}\n");
+    std::fs::write(&keys, lines_of_keys).unwrap();
     std::fs::set_permissions(&keys, PermissionsExt::from_mode(0o600)).unwrap();
     let listen = TCP.replace("127.0.0.1", "0.0.0.0");
-    let config = format!("{listen}\nkeys = \"{}\"", keys.display());
+    let config = format!("{lines}\n{listen}\nkeys = \"{}\"", keys.display());
     let daemon = TestDaemon::builder().config(&config).start();
     let port = daemon.http().rsplit(':').next().unwrap().to_owned();
     (daemon, format!("{}:{port}", own_address()))
@@ -151,4 +157,40 @@ fn another_machine_with_a_key_is_the_user_whose_key_it_is() {
     assert_eq!(kept.ask("DELETE", "/api/delete", &[&bearer], body).0, 200);
     let (_, tags) = kept.ask("GET", "/api/tags", &[&bearer], b"");
     assert_eq!(tags["models"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn connections_from_elsewhere_count_as_the_users_whose_keys_come_on_them() {
+    // Of which one user may have six.
+    let (_daemon, address) = start_for_others_with("max_connections = 8");
+    let ask = |kept: &mut Kept, key: &str| {
+        let key = format!("Authorization: Bearer {key}");
+        kept.ask("GET", "/api/version", &[&key], b"").0
+    };
+    let mut of_one: Vec<Kept> = (0..6).map(|_| Kept::connect(&address)).collect();
+    for kept in &mut of_one {
+        assert_eq!(ask(kept, ANOTHERS_KEY), 200);
+    }
+    let mut seventh = Kept::connect(&address);
+    assert_eq!(ask(&mut seventh, ANOTHERS_KEY), 503);
+    assert_eq!(ask(&mut seventh, NOBODYS_KEY), 200);
+}
+
+#[test]
+fn who_is_not_let_in_from_elsewhere_is_sent_away_and_who_was_stays() {
+    let (_daemon, address) = start_for_others();
+    let bearer = format!("Authorization: Bearer {KEY}");
+    let mut known = Kept::connect(&address);
+    assert_eq!(known.ask("GET", "/api/version", &[&bearer], b"").0, 200);
+    let refused = "GET /api/version HTTP/1.1\r\nHost: x\r\n\r\n";
+    let body_to_come = "POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n";
+    let mut strangers = ["", "GET / HT", refused, body_to_come].map(|bytes| {
+        let mut stranger = Kept::connect(&address).0.into_inner();
+        stranger.write_all(bytes.as_bytes()).unwrap();
+        stranger
+    });
+    for stranger in &mut strangers {
+        stranger.read_to_end(&mut Vec::new()).unwrap();
+    }
+    assert_eq!(known.ask("GET", "/api/version", &[&bearer], b"").0, 200);
 }

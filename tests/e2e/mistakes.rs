@@ -149,3 +149,17 @@ fn an_empty_message_and_an_empty_post_are_parse_errors() {
         assert_eq!(posted.body, told);
     }
 }
+
+#[test]
+fn a_body_that_is_no_object_is_refused_in_the_same_words_on_every_path() {
+    let daemon = TestDaemon::start();
+    for path in ["/api/generate", "/v1/chat/completions", "/v1/messages"] {
+        for body in ["[]", " [\"m\"]", "null", "7", "model=m"] {
+            let posted = http(&daemon.socket(), "POST", path, body);
+            assert_eq!(posted.status, 400, "{path} {body}: {posted:?}");
+            let said = posted.body.to_string();
+            let wanted = "the request does not fit: it is no JSON object";
+            assert!(said.contains(wanted), "{path} {body}: {said}");
+        }
+    }
+}

@@ -4,7 +4,9 @@ use hearth_protocol::{Client, DaemonStatus, Empty};
 use hearth_tests::{
     Guard, TestDaemon, eventually, eventually_is, hearthd_path, is_alive, run, signal_process,
 };
+use rustix::fs::FlockOperation;
 use rustix::process::Signal;
+use std::net::TcpListener;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 
@@ -82,6 +84,27 @@ fn daemonize_fails_with_the_reason_when_the_socket_cannot_be_made() {
 }
 
 #[test]
+fn daemonize_says_which_pid_file_it_cannot_have() {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let taken = folder.path().join("taken");
+    let other = std::fs::File::create(&taken).unwrap();
+    rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+    for (pid_file, wanted) in [
+        (taken, "another daemon has the pid file"),
+        (folder.path().join("missing/pid"), "cannot open the pid file"),
+    ] {
+        let mut command = Command::new(hearthd_path());
+        command.arg("--daemonize").arg("--pid-file").arg(&pid_file);
+        command.arg("--socket").arg(folder.path().join("sock"));
+        command.args(["--config", "/dev/null"]).arg("--models").arg(folder.path());
+        let parent = run(&mut command, "");
+        assert_eq!(parent.code, Some(1), "{parent:?}");
+        let said = format!("error: {wanted} `{}`", pid_file.display());
+        assert!(parent.stderr.starts_with(&said), "{parent:?}");
+    }
+}
+
+#[test]
 fn an_unknown_key_stops_the_start_with_its_line_and_the_nearest_name() {
     let refused = TestDaemon::builder().config("[engine]\nparalel = 2").run();
     assert_eq!(refused.code, Some(1));
@@ -100,6 +123,25 @@ fn a_value_out_of_range_stops_the_start_and_is_named() {
         assert_eq!(refused.code, Some(1), "{line}");
         assert!(refused.stderr.contains(wanted), "{line}: {refused:?}");
     }
+}
+
+#[test]
+fn an_address_that_is_taken_stops_the_start_with_a_hint() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let ran = TestDaemon::builder().config(&format!("[http]\nlisten = [\"{address}\"]")).run();
+    assert_eq!(ran.code, Some(1));
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert!(lines[0].contains(&format!("cannot listen on `{address}`: Address already in use")));
+    assert!(lines[1].starts_with("hint: ") && lines[1].ends_with("in `http.listen`"), "{lines:?}");
+}
+
+#[test]
+fn a_backend_that_is_not_there_is_missed_in_the_log() {
+    let daemon = TestDaemon::builder().config("backend = \"cqu\"").start();
+    eventually_is("a warning", || {
+        daemon.log().contains("WARN No model can be loaded: there is no backend `cqu`")
+    });
 }
 
 #[test]

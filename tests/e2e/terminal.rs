@@ -3,6 +3,7 @@
 use hearth_tests::{ARROW_UP, CTRL_C, CTRL_D, ENTER, Terminal, TestDaemon, ctl_path};
 
 const PROMPT: &str = ">>> ";
+const CTRL_Z: &str = "\x1a";
 const ANSWER: &str = "Words of one line, then\nwords of another.";
 
 fn start() -> TestDaemon {
@@ -113,6 +114,24 @@ fn ctrl_c_at_the_prompt_clears_the_line_and_stays() {
     terminal.press(CTRL_C);
     terminal.await_prompt(PROMPT);
     ask(&terminal, "hello", "words of another.");
+    leave(terminal);
+}
+
+#[test]
+fn ctrl_z_at_the_prompt_goes_to_the_shell_and_its_fg_comes_back_to_the_line() {
+    let daemon = start();
+    let mut command = daemon.command("bash");
+    let script = r#"set -m; "$0" chat short --temperature 0; echo away; read -r; fg >/dev/null"#;
+    command.arg("-c").arg(script).arg(ctl_path()).env("TERM", "xterm-256color");
+    let terminal = Terminal::start(&mut command, 80);
+    terminal.await_prompt(PROMPT);
+    terminal.press("hel");
+    terminal.await_prompt(">>> hel");
+    terminal.press(CTRL_Z);
+    terminal.await_text("away");
+    terminal.press(ENTER);
+    terminal.await_prompt(">>> hel");
+    ask(&terminal, "lo", "words of another.\n>>>");
     leave(terminal);
 }
 

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt::Display;
 
 /// What most events take.
 const EVENT: usize = 512;
@@ -30,9 +31,14 @@ pub(super) async fn read<T: DeserializeOwned>(
     if bytes.is_empty() {
         return Err(RpcError::new(ErrorKind::InvalidRequest, "missing request body"));
     }
-    let value = serde_json::from_slice(&bytes).map_err(|error| {
-        RpcError::new(ErrorKind::InvalidRequest, format!("the request does not fit: {error}"))
-    })?;
+    let unfit = |why: &dyn Display| {
+        RpcError::new(ErrorKind::InvalidRequest, format!("the request does not fit: {why}"))
+    };
+    // Serde would take an array for an object whose fields are told by their places.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(unfit(&"it is no JSON object"));
+    }
+    let value = serde_json::from_slice(&bytes).map_err(|error| unfit(&error))?;
     Ok(Asked { value, held })
 }
 

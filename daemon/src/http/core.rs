@@ -16,8 +16,8 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(daemon: &Arc<Daemon>, account: &Arc<Account>, caller: Caller) -> Self {
-        Self { daemon: Arc::clone(daemon), account: Arc::clone(account), caller }
+    pub(crate) fn new(daemon: &Arc<Daemon>, account: Arc<Account>, caller: Caller) -> Self {
+        Self { daemon: Arc::clone(daemon), account, caller }
     }
 
     pub(super) fn uid(&self) -> u32 {

@@ -96,7 +96,7 @@ impl Answerer {
             subscriptions: BoundedSubscriptions::new(MAX_STREAMS),
             ids: RandomIntegerIdProvider,
             max_request_bytes: connection.server.daemon.config().max_request_bytes,
-            account: Arc::clone(&connection.account),
+            account: connection.account(),
         }
     }
 

@@ -60,6 +60,9 @@ where
     let to_stop = connection.server.stop.stopped_for(|| has_asked.load(Ordering::Relaxed));
     tokio::select! {
         ended = http.as_mut() => ended.map_err(io::Error::other)?,
+        () = connection.overdue() => {
+            return Err(io::Error::other("another machine sent no request that is let in"));
+        }
         () = to_stop => {
             http.as_mut().graceful_shutdown();
             http.await.map_err(io::Error::other)?;
@@ -102,7 +105,13 @@ async fn let_in(
         // Without a key, which browsers do not send with it.
         options(&request)
     } else {
-        match guard.admit(request.headers(), request.uri(), connection.owner) {
+        let admitted = guard.admit(request.headers(), request.uri(), connection.owner);
+        let admitted = admitted.and_then(|caller| {
+            let introduced = connection.introduce(caller);
+            introduced.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error))?;
+            Ok(caller)
+        });
+        match admitted {
             Ok(caller) => route(request, caller, connection, upgraded).await?,
             Err(refused) => refuse(request, refused).await,
         }
@@ -150,8 +159,8 @@ async fn route(
         return Ok(refuse(request, (StatusCode::UNSUPPORTED_MEDIA_TYPE, error)).await);
     }
     if request.uri().path() != "/rpc" {
-        let (daemon, account) = (&connection.server.daemon, &connection.account);
-        request.extensions_mut().insert(Core::new(daemon, account, caller));
+        let core = Core::new(&connection.server.daemon, connection.account(), caller);
+        request.extensions_mut().insert(core);
         let answer: Result<Answer, Infallible> =
             connection.server.dialects.clone().call(request).await;
         return answer.map_err(|never| match never {});

@@ -27,8 +27,8 @@ use jsonrpsee::types::Id;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -45,6 +45,9 @@ pub(crate) use users::{Account, Held, too_long};
 
 /// How long who has just connected may take to ask, when the daemon stops: most have connected in order to.
 const FIRST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long who connects from another machine may take for a first request that is let in. Until then all of them are one user.
+const INTRODUCTION: Duration = Duration::from_secs(10);
 
 /// Tells connections, or those who wait for them, that the daemon stops.
 #[derive(Debug, Clone)]
@@ -242,13 +245,18 @@ async fn over_tcp(
 impl Server {
     fn connect(self: Arc<Self>, owner: Option<Caller>, way: Way) -> Result<Connection, RpcError> {
         let caller = owner.unwrap_or(Caller::NOBODY);
-        let account = self.users.connect(caller.uid).map(Arc::new).ok_or_else(|| {
+        let account = Mutex::new(self.account(caller)?);
+        let is_known = AtomicBool::new(owner.is_some());
+        let id = self.n_connections.fetch_add(1, Ordering::Relaxed);
+        Ok(Connection { id, caller, owner, way, account, is_known, server: self })
+    }
+
+    fn account(&self, caller: Caller) -> Result<Arc<Account>, RpcError> {
+        self.users.connect(caller.uid).map(Arc::new).ok_or_else(|| {
             let message = format!("uid {} has too many connections", caller.uid);
             RpcError::new(ErrorKind::Overloaded, message)
                 .with_hint("close some, or raise `max_connections` in the configuration")
-        })?;
-        let id = self.n_connections.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection { id, caller, owner, way, account, server: self })
+        })
     }
 }
 
@@ -259,8 +267,40 @@ struct Connection {
     /// Who the kernel says it is.
     owner: Option<Caller>,
     way: Way,
-    account: Arc<Account>,
+    account: Mutex<Arc<Account>>,
+    /// Whose it is has been said: by the kernel, or by a request that was let in.
+    is_known: AtomicBool,
     server: Arc<Server>,
+}
+
+impl Connection {
+    /// Of the user that it counts as.
+    fn account(&self) -> Arc<Account> {
+        Arc::clone(&self.account.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A request of this caller's was let in. Where the kernel does not say whose the connection is, it counts as theirs.
+    fn introduce(&self, caller: Caller) -> Result<(), RpcError> {
+        if self.owner.is_none() {
+            let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+            if account.uid() != caller.uid {
+                *account = self.server.account(caller)?;
+            }
+        }
+        self.is_known.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until it is to be ended because nobody was let in on it.
+    async fn overdue(&self) {
+        let is_known = || self.is_known.load(Ordering::Relaxed);
+        if !is_known() {
+            tokio::time::sleep(INTRODUCTION).await;
+        }
+        if is_known() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// How a connection has come.

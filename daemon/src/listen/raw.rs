@@ -34,7 +34,7 @@ async fn read(
 ) -> io::Result<()> {
     let mut framer = Framer::new(connection.server.daemon.config().max_request_bytes);
     let mut chunk = vec![0; 16 << 10];
-    let mut held = connection.account.hold();
+    let mut held = connection.account().hold();
     framer.push(&first);
     loop {
         while let Some(frame) = framer.next() {

@@ -32,8 +32,8 @@ pub(crate) async fn bind(
             }
             let listener = match kept.iter().position(|listener| is_at(listener, address)) {
                 Some(n) => kept.swap_remove(n),
-                None => TcpListener::bind(address).await.with_context(|| {
-                    format!("cannot listen on `{address}`\nhint: something else may, such as `ollama serve`; stop it, or name another port in `http.listen` (`hearth serve --listen`)")
+                None => TcpListener::bind(address).await.map_err(|error| {
+                    anyhow::anyhow!("cannot listen on `{address}`: {error}\nhint: something else may, such as `ollama serve`; stop it, or name another port in `http.listen` (`hearth serve --listen`)")
                 })?,
             };
             listeners.push(Socket::Tcp(listener, tls.filter(|_| *secret).cloned()));

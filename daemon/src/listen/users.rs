@@ -35,7 +35,7 @@ impl Users {
     pub(super) fn connect(&self, uid: u32) -> Option<Account> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         let user = Arc::clone(users.entry(uid).or_default());
-        let account = Account { user, max_bytes: self.max_bytes };
+        let account = Account { uid, user, max_bytes: self.max_bytes };
         // The drop of a refused one takes its place off again.
         let n_before = account.user.connections.fetch_add(1, Ordering::Relaxed);
         (n_before < self.max_connections).then_some(account)
@@ -45,11 +45,16 @@ impl Users {
 /// One connection of a user.
 #[derive(Debug)]
 pub(crate) struct Account {
+    uid: u32,
     user: Arc<User>,
     max_bytes: usize,
 }
 
 impl Account {
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+
     /// What a user hears whose requests take too much together.
     pub(crate) fn crowded(&self) -> RpcError {
         let limit = self.max_bytes;

@@ -69,7 +69,7 @@ async fn read(
 ) -> End {
     let mut unmasker = Unmasker::default();
     let mut framer = Framer::new(connection.server.daemon.config().max_request_bytes);
-    let mut held = connection.account.hold();
+    let mut held = connection.account().hold();
     let mut chunk = vec![0; 16 << 10];
     loop {
         let mut bytes = tokio::select! {

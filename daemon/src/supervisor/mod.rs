@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tuned::Tuned;
 
 pub(crate) use own::without_effect;
@@ -35,7 +35,19 @@ pub(crate) struct Supervisor {
     backends: watch::Sender<Option<Arc<Backends>>>,
     /// By manifest id, so that two names of one model share a worker.
     workers: Mutex<HashMap<String, Arc<Worker>>>,
+    /// Held by whoever starts a worker or waits for a place for one.
+    turn: tokio::sync::Mutex<()>,
+    /// Told when a worker became idle or ended.
+    freed: Arc<Notify>,
     tuned: Tuned,
+}
+
+/// Whether there is one for another worker.
+enum Place {
+    Free,
+    /// Once this one has ended.
+    FreeAfter(Arc<Worker>),
+    None,
 }
 
 /// Most tokens computed in one step, where nobody says otherwise.
@@ -62,6 +74,8 @@ impl Supervisor {
             executable,
             backends: watch::Sender::new(None),
             workers: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            freed: Arc::default(),
         });
         supervisor.probe();
         supervisor
@@ -116,28 +130,34 @@ impl Supervisor {
     ) -> Result<Lease, RpcError> {
         let backend = &self.backend().await?;
         let id = model.id.hex().to_string();
-        let evicted = {
-            let mut workers = self.workers();
-            workers.retain(|_, worker| !worker.has_ended());
-            if let Some(worker) = workers.get(&id) {
-                if let Some(keep_alive) = keep_alive {
-                    worker.set_keep_alive(keep_alive);
-                }
-                return Ok(Lease::new(worker));
-            }
-            self.evict_for_one_more(&mut workers)
-        };
-        if let Some(evicted) = evicted {
-            tracing::info!(
-                model = evicted.name,
-                "Unloading, because another model needs its place"
-            );
-            evicted.unload().await;
+        if let Some(lease) = self.lease(&id, keep_alive) {
+            return Ok(lease);
         }
-        let mut workers = self.workers();
-        // Somebody else may have started it while the other one was unloaded.
-        if let Some(worker) = workers.get(&id).filter(|worker| !worker.has_ended()) {
-            return Ok(Lease::new(worker));
+        // One after another, so that a place that was made for somebody is still there when they get to it.
+        let _turn = self.turn.lock().await;
+        let mut waits = false;
+        loop {
+            // Somebody else may have started it meanwhile.
+            if let Some(lease) = self.lease(&id, keep_alive) {
+                return Ok(lease);
+            }
+            match self.make_place() {
+                Place::Free => break,
+                Place::FreeAfter(idle) => {
+                    tracing::info!(
+                        model = idle.name,
+                        "Unloading, because another model needs its place"
+                    );
+                    idle.unload().await;
+                }
+                Place::None => {
+                    if !std::mem::replace(&mut waits, true) {
+                        let model = model.name.to_string();
+                        tracing::info!(model, "Waiting for a place: every loaded model is at work");
+                    }
+                    self.freed.notified().await;
+                }
+            }
         }
         let names = (model.name.to_string(), id.clone(), backend.name.clone());
         let keep_alive = keep_alive.unwrap_or(self.settings.config().keep_alive);
@@ -147,12 +167,13 @@ impl Supervisor {
             names,
             keep_alive,
             self.settings.config().engine.stall,
+            &self.freed,
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
         })?;
-        workers.insert(id, Arc::clone(&worker));
         let lease = Lease::new(&worker);
+        self.workers().insert(id, Arc::clone(&worker));
         tokio::spawn(Arc::clone(self).unload_when_expired(worker));
         Ok(lease)
     }
@@ -235,18 +256,26 @@ impl Supervisor {
         }
     }
 
+    /// The right to use a worker that there is.
+    fn lease(&self, id: &str, keep_alive: Option<Option<Duration>>) -> Option<Lease> {
+        let workers = self.workers();
+        let worker = workers.get(id).filter(|worker| !worker.has_ended())?;
+        if let Some(keep_alive) = keep_alive {
+            worker.set_keep_alive(keep_alive);
+        }
+        Some(Lease::new(worker))
+    }
+
     /// Takes the idle worker that was used longest ago out of the table, if the table is full.
-    fn evict_for_one_more(
-        &self,
-        workers: &mut HashMap<String, Arc<Worker>>,
-    ) -> Option<Arc<Worker>> {
+    fn make_place(&self) -> Place {
+        let mut workers = self.workers();
+        workers.retain(|_, worker| !worker.has_ended());
         if workers.len() < self.settings.config().max_loaded_models {
-            return None;
+            return Place::Free;
         }
         let idle = workers.values().filter(|worker| worker.n_active() == 0);
-        let oldest =
-            idle.min_by_key(|worker| worker.last_used()).map(|worker| worker.id.clone())?;
-        workers.remove(&oldest)
+        let oldest = idle.min_by_key(|worker| worker.last_used()).map(|worker| worker.id.clone());
+        oldest.and_then(|id| workers.remove(&id)).map_or(Place::None, Place::FreeAfter)
     }
 
     async fn unload_when_expired(self: Arc<Self>, worker: Arc<Worker>) {

@@ -73,7 +73,12 @@ pub(crate) async fn probe(executable: &Path, config: &Config) -> Backends {
             }
         }
     }
-    Backends { list }
+    let backends = Backends { list };
+    if backends.chosen().is_none() {
+        let why = super::no_backend(&backends, wanted);
+        tracing::warn!("No model can be loaded: {}; `ctl backend list` says why", why.message);
+    }
+    backends
 }
 
 /// What is linked in, or else files named like plugins, by backend name. The first folder that has one wins.

@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     holdings: Mutex<Holdings>,
     /// Told whenever `usage` changed.
     used: Notify,
+    /// Told when it has become idle, or has ended.
+    freed: Arc<Notify>,
     stop: Notify,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
         names: (String, String, String),
         keep_alive: Option<Duration>,
         stall: Option<Duration>,
+        freed: &Arc<Notify>,
     ) -> io::Result<Arc<Self>> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -110,6 +113,7 @@ impl Worker {
             holdings: Mutex::default(),
             usage: Mutex::new(Usage { active: 0, keep_alive, last_used: Instant::now() }),
             used: Notify::new(),
+            freed: Arc::clone(freed),
             stop: Notify::new(),
         });
         worker.send(&ToWorker::Load(Box::new(spec)));
@@ -267,6 +271,7 @@ impl Worker {
             tracing::warn!(model = self.name, pid = self.pid, "The worker ended: {error}");
         }
         self.state.send_replace(WorkerState::Ended(error.clone()));
+        self.freed.notify_one();
         for outbox in self.requests().values() {
             outbox.push(WorkerEvent::Failed(error.clone()));
         }
@@ -390,8 +395,12 @@ impl Drop for Lease {
         let mut usage = self.worker.usage();
         usage.active -= 1;
         usage.last_used = Instant::now();
+        let is_idle = usage.active == 0;
         drop(usage);
         self.worker.used.notify_one();
+        if is_idle {
+            self.worker.freed.notify_one();
+        }
     }
 }
 

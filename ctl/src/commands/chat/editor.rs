@@ -12,6 +12,7 @@ use reedline::{
     ReedlineEvent, ReedlineMenu, Signal, Span, Suggestion, ValidationResult, Validator,
     default_emacs_keybindings,
 };
+use rustix::process::Signal as Stop;
 use std::borrow::Cow;
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
@@ -48,6 +49,9 @@ impl Editor {
             ReedlineEvent::MenuNext,
         ]);
         keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, tab);
+        // In a raw terminal it is a key like others.
+        let suspend = ReedlineEvent::ExecuteHostCommand(String::new());
+        keys.add_binding(KeyModifiers::CONTROL, KeyCode::Char('z'), suspend);
         let mut reedline = Reedline::create()
             .with_ansi_colors(out.colour_on_stdout())
             .use_bracketed_paste(true)
@@ -93,6 +97,11 @@ fn edited(reedline: &mut Reedline) -> io::Result<Input> {
             Input::Text(text)
         }
         Signal::CtrlD => Input::Leave,
+        // Ctrl-Z: to all of this job, as from the kernel where a terminal is not raw. Then the line goes on where it was.
+        Signal::HostCommand(_) => {
+            rustix::process::kill_current_process_group(Stop::TSTP)?;
+            edited(reedline)?
+        }
         _ => Input::Nothing,
     })
 }
