@@ -40,6 +40,7 @@ mod privacy;
 mod pull;
 mod pull_faults;
 mod pull_shards;
+mod pull_streams;
 mod push;
 mod push_ollama;
 mod quantize;
