@@ -18,6 +18,7 @@ mod dying;
 mod export;
 mod files;
 mod formats;
+mod hints;
 mod hostile;
 mod http_guard;
 mod http_streams;

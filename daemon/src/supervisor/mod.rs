@@ -150,6 +150,7 @@ impl Supervisor {
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
+                .with_hint("the daemon's user may have too many processes, or too little memory")
         })?;
         workers.insert(id, Arc::clone(&worker));
         let lease = Lease::new(&worker);
