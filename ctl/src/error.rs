@@ -54,7 +54,8 @@ impl CtlError {
             Self::Disconnected => {
                 Some("it was stopped or restarted; run the command again, or look at its log")
             }
-            Self::Interrupted | Self::Output(_) => None,
+            Self::Output(_) => Some("see that there is room where the output goes"),
+            Self::Interrupted => None,
         }
     }
 

@@ -99,10 +99,10 @@ fn send(
         (200 | 201, _) => Ok(digest),
         (status, mut body) => match serde_json::from_value::<RpcError>(body["error"].take()) {
             Ok(error) => Err(CtlError::Rpc { error, hint: None }),
-            Err(_) => Err(CtlError::Failed {
-                message: format!("the daemon does not take `{name}`: status {status}"),
-                hint: None,
-            }),
+            Err(_) => Err(CtlError::failed(
+                format!("the daemon does not take `{name}`: status {status}"),
+                "its log may say why; `ctl status` tells which daemon it is",
+            )),
         },
     }
 }

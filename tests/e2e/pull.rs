@@ -164,7 +164,7 @@ fn after_kill_9_no_whole_piece_is_fetched_again() {
     let stalling = stalling(&registry);
     let mut daemon = TestDaemon::start();
     let mut client = daemon.client();
-    let done = await_bytes(&mut client, &source(&stalling.host()), 20 * MIB as u64);
+    let done = await_bytes(&mut client, &source(&stalling.host()), 9 * MIB as u64);
     daemon.kill();
     assert!(!blob_path(&daemon, &weights).exists());
     daemon.restart();
@@ -179,7 +179,7 @@ fn the_last_one_to_go_ends_the_pull_and_keeps_what_came() {
     registry.push("library/m", &[("model", &weights)]);
     let stalling = stalling(&registry);
     let daemon = TestDaemon::start();
-    let done = await_bytes(&mut daemon.client(), &source(&stalling.host()), 20 * MIB as u64);
+    let done = await_bytes(&mut daemon.client(), &source(&stalling.host()), 9 * MIB as u64);
     daemon.await_idle();
     assert_eq!(partials(&daemon), 1);
     goes_on_from(&daemon, &registry, &weights, done);

@@ -67,7 +67,7 @@ impl GgufError {
                 "the file is damaged; fetch it again, and compare its sha256 with the one at its source"
                     .to_owned(),
             ),
-            Self::Io(_) => None,
+            Self::Io(_) => Some("see that the file and its disk can be read".to_owned()),
         }
     }
 }

@@ -114,6 +114,13 @@ impl News {
         });
     }
 
+    /// Waits for at least so many bytes, and gives how many are there.
+    pub(crate) async fn await_bytes(&self, n_bytes: u64) -> u64 {
+        let mut news = self.0.subscribe();
+        let told = news.wait_for(|progress| progress.n_bytes >= n_bytes).await;
+        told.map_or(n_bytes, |progress| progress.n_bytes)
+    }
+
     pub(crate) fn is_wanted(&self) -> bool {
         !self.0.is_closed()
     }

@@ -1,25 +1,30 @@
 //! One blob's way into the store.
 //!
-//! Workers take runs of missing pieces in ascending order, each run over a connection of its own, so that the hash, which is
-//! computed in order, is never far behind. A run that fails is asked for again from its first missing piece, at the next
-//! place there is; it is given up when [`MAX_ATTEMPTS`] in a row brought no piece.
+//! Runs of missing pieces are fetched in ascending order, each over a connection of its own, so that the hash, which is computed
+//! in order, is never far behind; as many at once as [`Pace`] says. A run that fails is asked for again from its first missing
+//! piece, at the next place there is; it is given up when [`MAX_ATTEMPTS`] in a row brought no piece. A piece is hashed and
+//! written while the next one comes, and what was written is brought to disk while more is.
 
 use crate::blobs::News;
 use crate::error::PullError;
 use crate::http::{Ask, Endpoint, Net};
+use crate::pace::Pace;
 use crate::patience::MAX_ATTEMPTS;
 use crate::pull::BlobState;
 use hearth_store::{Digest, Partial, PartialKey, StoreError, Stores};
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap};
 use reqwest::{Response, StatusCode, Url};
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::OwnedMutexGuard;
-use tokio::task::JoinSet;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 /// What one connection is asked for at once.
 const RUN_PIECES: u64 = 32;
+/// What may wait for the disk at the end.
+const SYNC_BYTES: u64 = 64 << 20;
 
 /// What is to be fetched, and where it can be had.
 #[derive(Debug)]
@@ -44,7 +49,7 @@ struct Fetch {
     wanted: Wanted,
     net: Arc<Net>,
     partial: Partial,
-    next: Mutex<u64>,
+    pace: watch::Sender<Pace>,
     /// Held by the one that reads everything, where a server knows no ranges.
     whole: tokio::sync::Mutex<()>,
     news: News,
@@ -68,15 +73,7 @@ pub(crate) async fn fetch(
         Opened::Present(digest) => return Ok(digest),
         Opened::Begun(fetch) => fetch,
     };
-    let n_workers =
-        fetch.partial.n_pieces().div_ceil(RUN_PIECES).min(net.settings.n_streams as u64);
-    let mut workers = JoinSet::new();
-    for _ in 0..n_workers {
-        workers.spawn(Arc::clone(&fetch).work());
-    }
-    while let Some(worked) = workers.join_next().await {
-        worked.map_err(|error| PullError::Task { reason: error.to_string() })??;
-    }
+    tokio::try_join!(fetch.fetch_all(), fetch.sync_along())?;
     blocking(move || {
         fetch.news.tell(BlobState::Finishing, fetch.partial.n_bytes());
         let expected = match fetch.wanted.key {
@@ -129,26 +126,51 @@ fn open(
         partial.recover(&mut checking)?;
     }
     news.tell(BlobState::Fetching, partial.n_bytes());
-    let (next, whole) = (Mutex::new(0), tokio::sync::Mutex::new(()));
-    Ok(Opened::Begun(Arc::new(Fetch { wanted, net, partial, next, whole, news, _turn: turn })))
+    let pace = watch::Sender::new(Pace::new(net.settings.n_streams, Instant::now()));
+    let whole = tokio::sync::Mutex::new(());
+    Ok(Opened::Begun(Arc::new(Fetch { wanted, net, partial, pace, whole, news, _turn: turn })))
 }
 
 impl Fetch {
-    async fn work(self: Arc<Self>) -> Result<(), PullError> {
+    async fn fetch_all(self: &Arc<Self>) -> Result<(), PullError> {
+        let mut pace = self.pace.subscribe();
+        let mut runs = JoinSet::new();
+        let mut next = 0;
         loop {
-            let Some(run) = self.take_run() else { return Ok(()) };
-            self.fetch_run(run).await?;
+            let n_connections = pace.borrow_and_update().n_connections();
+            while runs.len() < n_connections
+                && let missing = self.partial.missing(next..self.partial.n_pieces())
+                && !missing.is_empty()
+            {
+                next = missing.end.min(missing.start + RUN_PIECES);
+                runs.spawn(Arc::clone(self).fetch_run(missing.start..next));
+            }
+            tokio::select! {
+                fetched = runs.join_next() => match fetched {
+                    Some(fetched) => fetched.map_err(task_error)??,
+                    None => return Ok(()),
+                },
+                _ = pace.changed() => {}
+            }
         }
     }
 
-    fn take_run(&self) -> Option<Range<u64>> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = self.partial.missing(*next..self.partial.n_pieces());
-        *next = missing.end.min(missing.start + RUN_PIECES);
-        (!missing.is_empty()).then_some(missing.start..*next)
+    /// Brings what has come to disk while more comes, until all is there.
+    async fn sync_along(self: &Arc<Self>) -> Result<(), PullError> {
+        let size = self.wanted.size;
+        let mut n_synced = self.partial.n_bytes();
+        loop {
+            let n_bytes = self.news.await_bytes(size.min(n_synced + SYNC_BYTES)).await;
+            if n_bytes == size {
+                return Ok(());
+            }
+            n_synced = n_bytes;
+            let fetch = Arc::clone(self);
+            blocking(move || Ok(fetch.partial.sync()?)).await?;
+        }
     }
 
-    async fn fetch_run(self: &Arc<Self>, run: Range<u64>) -> Result<(), PullError> {
+    async fn fetch_run(self: Arc<Self>, run: Range<u64>) -> Result<(), PullError> {
         let (mut n_failed, mut n_refused, mut place) = (0, 0, 0);
         loop {
             let missing = self.partial.missing(run.clone());
@@ -232,8 +254,23 @@ impl Fetch {
     async fn receive(
         self: &Arc<Self>,
         place: &Place,
+        response: Response,
+        pieces: Range<u64>,
+        n_put: &mut u64,
+    ) -> Result<(), PullError> {
+        let mut last = None;
+        let received = self.receive_pieces(place, response, pieces, &mut last, n_put).await;
+        // Also where the connection broke: what is there is not asked for again.
+        await_put(&mut last, n_put).await?;
+        received
+    }
+
+    async fn receive_pieces(
+        self: &Arc<Self>,
+        place: &Place,
         mut response: Response,
         pieces: Range<u64>,
+        last: &mut Option<Put>,
         n_put: &mut u64,
     ) -> Result<(), PullError> {
         let mut piece = pieces.start;
@@ -243,6 +280,7 @@ impl Fetch {
                 let host = place.endpoint.host.clone();
                 return Err(PullError::Broken { host, reason: "it ended too early".into() });
             };
+            self.pace.send_if_modified(|pace| pace.came(chunk.len(), Instant::now()));
             let mut chunk = &chunk[..];
             while piece < pieces.end && !chunk.is_empty() {
                 let bytes = self.partial.bytes_of(piece..piece + 1);
@@ -253,8 +291,8 @@ impl Fetch {
                 chunk = later;
                 if now.len() == room {
                     if !self.partial.missing(piece..piece + 1).is_empty() {
-                        buffer = self.put(piece, buffer).await?;
-                        *n_put += 1;
+                        let spare = await_put(last, n_put).await?;
+                        *last = Some(self.put(piece, std::mem::replace(&mut buffer, spare)));
                     }
                     buffer.clear();
                     piece += 1;
@@ -264,15 +302,24 @@ impl Fetch {
         Ok(())
     }
 
-    async fn put(self: &Arc<Self>, piece: u64, buffer: Vec<u8>) -> Result<Vec<u8>, PullError> {
+    fn put(self: &Arc<Self>, piece: u64, buffer: Vec<u8>) -> Put {
         let fetch = Arc::clone(self);
-        blocking(move || {
+        spawn_blocking(move || {
             fetch.partial.put(piece, &buffer)?;
             fetch.news.tell(BlobState::Fetching, fetch.partial.n_bytes());
             Ok(buffer)
         })
-        .await
     }
+}
+
+/// A piece on its way to the file, and then the buffer that held it.
+type Put = JoinHandle<Result<Vec<u8>, PullError>>;
+
+async fn await_put(last: &mut Option<Put>, n_put: &mut u64) -> Result<Vec<u8>, PullError> {
+    let Some(put) = last.take() else { return Ok(Vec::new()) };
+    let buffer = put.await.map_err(task_error)??;
+    *n_put += 1;
+    Ok(buffer)
 }
 
 impl Place {
@@ -290,8 +337,9 @@ impl Place {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PullError> + Send + 'static,
 ) -> Result<T, PullError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(PullError::Task { reason: error.to_string() }),
-    }
+    spawn_blocking(work).await.map_err(task_error)?
+}
+
+fn task_error(error: JoinError) -> PullError {
+    PullError::Task { reason: error.to_string() }
 }

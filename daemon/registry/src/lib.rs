@@ -18,6 +18,7 @@ mod layout;
 mod limiter;
 mod manifest;
 mod note;
+mod pace;
 mod patience;
 mod pull;
 mod push;
@@ -47,7 +48,7 @@ use std::time::Duration;
 /// How a [`Puller`] behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Connections at once, for all pulls together.
+    /// Connections at once at most, for all pulls together.
     pub n_streams: usize,
     /// For all pulls together.
     pub bytes_per_second: Option<NonZeroU64>,

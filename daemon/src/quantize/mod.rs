@@ -51,6 +51,7 @@ pub(crate) async fn quantize(
     let unfinished = Unfinished(&what.destination);
     let io = |error: std::io::Error| {
         RpcError::new(ErrorKind::Io, format!("cannot start a process to quantize in: {error}"))
+            .with_hint("the daemon's user may have too many processes, or too little memory")
     };
     let mut child = Command::new(supervisor.executable())
         .arg0("hearthd")

@@ -85,8 +85,10 @@ fn carry_out(order: Order) -> Result<String, RpcError> {
             let _ = writeln!(io::stderr(), "hearthd quantize: {text}");
         }
     };
-    let plugin = plugin::load(&order.plugin, Box::new(sink))
-        .map_err(|error| RpcError::new(ErrorKind::NoBackend, error.to_string()))?;
+    let plugin = plugin::load(&order.plugin, Box::new(sink)).map_err(|error| {
+        RpcError::new(ErrorKind::NoBackend, error.to_string())
+            .with_hint("`ctl backend list` shows what each backend says of itself")
+    })?;
     let type_name = find_type(&plugin.name(), &plugin.quantize_types(), &order.type_name)?;
     check_source(&order)?;
     let params = QuantizeParams {

@@ -171,6 +171,7 @@ impl Supervisor {
         )
         .map_err(|error| {
             RpcError::new(ErrorKind::LoadFailed, format!("cannot start a worker: {error}"))
+                .with_hint("the daemon's user may have too many processes, or too little memory")
         })?;
         let lease = Lease::new(&worker);
         self.workers().insert(id, Arc::clone(&worker));

@@ -63,7 +63,7 @@ pub enum StoreError {
     BadGguf { path: PathBuf, source: GgufError },
 
     #[error("`{}` cannot be imported as a model: {reason}", path.display())]
-    UnsupportedFile { path: PathBuf, reason: String, hint: Option<String> },
+    UnsupportedFile { path: PathBuf, reason: String, hint: &'static str },
 
     #[error("`{}` is not a regular file", path.display())]
     NotAFile { path: PathBuf },
@@ -157,7 +157,7 @@ impl StoreError {
                 "import `{}` again; import it as a copy to be safe from later changes",
                 target.display()
             )),
-            Self::UnsupportedFile { hint, .. } => hint.clone(),
+            Self::UnsupportedFile { hint, .. } => Some((*hint).to_owned()),
             Self::BadGguf { source, .. } => source.hint(),
             Self::SourceChanged { .. } => {
                 Some("wait until nothing writes to the file, then import it again".to_owned())
@@ -173,7 +173,7 @@ impl StoreError {
             Self::NoSpace { .. } => {
                 Some("free some space; what was fetched is kept, and a pull goes on from there".to_owned())
             }
-            Self::Io { source, path, .. } => io_hint(source, path),
+            Self::Io { source, path, .. } => Some(io_hint(source, path)),
             Self::UnsupportedModel { .. } => {
                 Some("look for the same model as a GGUF file, or as a folder of safetensors".to_owned())
             }
@@ -185,8 +185,8 @@ impl StoreError {
             Self::NotAFile { .. } => {
                 Some("a model is made of regular files and links to them".to_owned())
             }
-            // The message says what it should be.
-            Self::BadDigest { .. } | Self::Cancelled { .. } => None,
+            Self::BadDigest { .. } => Some("copy all of it".to_owned()),
+            Self::Cancelled { .. } => None,
         }
     }
 
@@ -215,19 +215,23 @@ impl StoreError {
     }
 }
 
-fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
+fn io_hint(source: &io::Error, path: &Path) -> String {
+    let path = path.display();
     match source.kind() {
-        io::ErrorKind::PermissionDenied => {
-            Some(format!("the daemon's user needs access to `{}`", path.display()))
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            format!("check with `ls -l {path}` that it is there")
         }
+        io::ErrorKind::PermissionDenied => format!("the daemon's user needs access to `{path}`"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("free some space, or import the file as a link, which copies nothing".to_owned())
+            "free some space, or import the file as a link, which copies nothing".to_owned()
         }
         io::ErrorKind::TimedOut => {
-            Some("its disk may be gone; the file is read again when that answers".to_owned())
+            "its disk may be gone; the file is read again when that answers".to_owned()
         }
-        io::ErrorKind::ReadOnlyFilesystem => Some("the store is read-only".to_owned()),
-        _ => None,
+        io::ErrorKind::ReadOnlyFilesystem => "the store is read-only".to_owned(),
+        _ => format!(
+            "see that `{path}` and its disk are well: `journalctl -k` has what the kernel says of them"
+        ),
     }
 }
 
@@ -243,6 +247,9 @@ mod tests {
             StoreError::NoWeights,
             StoreError::TooLong { what: reason(), size: 2, max: 1 },
             StoreError::NotAFile { path: PathBuf::new() },
+            StoreError::BadDigest { text: reason() },
+            StoreError::io("open", Path::new("/no/such"), io::ErrorKind::NotFound.into()),
+            StoreError::io("read", Path::new("/bad"), io::Error::from_raw_os_error(5)),
         ] {
             assert!(error.hint().is_some(), "{error}");
         }

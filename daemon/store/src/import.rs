@@ -163,17 +163,19 @@ impl Source {
 
     fn check_model(&self) -> Result<GgufSummary, StoreError> {
         let (kind, summary) = check_gguf(&self.path, &self.file)?;
-        let unsupported = |reason: &str| {
+        let unsupported = |reason: &str, hint| {
             let (path, reason) = (self.path.clone(), reason.to_owned());
-            Err(StoreError::UnsupportedFile { path, reason, hint: None })
+            Err(StoreError::UnsupportedFile { path, reason, hint })
         };
         match kind {
-            LayerKind::Adapter => {
-                unsupported("it is a LoRA adapter, which needs a model to go with")
-            }
-            LayerKind::Projector => {
-                unsupported("it is a projector, which needs a model to go with")
-            }
+            LayerKind::Adapter => unsupported(
+                "it is a LoRA adapter, which needs a model to go with",
+                "make a model of both by `ctl create`, with `ADAPTER FILE` in its Modelfile",
+            ),
+            LayerKind::Projector => unsupported(
+                "it is a projector, which needs a model to go with",
+                "import the folder that holds both",
+            ),
             _ => Ok(summary),
         }
     }
@@ -304,6 +306,9 @@ fn place_link(
     Ok((digest, Placed::Linked))
 }
 
+/// For files without weights.
+pub(crate) const OTHER_FILE: &str = "name the file that holds the model's weights";
+
 /// What a GGUF file is to a model, if it can be a part of one.
 pub(crate) fn check_gguf(
     path: &Path,
@@ -312,14 +317,14 @@ pub(crate) fn check_gguf(
     let bad = |source| StoreError::BadGguf { path: path.to_owned(), source };
     let gguf = Gguf::read(&mut file).map_err(bad)?;
     let summary = gguf.summary().map_err(bad)?;
-    let unsupported = |reason: &str, hint: Option<&str>| {
-        let (reason, hint) = (reason.to_owned(), hint.map(str::to_owned));
-        Err(StoreError::UnsupportedFile { path: path.to_owned(), reason, hint })
+    let unsupported = |reason: &str, hint| {
+        let (path, reason) = (path.to_owned(), reason.to_owned());
+        Err(StoreError::UnsupportedFile { path, reason, hint })
     };
     if gguf.number("split.count").is_some_and(|n_files| n_files > 1) {
         return unsupported(
             "it is one part of a split model",
-            Some("join the parts first: `llama-gguf-split --merge FIRST-PART OUTPUT`"),
+            "join the parts first: `llama-gguf-split --merge FIRST-PART OUTPUT`",
         );
     }
     if gguf.text("general.type") == Some("adapter") {
@@ -329,7 +334,7 @@ pub(crate) fn check_gguf(
         return Ok((LayerKind::Projector, summary));
     }
     if gguf.tensors.is_empty() {
-        return unsupported("it holds no weights", None);
+        return unsupported("it holds no weights", OTHER_FILE);
     }
     Ok((LayerKind::Model, summary))
 }

@@ -30,8 +30,6 @@ use crate::store::Store;
 const PIECE_BYTES: u64 = 1 << 20;
 const SLOT_BYTES: u64 = 8;
 const PRESENT: u64 = 1 << 32;
-/// What may wait for the disk at the end. It is brought there while more comes.
-const SYNC_BYTES: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub struct Partial {
@@ -44,8 +42,6 @@ pub struct Partial {
     writing: Mutex<()>,
     present: Mutex<Present>,
     hashed: Mutex<Hashed>,
-    /// How much was there when it was last brought to disk.
-    synced: Mutex<u64>,
 }
 
 #[derive(Debug)]
@@ -101,8 +97,7 @@ impl Partial {
         let n_pieces = usize::try_from(n_pieces).map_err(|_| too_large(&path))?;
         let present = Mutex::new(Present { pieces: vec![false; n_pieces], n_bytes: 0 });
         let hashed = Mutex::new(Hashed { hasher: Sha256::new(), next: 0, buffer: Vec::new() });
-        let (writing, synced) = (Mutex::default(), Mutex::default());
-        Ok(Self { path, file, size, is_bare, writing, present, hashed, synced })
+        Ok(Self { path, file, size, is_bare, writing: Mutex::default(), present, hashed })
     }
 
     /// Reads what the file claims to have and keeps what is so. `progress` gets the bytes found.
@@ -173,8 +168,13 @@ impl Partial {
             written.map_err(StoreError::at("write", &self.path))?;
         }
         self.mark(piece);
-        self.hash_on((piece, bytes))?;
-        self.sync_on()
+        self.hash_on((piece, bytes))
+    }
+
+    /// Brings to disk what has been put, so that `publish` finds little to wait for.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let synced = step(Step::Grow).and_then(|()| self.file.sync_data());
+        synced.map_err(StoreError::at("write", &self.path))
     }
 
     /// Gives the content a blob's name, if it is whole and what was expected. If it is not, the
@@ -236,18 +236,6 @@ impl Partial {
             hashed.next += 1;
         }
         Ok(())
-    }
-
-    /// Brings what has come to disk if it is much, unless another thread does.
-    fn sync_on(&self) -> Result<(), StoreError> {
-        let Ok(mut synced) = self.synced.try_lock() else { return Ok(()) };
-        let n_bytes = self.n_bytes();
-        if n_bytes - *synced < SYNC_BYTES {
-            return Ok(());
-        }
-        *synced = n_bytes;
-        let done = step(Step::Grow).and_then(|()| self.file.sync_data());
-        done.map_err(StoreError::at("write", &self.path))
     }
 
     fn slot(&self, piece: u64) -> Result<u64, StoreError> {

@@ -11,7 +11,7 @@ use crate::config::ModelConfig;
 use crate::digest::Digest;
 use crate::disk::{self, Temp};
 use crate::error::StoreError;
-use crate::import::check_gguf;
+use crate::import::{OTHER_FILE, check_gguf};
 use crate::manifest::{CONFIG_MEDIA_TYPE, Layer, LayerKind, Manifest};
 use crate::name::ModelName;
 use crate::store::{MAX_CONFIG_BYTES, Store};
@@ -60,7 +60,7 @@ impl Store {
         let (kind, summary) = check_gguf(&path, weights.temp.file())?;
         if kind != LayerKind::Model {
             let reason = "it holds no model's weights".to_owned();
-            return Err(StoreError::UnsupportedFile { path, reason, hint: None });
+            return Err(StoreError::UnsupportedFile { path, reason, hint: OTHER_FILE });
         }
         let (size, digest) = weights.hash(progress)?;
         let blob = Blob { digest, size };

@@ -2,14 +2,14 @@
 
 use hearth_gguf::Value;
 
-use super::json::{Merge, TokenizerJson};
+use super::json::TokenizerJson;
 use super::{pre, special, write_tokens};
 use crate::arch::Source;
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
 
 pub(crate) fn write(source: &Source, metadata: &mut Metadata) -> Result<(), ConvertError> {
-    let mut tokenizer = TokenizerJson::need(&source.folder)?;
+    let tokenizer = TokenizerJson::need(&source.folder)?;
     let kind = tokenizer.model.kind.as_deref().unwrap_or("BPE");
     if kind != "BPE" || tokenizer.model.byte_fallback {
         return Err(ConvertError::unsupported("a tokenizer of the kind", kind));
@@ -17,9 +17,8 @@ pub(crate) fn write(source: &Source, metadata: &mut Metadata) -> Result<(), Conv
     let pre = pre::detect(&tokenizer)?;
     let tokens = tokenizer.tokens(source)?;
     write_tokens("gpt2", pre, tokens, false, metadata);
-    let merges = std::mem::take(&mut tokenizer.model.merges);
+    let merges = tokenizer.model.merges.texts();
     if !merges.is_empty() {
-        let merges = merges.into_iter().map(Merge::into_text).collect();
         metadata.set("tokenizer.ggml.merges", Value::Texts(merges));
     }
     special::write(source, Some(&tokenizer), None, metadata)

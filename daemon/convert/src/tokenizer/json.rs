@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ pub(super) struct Model {
     #[serde(default)]
     pub(super) vocab: Vocab,
     #[serde(default)]
-    pub(super) merges: Vec<Merge>,
+    pub(super) merges: Merges,
     #[serde(default)]
     pub(super) byte_fallback: bool,
     #[serde(default)]
@@ -43,11 +43,28 @@ pub(super) struct Model {
 
 /// Tokens with their ids. Other kinds of models have lists here, which are not read.
 #[derive(Debug, Default)]
-pub(super) struct Vocab(pub(super) Vec<(String, u64)>);
+pub(super) struct Vocab {
+    texts: Texts,
+    ids: Vec<u64>,
+}
 
-#[derive(Debug, Deserialize)]
+/// Pairs of pieces. Half a million are usual.
+#[derive(Debug, Default)]
+pub(super) struct Merges {
+    /// The left side of the first, its right side, and so on.
+    sides: Texts,
+}
+
+/// Many short texts, one behind the other: each by itself would take several times its length.
+#[derive(Debug, Default)]
+struct Texts {
+    text: String,
+    ends: Vec<usize>,
+}
+
+#[derive(Deserialize)]
 #[serde(untagged)]
-pub(super) enum Merge {
+enum Merge {
     Text(String),
     Pair(String, String),
 }
@@ -60,15 +77,52 @@ pub(super) struct AddedToken {
     pub(super) special: bool,
 }
 
-impl Merge {
+impl Texts {
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.ends.push(self.text.len());
+    }
+
+    /// What lies between the ends of two texts, of which the first may be before all.
+    fn between(&self, idx: usize, last: usize) -> &str {
+        let start = idx.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start..self.ends[last]]
+    }
+}
+
+impl Vocab {
+    fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        let text = |(idx, id): (usize, &u64)| (self.texts.between(idx, idx), *id);
+        self.ids.iter().enumerate().map(text)
+    }
+}
+
+impl Merges {
+    fn push(&mut self, merge: &Merge) -> Result<(), &'static str> {
+        let (left, right) = match merge {
+            Merge::Text(text) => text.split_once(' ').ok_or("a merge without a space")?,
+            Merge::Pair(left, right) => (left.as_str(), right.as_str()),
+        };
+        self.sides.push(left);
+        self.sides.push(right);
+        Ok(())
+    }
+
     /// Both sides with a space between them, so that a space within one is spelled otherwise.
-    pub(super) fn into_text(self) -> String {
-        match self {
-            Self::Text(text) => text,
-            Self::Pair(left, right) => {
-                format!("{} {}", left.replace(' ', "\u{120}"), right.replace(' ', "\u{120}"))
-            }
+    pub(super) fn texts(&self) -> Vec<String> {
+        let side = |idx| self.sides.between(idx, idx).replace(' ', "\u{120}");
+        let lefts = (0..self.sides.ends.len()).step_by(2);
+        lefts.map(|left| format!("{} {}", side(left), side(left + 1))).collect()
+    }
+
+    /// For each token that merging makes, the first merge that does.
+    pub(super) fn ranks(&self) -> HashMap<&str, usize> {
+        let mut ranks = HashMap::new();
+        for rank in 0..self.sides.ends.len() / 2 {
+            let token = self.sides.between(rank * 2, rank * 2 + 1);
+            ranks.entry(token).or_insert(rank);
         }
+        ranks
     }
 }
 
@@ -84,11 +138,12 @@ impl<'de> Deserialize<'de> for Vocab {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
-                let mut tokens = Vec::new();
-                while let Some(token) = map.next_entry()? {
-                    tokens.push(token);
+                let mut vocab = Vocab::default();
+                while let Some((text, id)) = map.next_entry::<String, _>()? {
+                    vocab.texts.push(&text);
+                    vocab.ids.push(id);
                 }
-                Ok(Vocab(tokens))
+                Ok(vocab)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocab, A::Error> {
@@ -101,6 +156,30 @@ impl<'de> Deserialize<'de> for Vocab {
     }
 }
 
+impl<'de> Deserialize<'de> for Merges {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Merges;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("merges")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merges, A::Error> {
+                let mut merges = Merges::default();
+                while let Some(merge) = list.next_element()? {
+                    merges.push(&merge).map_err(A::Error::custom)?;
+                }
+                Ok(merges)
+            }
+        }
+
+        deserializer.deserialize_seq(Pairs)
+    }
+}
+
 impl TokenizerJson {
     pub(super) fn read(folder: &Folder) -> Result<Option<Self>, ConvertError> {
         folder.json(FILE, MAX_BYTES)
@@ -110,23 +189,10 @@ impl TokenizerJson {
         Self::read(folder)?.ok_or_else(|| ConvertError::Missing { path: folder.path(FILE) })
     }
 
-    /// For each token that merging makes, the first merge that does.
-    pub(super) fn ranks(&self) -> HashMap<String, usize> {
-        let mut ranks = HashMap::new();
-        for (rank, merge) in self.model.merges.iter().enumerate() {
-            let token = match merge {
-                Merge::Text(text) => text.replacen(' ', "", 1),
-                Merge::Pair(left, right) => format!("{left}{right}"),
-            };
-            ranks.entry(token).or_insert(rank);
-        }
-        ranks
-    }
-
     /// Every token of the model's vocabulary in its place, also those that have none.
     pub(super) fn tokens(&self, source: &Source) -> Result<Vec<Token>, ConvertError> {
         let invalid = |reason: String| ConvertError::invalid(&source.folder.path(FILE), reason);
-        let known = self.model.vocab.0.iter().map(|(_, id)| *id);
+        let known = self.model.vocab.iter().map(|(_, id)| id);
         let n_known = known.chain(self.added_tokens.iter().map(|token| token.id)).max();
         let n_known = n_known.map_or(0, |last| last.saturating_add(1));
         let n_tokens = source.config.count(&["vocab_size"])?.unwrap_or(n_known);
@@ -138,9 +204,9 @@ impl TokenizerJson {
         }
         let mut tokens: Vec<Token> = (0..check_count(n_tokens)?).map(Token::unused).collect();
         let place = |id: u64| usize::try_from(id).unwrap_or(usize::MAX);
-        for (text, id) in &self.model.vocab.0 {
-            let token = &mut tokens[place(*id)];
-            *token = Token { text: text.clone(), kind: Kind::Normal, ..*token };
+        for (text, id) in self.model.vocab.iter() {
+            let token = &mut tokens[place(id)];
+            *token = Token { text: text.to_owned(), kind: Kind::Normal, ..*token };
         }
         let config = source.folder.object("tokenizer_config.json")?.unwrap_or_default();
         for token in self.added_tokens(&config) {

@@ -58,7 +58,7 @@ pub(crate) fn write_from_json(
         return Ok(false);
     }
     let mut tokens = tokenizer.tokens(source)?;
-    let ranks = tokenizer.ranks();
+    let ranks = tokenizer.model.merges.ranks();
     for token in &mut tokens {
         let rank = ranks.get(token.text.as_str()).filter(|_| token.kind == Kind::Normal);
         token.score = rank.map_or(ADDED_SCORE, |&rank| -(rank as f32));

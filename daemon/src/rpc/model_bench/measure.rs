@@ -74,7 +74,8 @@ impl Subject<'_> {
                 "`{}` ends every answer at once, so there is nothing to measure",
                 self.model.name
             ),
-        ))
+        )
+        .with_hint("a model that writes text can be measured"))
     }
 
     async fn ask(&self, text: u32, n_words: u32, n_tokens: u32) -> Result<GenerateReply, RpcError> {

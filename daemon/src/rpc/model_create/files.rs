@@ -190,7 +190,10 @@ impl Files<'_> {
 
     /// Links, under the names that the files have.
     fn folder(&self, files: &[&UploadedFile]) -> Result<TempDir, RpcError> {
-        let folder = tempfile::tempdir().map_err(|error| io_error("create", "a folder", &error))?;
+        let folder = tempfile::tempdir().map_err(|source| {
+            let path = std::env::temp_dir();
+            store_error(&StoreError::Io { action: "create a folder in", path, source })
+        })?;
         for file in files {
             let relative = Path::new(&file.name);
             let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
@@ -201,9 +204,9 @@ impl Files<'_> {
             let link = folder.path().join(relative);
             let parent = link.parent().unwrap_or(folder.path());
             let blob = fs::canonicalize(self.store.blobs().path(&self.blob(file)?.digest));
-            fs::create_dir_all(parent)
-                .and_then(|()| symlink(blob?, &link))
-                .map_err(|error| io_error("link", &file.name, &error))?;
+            fs::create_dir_all(parent).and_then(|()| symlink(blob?, &link)).map_err(|source| {
+                store_error(&StoreError::Io { action: "create", path: link, source })
+            })?;
         }
         Ok(folder)
     }
@@ -265,10 +268,6 @@ fn unreadable(path: &Path, error: &io::Error) -> RpcError {
         format!("the daemon cannot open `{}`: {error}", path.display()),
     )
     .with_hint("give its user access, or upload the file as `ctl create` does")
-}
-
-fn io_error(action: &str, what: &str, error: &io::Error) -> RpcError {
-    RpcError::new(ErrorKind::Io, format!("cannot {action} `{what}`: {error}"))
 }
 
 fn convert_error(error: &ConvertError) -> RpcError {
