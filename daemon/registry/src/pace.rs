@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_number_stays_where_more_do_not_help() {
-        let found = numbers(16, 10, |_, n| n.min(5) as f64 * 1e6);
+        let found = numbers(16, 10, |_, n| n.min(4) as f64 * 1e6);
         assert_eq!(found, [(0.0, 1), (1.0, 2), (2.0, 4), (3.0, 8), (4.0, 4)]);
     }
 
