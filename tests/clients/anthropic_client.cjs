@@ -74,7 +74,7 @@ async function counts() {
 async function mistakesAreTyped() {
   const unknown = await error(Anthropic.NotFoundError, client.messages.create(asked({ model: "none" })));
   assert.equal(unknown.error.error.type, "not_found_error");
-  await error(Anthropic.BadRequestError, client.messages.create(asked({ max_tokens: 0 })));
+  await error(Anthropic.BadRequestError, client.messages.create(asked({ max_tokens: -1 })));
   await error(Anthropic.NotFoundError, client.messages.stream(asked({ model: "none" })).finalMessage());
 }
 

@@ -94,7 +94,7 @@ def count():
 
 def errors():
     raises(anthropic.NotFoundError, 404, model="no-such-model")
-    raises(anthropic.BadRequestError, 400, max_tokens=0)
+    raises(anthropic.BadRequestError, 400, max_tokens=-1)
     raises(anthropic.BadRequestError, 400, messages=[{"role": "user", "content": "word " * 20_000}])
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
     raises(anthropic.BadRequestError, 400, messages=[{"role": "user", "content": [image]}])

@@ -229,7 +229,13 @@ fn what_the_daemon_cannot_open_is_sent_to_it() {
 }
 
 /// A request for a blob, whose body may end too soon; and the status, if there is an answer.
-pub(crate) fn blob(daemon: &TestDaemon, method: &str, digest: &str, len: usize, body: &[u8]) -> Option<u16> {
+pub(crate) fn blob(
+    daemon: &TestDaemon,
+    method: &str,
+    digest: &str,
+    len: usize,
+    body: &[u8],
+) -> Option<u16> {
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
     let head = format!(
         "{method} /blobs/{digest} HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"

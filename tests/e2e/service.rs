@@ -133,7 +133,7 @@ fn an_address_that_is_taken_stops_the_start_with_a_hint() {
     assert_eq!(ran.code, Some(1));
     let lines: Vec<&str> = ran.stderr.lines().collect();
     assert!(lines[0].contains(&format!("cannot listen on `{address}`: Address already in use")));
-    assert!(lines[1].starts_with("hint: ") && lines[1].ends_with("in `http.listen`"), "{lines:?}");
+    assert!(lines[1].starts_with("hint: ") && lines[1].contains("in `http.listen`"), "{lines:?}");
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn exit_codes_say_what_was_wrong() {
         let refused = ran(&["chat", name]);
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains(name), "{refused:?}");
-        assert_eq!(refused.stderr.matches("error").count(), 1, "{refused:?}");
+        assert_eq!(refused.stderr.matches("error: ").count(), 1, "{refused:?}");
     }
     let model = env_path("HEARTH_TEST_SMOLLM2").display().to_string();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();

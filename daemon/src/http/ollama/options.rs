@@ -23,8 +23,8 @@ pub(super) fn options(map: &Map<String, Value>, cut: Cut) -> Result<Options, Rpc
         let real = || real(key, value);
         match key.as_str() {
             "num_ctx" => options.context = positive(whole()?),
-            // Below 0 is no limit. So is 0 to Ollama, but whoever sends it wants no answer.
-            "num_predict" => options.max_tokens = u32::try_from(whole()?).ok(),
+            // Without one there is no limit, and so it is to Ollama with 0, which its own clients leave out.
+            "num_predict" => options.max_tokens = positive(whole()?),
             "num_keep" => options.keep = positive(whole()?),
             "seed" => options.seed = u64::try_from(whole()?).ok(),
             "top_k" => options.top_k = Some(u32::try_from(whole()?.max(0)).unwrap_or(u32::MAX)),
