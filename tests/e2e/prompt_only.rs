@@ -107,7 +107,7 @@ fn in_ollamas() {
     let daemon = start();
     for (path, at) in [("/api/chat", "/message/content"), ("/api/generate", "/response")] {
         for limit in [0, -1] {
-            let options = json!({ "num_predict": limit });
+            let options = json!({ "num_predict": limit, "temperature": 0 });
             let body = asking(json!({ "prompt": TEXT, "options": options, "stream": false }));
             let reply = openai::answered(&daemon, path, &body);
             assert_eq!(told(&reply, [at, "/done_reason"]), [json!("Nothing."), json!("stop")]);

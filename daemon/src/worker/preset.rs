@@ -98,7 +98,9 @@ fn options(params: &Map<String, Value>) -> Map<String, Value> {
         serde_json::from_value::<Options>(Value::Object(one)).is_ok()
     };
     let same = SAME.iter().map(|name| (*name, *name));
-    same.chain(RENAMED)
+    // To Ollama 0 is as good as nothing there.
+    let renamed = RENAMED.into_iter().filter(|(theirs, _)| params.get(*theirs) != Some(&0.into()));
+    same.chain(renamed)
         .filter_map(|(theirs, ours)| Some((ours, params.get(theirs)?)))
         .filter(|(name, value)| valid(name, value))
         .map(|(name, value)| (name.to_string(), value.clone()))
@@ -126,6 +128,9 @@ mod tests {
             "temperature": 0.3, "top_k": 7, "num_predict": -1, "seed": -1, "num_ctx": 4096, "mirostat": 1, "num_gpu": 99, "num_keep": 24,
             "stop": ["<|a|>", "<|b|>"], "top_p": "high", "repeat_last_n": -1
         }));
+        let unlimited = json!({ "num_predict": 0, "num_ctx": 0, "num_keep": 0, "top_k": 0 });
+        let unlimited = self::preset(unlimited).options(&Options::default());
+        assert_eq!(unlimited, Options { top_k: Some(0), ..Options::default() });
         let models = Options {
             temperature: Some(0.3),
             top_k: Some(7),
