@@ -101,7 +101,8 @@ fn send_part(
 
 /// Pulls a blob of so many parts, and gives the most that were on their way at once.
 fn peak(n_parts: usize, gate: impl Fn() -> Arc<Gate> + Send + Sync + 'static) -> usize {
-    let blob: Vec<u8> = (0..n_parts * 32 * MIB).map(|at| (at / MIB) as u8).collect();
+    let blob: Vec<u8> =
+        (0..n_parts * 32).flat_map(|part| vec![part.to_le_bytes()[0]; MIB]).collect();
     let registry = SlowRegistry::start(blob.clone(), gate);
     let daemon = TestDaemon::start();
     pull(&daemon, &source(&registry.server.host()));

@@ -71,6 +71,11 @@ mod tests {
         for tick in 1..seconds * 100 {
             let now = TICK * u32::try_from(tick).unwrap();
             let n_bytes = rate(now.as_secs_f64(), pace.n_connections()) * TICK.as_secs_f64();
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "some megabytes"
+            )]
             if pace.came(n_bytes as usize, start + now) {
                 numbers.push((now.as_secs_f64(), pace.n_connections()));
             }
