@@ -133,7 +133,7 @@ impl Builder {
         let child = spawn(&self);
         let guard = Guard::new(child.id());
         let mut daemon = TestDaemon { builder: self, child, guard: Some(guard), ended: None };
-        daemon.await_ready();
+        daemon.await_ready(None);
         daemon
     }
 }
@@ -178,15 +178,20 @@ impl TestDaemon {
         Builder { dir, config, backends, args, env, wrapper, given: None }
     }
 
+    /// Waits until it listens, and not a child of the one `before` it, that was killed before the child had closed the socket.
     #[track_caller]
-    fn await_ready(&mut self) {
+    fn await_ready(&mut self, before: Option<u32>) {
         let socket = self.socket();
+        let is_its_own = |stream: &UnixStream| {
+            let listener = rustix::net::sockopt::socket_peercred(stream).unwrap().pid;
+            before.is_none_or(|before| i64::from(listener.as_raw_pid()) != i64::from(before))
+        };
         eventually("the daemon's socket", || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 self.ended = Some(status);
                 panic!("the daemon ended with {status} before it listened");
             }
-            UnixStream::connect(&socket).ok()
+            UnixStream::connect(&socket).ok().filter(is_its_own)
         });
     }
 
@@ -371,9 +376,10 @@ impl TestDaemon {
     #[track_caller]
     pub fn restart(&mut self) {
         assert!(self.ended.take().is_some(), "the daemon has not ended yet");
+        let before = self.child.id();
         self.child = spawn(&self.builder);
         self.guard = Some(Guard::new(self.child.id()));
-        self.await_ready();
+        self.await_ready(Some(before));
     }
 }
 
