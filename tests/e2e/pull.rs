@@ -152,7 +152,7 @@ fn progress_tells_the_truth_and_a_second_pull_shares_the_first() {
         assert_eq!(Some(other.join().unwrap()), reply);
     }
     let ranges: Vec<_> = proxy.passed().into_iter().filter_map(|one| one.range).collect();
-    assert_eq!(ranges.len(), 3, "{ranges:?}");
+    assert_eq!(ranges, [format!("bytes=0-{}", weights.len() - 1)]);
     assert_eq!(fs::read(blob_path(&daemon, &weights)).unwrap(), weights);
 }
 

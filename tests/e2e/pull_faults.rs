@@ -84,8 +84,10 @@ fn a_fault_that_stays_ends_the_pull_and_what_came_is_kept() {
     let registry = Registry::start();
     let weights = noise(40 * MIB);
     registry.push("library/m", &[("model", &weights)]);
-    let proxy = FaultProxy::start(registry.host(), |request, n| {
-        if is_part(request) && n > 0 { Fault::Status(503) } else { Fault::None }
+    let proxy = FaultProxy::start(registry.host(), |request, n| match (is_part(request), n) {
+        (false, _) => Fault::None,
+        (true, 0) => Fault::Truncate,
+        (true, _) => Fault::Status(503),
     });
     let daemon = TestDaemon::start();
     let error =

@@ -1,9 +1,10 @@
 //! One blob's way into the store.
 //!
-//! Runs of missing pieces are fetched in ascending order, each over a connection of its own, so that the hash, which is computed
-//! in order, is never far behind; as many at once as [`Pace`] says. A run that fails is asked for again from its first missing
-//! piece, at the next place there is; it is given up when [`MAX_ATTEMPTS`] in a row brought no piece. A piece is hashed and
-//! written while the next one comes, and what was written is brought to disk while more is.
+//! Runs of missing pieces are fetched in ascending order, each over a connection of its own, as many at once as [`Pace`] says.
+//! One that is alone is long; where there are several they are short, so that the hash, which is computed in order, is never far
+//! behind. A run that fails is asked for again from its first missing piece, at the next place there is; it is given up when
+//! [`MAX_ATTEMPTS`] in a row brought no piece. A piece is hashed and written while the next one comes, and what was written is
+//! brought to disk while more is.
 
 use crate::blobs::News;
 use crate::error::PullError;
@@ -16,13 +17,16 @@ use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap};
 use reqwest::{Response, StatusCode, Url};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
-/// What one connection is asked for at once.
+/// What one connection of several is asked for at once.
 const RUN_PIECES: u64 = 32;
+/// What one is asked for that is alone. Those of other blobs may wait for their turn.
+const LONG_RUN_PIECES: u64 = 256;
 /// What may wait for the disk at the end.
 const SYNC_BYTES: u64 = 64 << 20;
 
@@ -55,6 +59,13 @@ struct Fetch {
     news: News,
     /// Released after the partial is closed.
     _turn: OwnedMutexGuard<()>,
+}
+
+/// What one connection is to bring. The end comes nearer when others come to help.
+#[derive(Debug, Default)]
+struct Run {
+    start: u64,
+    end: AtomicU64,
 }
 
 /// Brings a blob into the store, unless it is there and right. Its turn is what keeps two of these from one partial.
@@ -135,15 +146,18 @@ impl Fetch {
     async fn fetch_all(self: &Arc<Self>) -> Result<(), PullError> {
         let mut pace = self.pace.subscribe();
         let mut runs = JoinSet::new();
-        let mut next = 0;
+        let mut newest = Arc::new(Run::default());
+        let n_pieces = self.partial.n_pieces();
         loop {
             let n_connections = pace.borrow_and_update().n_connections();
+            let most = if n_connections > 1 { RUN_PIECES } else { LONG_RUN_PIECES };
+            newest.cut(self.partial.missing(newest.pieces()).start + most);
             while runs.len() < n_connections
-                && let missing = self.partial.missing(next..self.partial.n_pieces())
+                && let missing = self.partial.missing(newest.pieces().end..n_pieces)
                 && !missing.is_empty()
             {
-                next = missing.end.min(missing.start + RUN_PIECES);
-                runs.spawn(Arc::clone(self).fetch_run(missing.start..next));
+                newest = Arc::new(Run::new(missing.start..missing.end.min(missing.start + most)));
+                runs.spawn(Arc::clone(self).fetch_run(Arc::clone(&newest)));
             }
             tokio::select! {
                 fetched = runs.join_next() => match fetched {
@@ -170,10 +184,10 @@ impl Fetch {
         }
     }
 
-    async fn fetch_run(self: Arc<Self>, run: Range<u64>) -> Result<(), PullError> {
+    async fn fetch_run(self: Arc<Self>, run: Arc<Run>) -> Result<(), PullError> {
         let (mut n_failed, mut n_refused, mut place) = (0, 0, 0);
         loop {
-            let missing = self.partial.missing(run.clone());
+            let missing = self.partial.missing(run.pieces());
             if missing.is_empty() {
                 return Ok(());
             }
@@ -181,7 +195,7 @@ impl Fetch {
             let place_now = &self.wanted.places[place % self.wanted.places.len()];
             let fetched = {
                 let _stream = self.net.streams.acquire().await;
-                self.fetch_from(place_now, missing, &mut n_put).await
+                self.fetch_from(place_now, missing, &run, &mut n_put).await
             };
             let Err(error) = fetched else { continue };
             if n_put > 0 {
@@ -206,13 +220,14 @@ impl Fetch {
         self: &Arc<Self>,
         place: &Place,
         missing: Range<u64>,
+        run: &Run,
         n_put: &mut u64,
     ) -> Result<(), PullError> {
         let bytes = self.partial.bytes_of(missing.clone());
-        let all = 0..self.partial.n_pieces();
-        if missing == all {
+        let all = Run::new(0..self.partial.n_pieces());
+        if missing == all.pieces() && missing.end <= RUN_PIECES {
             let response = self.ask_for_whole(place).await?;
-            return self.receive(place, response, all, n_put).await;
+            return self.receive(place, response, all.pieces(), &all, n_put).await;
         }
         let ask = Ask { range: Some(bytes.clone()), ..Ask::default() };
         let response = place.endpoint.ask(&place.url, &ask).await?;
@@ -224,7 +239,7 @@ impl Fetch {
                 let range = hearth_store::quote(range.unwrap_or_default());
                 return Err(place.endpoint.bad_answer(format!("`{range}` for `{expected}`")));
             }
-            return self.receive(place, response, missing, n_put).await;
+            return self.receive(place, response, missing, run, n_put).await;
         }
         // A server without ranges sends everything to everybody; once is enough.
         drop(response);
@@ -233,7 +248,7 @@ impl Fetch {
             return Ok(());
         }
         let response = self.ask_for_whole(place).await?;
-        self.receive(place, response, all, n_put).await
+        self.receive(place, response, all.pieces(), &all, n_put).await
     }
 
     async fn ask_for_whole(&self, place: &Place) -> Result<Response, PullError> {
@@ -250,16 +265,18 @@ impl Fetch {
         }
     }
 
-    /// Takes these pieces from a body that begins with the first of them. Those that are there already are passed over.
+    /// Takes these pieces from a body that begins with the first of them, as far as they are the run's. Those that are there
+    /// already are passed over.
     async fn receive(
         self: &Arc<Self>,
         place: &Place,
         response: Response,
         pieces: Range<u64>,
+        run: &Run,
         n_put: &mut u64,
     ) -> Result<(), PullError> {
         let mut last = None;
-        let received = self.receive_pieces(place, response, pieces, &mut last, n_put).await;
+        let received = self.receive_pieces(place, response, pieces, run, &mut last, n_put).await;
         // Also where the connection broke: what is there is not asked for again.
         await_put(&mut last, n_put).await?;
         received
@@ -270,19 +287,21 @@ impl Fetch {
         place: &Place,
         mut response: Response,
         pieces: Range<u64>,
+        run: &Run,
         last: &mut Option<Put>,
         n_put: &mut u64,
     ) -> Result<(), PullError> {
         let mut piece = pieces.start;
         let mut buffer = Vec::new();
-        while piece < pieces.end {
+        let end = || pieces.end.min(run.pieces().end);
+        while piece < end() {
             let Some(chunk) = place.endpoint.chunk(&mut response).await? else {
                 let host = place.endpoint.host.clone();
                 return Err(PullError::Broken { host, reason: "it ended too early".into() });
             };
             self.pace.send_if_modified(|pace| pace.came(chunk.len(), Instant::now()));
             let mut chunk = &chunk[..];
-            while piece < pieces.end && !chunk.is_empty() {
+            while piece < end() && !chunk.is_empty() {
                 let bytes = self.partial.bytes_of(piece..piece + 1);
                 let len = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX);
                 let room = len - buffer.len();
@@ -309,6 +328,21 @@ impl Fetch {
             fetch.news.tell(BlobState::Fetching, fetch.partial.n_bytes());
             Ok(buffer)
         })
+    }
+}
+
+impl Run {
+    fn new(pieces: Range<u64>) -> Self {
+        Self { start: pieces.start, end: pieces.end.into() }
+    }
+
+    fn pieces(&self) -> Range<u64> {
+        self.start..self.end.load(Relaxed)
+    }
+
+    /// Leaves what is behind a piece to others.
+    fn cut(&self, end: u64) {
+        self.end.fetch_min(end, Relaxed);
     }
 }
 
