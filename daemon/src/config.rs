@@ -7,6 +7,7 @@
 mod change;
 mod http;
 mod places;
+mod read;
 
 use crate::cli::RunArgs;
 use crate::sandbox::Sandbox;
@@ -17,15 +18,18 @@ use hearth_store::ModelName;
 pub(crate) use http::{Address, HttpConfig, ImageUrls, TlsFiles};
 use http::{FileHttp, http};
 use places::{backend_dirs, config_file, default_socket, env, key_file, models_dir, state_dir};
+use read::{read, unusable};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where Ollama's own service keeps models on Linux.
 pub(crate) const OLLAMAS_MODELS: &str = "/usr/share/ollama/.ollama/models";
+
+const KEEP_ALIVE: Duration = Duration::from_mins(5);
 
 /// What the file says.
 #[derive(Debug, Default, Deserialize)]
@@ -179,14 +183,39 @@ pub(crate) struct EngineSizes {
     pub(crate) stall: Option<Duration>,
 }
 
+/// What the command line and the environment may say instead of the file.
+struct Found {
+    socket: PathBuf,
+    models: PathBuf,
+    /// If the file says nothing.
+    keep_alive: Option<Duration>,
+}
+
+impl Found {
+    fn new(args: &RunArgs, file: &FileConfig) -> anyhow::Result<Self> {
+        Ok(Self {
+            socket: args.socket.clone().or(file.socket.clone()).map_or_else(default_socket, Ok)?,
+            models: models_dir(args, file.models.clone())?,
+            keep_alive: match (&file.keep_alive, env("OLLAMA_KEEP_ALIVE")) {
+                (None, Some(text)) => parse_keep_alive("OLLAMA_KEEP_ALIVE", &text)?,
+                _ => Some(KEEP_ALIVE),
+            },
+        })
+    }
+}
+
 impl Config {
     /// Reads the file, if there is one, and settles everything.
     pub fn load(args: &RunArgs) -> anyhow::Result<Self> {
-        let file = match config_file(args) {
-            Some(path) => read(&path)?,
-            None => FileConfig::default(),
-        };
-        Self::settle(args, file)
+        let path = config_file(args);
+        let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        // What is wrong with the environment is no fault of the file.
+        let found = Found::new(args, &file)?;
+        let settled = Self::settle(args, file, found);
+        match path {
+            Some(path) => settled.with_context(|| unusable(&path)),
+            None => settled,
+        }
     }
 
     /// How a model's KV memory is kept and read.
@@ -196,7 +225,7 @@ impl Config {
         Attention { kv_type: own.kv_type.or(all.kv_type), flash: own.flash.or(all.flash) }
     }
 
-    fn settle(args: &RunArgs, file: FileConfig) -> anyhow::Result<Self> {
+    fn settle(args: &RunArgs, file: FileConfig, found: Found) -> anyhow::Result<Self> {
         let engine = &file.engine;
         let engine = EngineSizes {
             context: at_least("engine.context", engine.context.unwrap_or(32_768), 64)?,
@@ -221,17 +250,19 @@ impl Config {
                 seconds => Some(Duration::from_secs(seconds)),
             },
         };
-        let keep_alive =
-            file.keep_alive.or_else(|| env("OLLAMA_KEEP_ALIVE")).unwrap_or_else(|| "5m".into());
+        let keep_alive = match file.keep_alive {
+            Some(text) => parse_keep_alive("keep_alive", &text)?,
+            None => found.keep_alive,
+        };
         Ok(Self {
-            socket: args.socket.clone().or(file.socket).map_or_else(default_socket, Ok)?,
+            socket: found.socket,
             socket_mode: parse_mode(file.socket_mode.as_deref().unwrap_or("0660"))?,
-            models: models_dir(args, file.models)?,
+            models: found.models,
             more_models: file.more_models.unwrap_or_else(|| vec![OLLAMAS_MODELS.into()]),
             state: state_dir(args),
             backend_dirs: backend_dirs(args, file.backends),
             backend: args.backend.clone().or(file.backend).unwrap_or_else(|| "auto".into()),
-            keep_alive: parse_keep_alive(&keep_alive)?,
+            keep_alive,
             max_loaded_models: at_least(
                 "max_loaded_models",
                 file.max_loaded_models.unwrap_or(3),
@@ -328,32 +359,6 @@ fn choice<T: DeserializeOwned>(
     })
 }
 
-fn read(path: &Path) -> anyhow::Result<FileConfig> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
-    parse(&text).with_context(|| format!("cannot use the configuration `{}`", path.display()))
-}
-
-fn parse(text: &str) -> anyhow::Result<FileConfig> {
-    toml::from_str(text).map_err(|error| {
-        let message = error.message();
-        let place = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-        let place = place.map(|line| format!("line {line}: ")).unwrap_or_default();
-        match nearest(message) {
-            Some(name) => anyhow::anyhow!("{place}{message}\nhint: did you mean `{name}`?"),
-            None => anyhow::anyhow!("{place}{message}"),
-        }
-    })
-}
-
-/// The known key that an unknown one was probably meant to be, out of serde's message.
-fn nearest(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
-    let unknown = quoted.next()?;
-    let known = quoted.map(|name| (strsim::damerau_levenshtein(name, unknown), name));
-    known.min().filter(|(distance, _)| *distance <= 3).map(|(_, name)| name.into())
-}
-
 fn parse_mode(text: &str) -> anyhow::Result<u32> {
     match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
@@ -362,7 +367,7 @@ fn parse_mode(text: &str) -> anyhow::Result<u32> {
 }
 
 /// As Ollama reads it: a number is seconds, a negative one for ever, or Go's `1h30m`.
-fn parse_keep_alive(text: &str) -> anyhow::Result<Option<Duration>> {
+fn parse_keep_alive(key: &str, text: &str) -> anyhow::Result<Option<Duration>> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Ok(keep_alive(seconds));
     }
@@ -370,7 +375,7 @@ fn parse_keep_alive(text: &str) -> anyhow::Result<Option<Duration>> {
     match duration_seconds(rest) {
         Some(seconds) => Ok(keep_alive(sign * seconds)),
         None => bail!(
-            "`keep_alive` is `{text}`, and must be seconds or a duration such as \"10m\" or \"1h30m\"; \"-1\" is for ever"
+            "`{key}` is `{text}`, and must be seconds or a duration such as \"10m\" or \"1h30m\"; \"-1\" is for ever"
         ),
     }
 }
@@ -404,13 +409,13 @@ pub(crate) fn duration_seconds(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::read::parse;
     use super::*;
 
-    #[test]
-    fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
-        let error = parse("backend = \"auto\"\n[engine]\ncontxt = 4096\n").unwrap_err().to_string();
-        assert!(error.starts_with("line 3: unknown field `contxt`"), "{error}");
-        assert!(error.ends_with("hint: did you mean `context`?"), "{error}");
+    pub(super) fn settle(args: &RunArgs, text: &str) -> anyhow::Result<Config> {
+        let file = parse(text)?;
+        let found = Found::new(args, &file)?;
+        Config::settle(args, file, found)
     }
 
     #[test]
@@ -430,8 +435,7 @@ mod tests {
             backends: vec!["/b".into()],
             ..RunArgs::default()
         };
-        let from_file = Config::settle(&args, parse(&real).unwrap()).unwrap();
-        assert_eq!(from_file, Config::settle(&args, FileConfig::default()).unwrap());
+        assert_eq!(settle(&args, &real).unwrap(), settle(&args, "").unwrap());
         let keys =
             real.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
         let known = format!("{:?}", FileConfig::default()).matches(": None").count();
@@ -453,7 +457,7 @@ mod tests {
 
     #[test]
     fn what_is_said_of_a_model_goes_before_what_is_said_of_all() {
-        let settle = |text| Config::settle(&RunArgs::default(), parse(text).unwrap());
+        let settle = |text| settle(&RunArgs::default(), text);
         let config = settle(
             "[engine]\nkv_type = \"q8_0\"\nflash_attention = \"auto\"\n[model.a]\nkv_type = \"f32\"\nflash_attention = \"off\"\n",
         );
@@ -468,12 +472,13 @@ mod tests {
 
     #[test]
     fn keep_alive_is_read_as_ollama_reads_it() {
-        assert_eq!(parse_keep_alive("90").unwrap(), Some(Duration::from_secs(90)));
-        assert_eq!(parse_keep_alive("1h30m").unwrap(), Some(Duration::from_secs(5400)));
-        assert_eq!(parse_keep_alive("1.5s").unwrap(), Some(Duration::from_millis(1500)));
-        assert_eq!(parse_keep_alive("-1").unwrap(), None);
-        assert_eq!(parse_keep_alive("-1m").unwrap(), None);
-        assert!(parse_keep_alive("soon").is_err());
-        assert!(parse_keep_alive("").is_err());
+        let read = |text| parse_keep_alive("keep_alive", text);
+        assert_eq!(read("90").unwrap(), Some(Duration::from_secs(90)));
+        assert_eq!(read("1h30m").unwrap(), Some(Duration::from_secs(5400)));
+        assert_eq!(read("1.5s").unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(read("-1").unwrap(), None);
+        assert_eq!(read("-1m").unwrap(), None);
+        assert!(read("soon").is_err());
+        assert!(read("").is_err());
     }
 }

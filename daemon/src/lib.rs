@@ -12,6 +12,7 @@ mod http;
 mod listen;
 mod logging;
 mod manager;
+mod nearest;
 pub mod plugin;
 pub mod plugin_check;
 pub mod probe;

@@ -31,17 +31,16 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FileConfig, parse};
-    use super::*;
+    use super::super::tests::settle;
     use crate::cli::RunArgs;
 
     #[test]
     fn what_needs_a_restart_stays_and_is_named() {
         let args = RunArgs { models: Some("/m".into()), ..RunArgs::default() };
-        let settle = |file: FileConfig| Config::settle(&args, file).unwrap();
-        let old = settle(parse("socket = \"/a\"\nkeep_alive = \"1m\"\n").unwrap());
+        let settle = |text| settle(&args, text).unwrap();
+        let old = settle("socket = \"/a\"\nkeep_alive = \"1m\"\n");
         let text = "socket = \"/b\"\nkeep_alive = \"2m\"\n[http]\nlisten = [\"[::1]:1\"]\nopen = true\n[pull]\nstreams = 1\n";
-        let (new, left) = old.changed_to(settle(parse(text).unwrap()));
+        let (new, left) = old.changed_to(settle(text));
         assert_eq!(left, ["socket", "pull", "http.listen"]);
         assert_eq!(
             (&new.socket, &new.pull, &new.http.listen),

@@ -89,12 +89,25 @@ pub(super) fn http(file: FileHttp) -> anyhow::Result<HttpConfig> {
     }
     Ok(HttpConfig {
         listen,
-        origins: file.origins.unwrap_or_else(origins),
+        origins: match file.origins {
+            Some(origins) => checked(origins)?,
+            None => origins(),
+        },
         keys: named(file.keys).or_else(credential),
         open: file.open.unwrap_or(false),
         image_urls: file.image_urls.unwrap_or_default(),
         tls,
     })
+}
+
+/// An origin without a scheme is none that a browser sends.
+fn checked(origins: Vec<String>) -> anyhow::Result<Vec<String>> {
+    match origins.iter().find(|origin| *origin != "*" && !origin.contains("://")) {
+        Some(bad) => bail!(
+            "`http.origins` names `{bad}`, which does not say how it is reached\nhint: write `https://{bad}`, or `http://{bad}`"
+        ),
+        None => Ok(origins),
+    }
 }
 
 fn address(text: &str) -> Address {
@@ -154,6 +167,21 @@ mod tests {
         ] {
             assert_eq!(ollama_host(text), host, "{text}");
         }
+    }
+
+    #[test]
+    fn an_origin_that_no_page_can_have_is_refused() {
+        let http = |origin: &str| {
+            http(FileHttp { origins: Some(vec![origin.into()]), ..FileHttp::default() })
+        };
+        for origin in ["*", "https://chat.example", "http://10.0.0.*:8080", "app://*"] {
+            assert_eq!(http(origin).unwrap().origins, [origin]);
+        }
+        let error = http("chat.example").unwrap_err().to_string();
+        assert!(
+            error.ends_with("hint: write `https://chat.example`, or `http://chat.example`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `hearthd quantize`: one order from standard input, and what becomes of it on standard output, a line of JSON each.
 
+use crate::nearest::nearest;
 use crate::plugin;
 use crate::rpc::store_error;
 use crate::sandbox::Sandbox;
@@ -170,10 +171,8 @@ fn find_type(plugin: &str, types: &[String], wanted: &str) -> Result<String, Rpc
     if let Some(name) = known(&wanted) {
         return Ok(name.clone());
     }
-    let distance = |name: &str| strsim::damerau_levenshtein(&name.to_ascii_uppercase(), &wanted);
-    let nearest = types.iter().min_by_key(|name| distance(name)).filter(|name| distance(name) <= 2);
     let all = format!("the types are {}", types.join(", "));
-    let hint = match nearest {
+    let hint = match nearest(&wanted, types.iter().map(String::as_str)) {
         Some(name) => format!("did you mean `{name}`? {all}"),
         None => all,
     };

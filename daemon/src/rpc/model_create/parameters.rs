@@ -3,6 +3,7 @@
 //! Those that only Hearth has are kept beside them; Ollama passes over what it does not know.
 
 use super::invalid;
+use crate::nearest::nearest;
 use hearth_protocol::RpcError;
 use serde_json::{Map, Number, Value};
 
@@ -63,7 +64,7 @@ pub(super) fn read(given: &Map<String, Value>) -> Result<Map<String, Value>, Rpc
     let mut read = Map::new();
     for (name, value) in given {
         let Some((_, kind)) = KINDS.iter().find(|(known, _)| known == name) else {
-            let hint = match nearest(name) {
+            let hint = match nearest(name, KINDS.iter().map(|(known, _)| *known)) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None => "parameters have Ollama's names, such as `temperature`".to_owned(),
             };
@@ -114,11 +115,6 @@ fn whole(number: f64) -> Option<Value> {
 /// As Go writes them: without a point where there is nothing behind it.
 fn decimal(number: f64) -> Option<Value> {
     whole(number).or_else(|| Number::from_f64(number).map(Value::Number))
-}
-
-fn nearest(name: &str) -> Option<&'static str> {
-    let known = KINDS.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), *known));
-    known.min().filter(|(distance, _)| *distance <= 3).map(|(_, known)| known)
 }
 
 #[cfg(test)]
