@@ -75,6 +75,23 @@ fn a_file_that_cannot_be_written_is_named_and_not_left_there() {
     assert!(ran.code == Some(1) && ran.stderr.starts_with(message), "{ran:?}");
     assert!(ran.stderr.contains("hint: "), "{ran:?}");
     assert_eq!(entries(&daemon.dir().join("out")), [""; 0]);
+
+    let ran = daemon.ctl(["export", "m", "no/m.gguf"]);
+    assert_eq!(
+        ran.stderr.lines().next(),
+        Some("error: cannot write `no/m.gguf`: No such file or directory (os error 2)")
+    );
+}
+
+#[test]
+fn a_folder_with_other_files_is_left_as_it_is() {
+    let daemon = start();
+    let dir = daemon.dir().join("home");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("letter"), "").unwrap();
+    let ran = daemon.ctl(["export", "m", "home"]);
+    assert!(ran.stderr.starts_with("error: `home` is no OCI layout: it has `letter`"), "{ran:?}");
+    assert_eq!(entries(&dir), ["letter"]);
 }
 
 #[test]

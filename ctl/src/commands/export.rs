@@ -13,6 +13,7 @@ use crate::status_line::StatusLine;
 use hearth_protocol::{Exported, ModelExport, ModelParams};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt as _;
@@ -151,6 +152,7 @@ impl Export<'_> {
 
     fn layout(&mut self, exported: &Exported, dir: &Path) -> Result<(), CtlError> {
         let index = dir.join("index.json");
+        refuse_other_files(dir)?;
         let others = others(&index, &exported.name)?;
         let blobs = dir.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(failed("create", &blobs))?;
@@ -180,6 +182,18 @@ impl Export<'_> {
     }
 }
 
+/// A slip of the finger shall not strew blobs over somebody's home.
+fn refuse_other_files(dir: &Path) -> Result<(), CtlError> {
+    let is_own =
+        |name: &OsStr| ["blobs", "index.json", "oci-layout"].iter().any(|own| name == *own);
+    let names = dir.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let Some(other) = names.into_iter().find(|name| !is_own(name)) else { return Ok(()) };
+    Err(CtlError::failed(
+        format!("`{}` is no OCI layout: it has `{}`", dir.display(), other.display()),
+        "name a folder that does not exist yet, or a file that ends with `.gguf`",
+    ))
+}
+
 /// The models that a layout has already, but for one of this name.
 fn others(index: &Path, name: &str) -> Result<Vec<Value>, CtlError> {
     let text = match fs::read_to_string(index) {
@@ -205,6 +219,8 @@ fn write(
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let dir = parent.unwrap_or(Path::new("."));
     let failed = failed("write", path);
+    // Before the other file, whose name would tell a person nothing.
+    let folder = File::open(dir).map_err(&failed)?;
     let mut temp = tempfile::Builder::new()
         .prefix(".ctl-export-")
         // What the umask leaves of it.
@@ -214,7 +230,7 @@ fn write(
     fill(temp.as_file_mut())?;
     temp.as_file().sync_all().map_err(&failed)?;
     temp.persist(path).map_err(|error| failed(error.error))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+    folder.sync_all().map_err(failed)
 }
 
 fn failed(action: &str, path: &Path) -> impl Fn(io::Error) -> CtlError {
