@@ -378,6 +378,7 @@ fn models_are_listed_and_found_by_names_with_slashes() {
     for path in ["/v1/models/ada/tiny", "/v1/models/ada%2Ftiny"] {
         assert_eq!(get(path).body, known("ada/tiny:latest"), "{path}");
     }
+    refused(get("/v1/models/%ff"), 400, "invalid_request_error");
     let error = refused(get("/v1/models/none"), 404, "not_found_error");
     assert_eq!(error["code"], "model_not_found");
 }

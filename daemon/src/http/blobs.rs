@@ -3,11 +3,11 @@
 //! A body goes to disk as it comes, a few pieces of it in memory at a time, and has a name only if its hash is the one that
 //! was announced.
 
+use super::body::Named;
 use super::routes::{BYTES, Routes, Says};
 use super::{Core, download, refusal, status_of};
 use crate::rpc::{apart, store_error};
 use axum::body::{Body, Bytes};
-use axum::extract::Path;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hearth_protocol::{ErrorKind, ModelCreate, RpcError};
@@ -28,7 +28,7 @@ pub(super) fn routes(path: &'static str) -> Routes {
         .get(path, download::blob, Says::new("The bytes of a file.").sends(BYTES))
 }
 
-async fn look(core: Core, Path(digest): Path<String>) -> Response {
+async fn look(core: Core, Named(digest): Named) -> Response {
     let found = async {
         core.permit::<ModelCreate>().await?;
         Ok(present(&core.daemon.store, parse(&digest)?).await)
@@ -41,7 +41,7 @@ async fn look(core: Core, Path(digest): Path<String>) -> Response {
 }
 
 /// Whatever the answer, the body is read to its end, or the client might not get to read it.
-async fn upload(core: Core, Path(digest): Path<String>, uri: Uri, body: Body) -> Response {
+async fn upload(core: Core, Named(digest): Named, uri: Uri, body: Body) -> Response {
     let (pieces, incoming) = mpsc::channel(PIECES);
     let written = async {
         core.permit::<ModelCreate>().await?;

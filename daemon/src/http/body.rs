@@ -1,10 +1,11 @@
-//! Bodies of requests, read within the limits, and of answers that stream.
+//! What is read of requests, within the limits, and the bodies of answers that stream.
 
-use super::Core;
+use super::{Core, refusal};
 use crate::listen::{Held, too_long};
 use crate::rpc::Running;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, header::CONTENT_TYPE};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts};
 use axum::response::Response;
 use futures_util::stream::unfold;
 use hearth_protocol::{ErrorKind, Event, ProgressEvent, RpcError};
@@ -16,6 +17,21 @@ use std::fmt::Display;
 
 /// What most events take.
 const EVENT: usize = 512;
+
+/// What a path names.
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let named = Path::from_request_parts(parts, state).await;
+        named.map(|Path(name)| Self(name)).map_err(|_| {
+            let error = RpcError::new(ErrorKind::InvalidRequest, "the path is no UTF-8");
+            refusal(parts.uri.path(), StatusCode::BAD_REQUEST, &error)
+        })
+    }
+}
 
 /// A request, which counts as the user's as long as it is held.
 pub(super) struct Asked<T> {

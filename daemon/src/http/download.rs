@@ -2,11 +2,11 @@
 //!
 //! So whoever exports a model writes the files themselves, and needs no access to the store's folders.
 
+use super::body::Named;
 use super::routes::BYTES;
 use super::{Core, refusal};
 use crate::rpc::{Daemon, blocking};
 use axum::body::Body;
-use axum::extract::Path;
 use axum::http::{StatusCode, Uri, header::CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use hearth_protocol::{ErrorKind, RpcError};
@@ -28,7 +28,7 @@ struct BlobBody {
 }
 
 /// Whoever may read the store's list may read what is in it.
-pub(super) async fn blob(core: Core, Path(digest): Path<String>, uri: Uri) -> Response {
+pub(super) async fn blob(core: Core, Named(digest): Named, uri: Uri) -> Response {
     match open(&core.daemon, &digest).await {
         Ok(body) => ([(CONTENT_TYPE, BYTES)], Body::new(body)).into_response(),
         Err(error) => refusal(uri.path(), StatusCode::NOT_FOUND, &error),

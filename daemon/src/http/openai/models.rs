@@ -1,9 +1,9 @@
 //! `/v1/models`
 
 use super::Answer;
+use crate::http::body::Named;
 use crate::http::{Core, json_response};
 use crate::rpc;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use hearth_protocol::{Empty, ModelListMethod, ModelParams, ModelShow, ModelSummary};
 use schemars::JsonSchema;
@@ -30,7 +30,7 @@ pub(super) async fn list(core: Core) -> Answer {
 }
 
 /// Names have slashes of their own.
-pub(super) async fn one(core: Core, Path(model): Path<String>) -> Answer {
+pub(super) async fn one(core: Core, Named(model): Named) -> Answer {
     let shown = core.call::<ModelShow, _>(rpc::model_show, ModelParams { model }).await?;
     Ok(json_response(StatusCode::OK, &listed(&shown.summary)))
 }

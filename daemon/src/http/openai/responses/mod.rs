@@ -12,10 +12,11 @@ mod request;
 
 use super::answer::EVENTS;
 use super::{Answer, error_body, model_of, read};
+use crate::http::body::Named;
 use crate::http::{Core, Routes, Says, invalid, json_response};
 use answering::{Answering, prepare, stored};
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, Uri, header::CONTENT_TYPE};
 use axum::response::Response;
 use background::Background;
@@ -119,7 +120,7 @@ async fn input_tokens(core: Core, body: Body) -> Answer {
 async fn retrieve(
     State(background): State<Arc<Background>>,
     core: Core,
-    Path(id): Path<String>,
+    Named(id): Named,
     uri: Uri,
 ) -> Answer {
     let after = query(&uri, "starting_after").map(|number| {
@@ -154,11 +155,7 @@ fn as_it_is(mut response: Value, runs: bool) -> Value {
     response
 }
 
-async fn delete(
-    State(background): State<Arc<Background>>,
-    core: Core,
-    Path(id): Path<String>,
-) -> Answer {
+async fn delete(State(background): State<Arc<Background>>, core: Core, Named(id): Named) -> Answer {
     if background.find(&core, &id).is_some() {
         let error = RpcError::new(ErrorKind::InUse, format!("the response `{id}` runs"));
         return Err(error.with_hint("cancel it first").into());
@@ -168,11 +165,7 @@ async fn delete(
     Ok(json_response(StatusCode::OK, &json!({ "id": id, "object": "response", "deleted": true })))
 }
 
-async fn cancel(
-    State(background): State<Arc<Background>>,
-    core: Core,
-    Path(id): Path<String>,
-) -> Answer {
+async fn cancel(State(background): State<Arc<Background>>, core: Core, Named(id): Named) -> Answer {
     if let Some(tape) = background.find(&core, &id) {
         // It may have ended just now.
         let _ = core.cancel(&id);
@@ -189,7 +182,7 @@ async fn cancel(
 }
 
 /// What is new in a response's own request.
-async fn input_items(core: Core, Path(id): Path<String>, uri: Uri) -> Answer {
+async fn input_items(core: Core, Named(id): Named, uri: Uri) -> Answer {
     let (_, mut items) = stored(&core, &id).await?;
     if query(&uri, "order") != Some("asc") {
         items.reverse();
