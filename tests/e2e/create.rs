@@ -223,6 +223,13 @@ fn what_the_daemon_cannot_open_is_sent_to_it() {
     create(&daemon, "local", "FROM ./tiny\nADAPTER ./lora").ok();
     let weights = |name: &str| manifest(&daemon, name)["layers"][0]["size"].clone();
     assert_eq!(weights("folder"), weights("local"));
+    let base = format!("{here}/base.gguf");
+    let reply = daemon.ctl(["import", &base, "imported", "--json"]).json();
+    assert_eq!((&reply["name"], &reply["how"]), (&"imported:latest".into(), &"sent".into()));
+    assert_eq!(weights("imported"), weights("sent"));
+    let ran = daemon.ctl(["import", &base, "linked", "--link"]);
+    assert!(ran.stderr.starts_with(&format!("error: the daemon cannot open `{base}`")), "{ran:?}");
+
     let ran = create(&daemon, "none", &format!("FROM {here}/none.gguf"));
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("none.gguf"), "{ran:?}");

@@ -143,7 +143,7 @@ fn files_that_are_not_there_or_no_files_are_refused() {
     let daemon = TestDaemon::start();
     let missing = import_error(&daemon, &daemon.dir().join("none.gguf"));
     assert!(missing.message.contains("none.gguf"), "{missing:?}");
-    assert_eq!(missing.kind(), Some(ErrorKind::Io), "{missing:?}");
+    assert_eq!(missing.kind(), Some(ErrorKind::FileUnreadable), "{missing:?}");
     for path in [daemon.dir().to_path_buf(), "/dev/zero".into(), PathBuf::from("/proc/self/mem")] {
         let error = import_error(&daemon, &path);
         assert!(error.kind().is_some() && error.kind() != Some(ErrorKind::Internal), "{error:?}");

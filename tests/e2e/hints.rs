@@ -10,7 +10,7 @@ fn a_file_that_is_not_there_has_a_hint() {
     let path = daemon.dir().join("none.gguf").display().to_string();
     let ran = daemon.ctl(["import", &path, "m"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains(&format!("error: cannot open `{path}`")), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("error: the daemon cannot open `{path}`")), "{ran:?}");
     assert!(ran.stderr.contains(&format!("hint: check with `ls -l {path}`")), "{ran:?}");
 }
 

@@ -45,7 +45,10 @@ figure 'first connection answered, ms' $(($(now_ms) - start))
 say 'the processor, for a member and for nobody else'
 systemd-analyze security --no-pager --threshold=15 hearth.service | tee security
 figure exposure "$(sed -n 's/.*exposure level for hearth.service: \([0-9.]*\).*/\1/p' security)"
-ctl import smollm2.gguf smollm2
+useradd --create-home --groups hearth,hearth-admin carol
+install -m 600 -o carol smollm2.gguf /home/carol/
+runuser -u carol -- ctl import /home/carol/smollm2.gguf smollm2 | tee imported
+grep 'sent to the daemon' imported
 ctl backend list
 runuser -u alice -- ctl run smollm2 --temperature 0 --max-tokens 24 'Name three colours.' >smollm2.answer
 ctl ps
@@ -56,6 +59,11 @@ runuser -u bob -- ctl ls 2>refused || status=$?
 grep 'add yourself to group `hearth`' refused
 if runuser -u alice -- ctl rm smollm2 2>refused; then exit 1; fi
 grep 'hearth-admin' refused
+
+say 'one by hand beside it'
+if runuser -u hearth -- hearthd --socket /run/hearth/hearth.sock 2>refused; then exit 1; fi
+grep 'a service manager listens on `/run/hearth/hearth.sock`' refused
+ctl status
 
 say reload
 settle 'keep_alife = 3'
@@ -162,6 +170,7 @@ systemctl stop "user@$uid.service"
 
 say purge
 userdel --remove alice
+userdel --remove carol
 userdel bob
 dpkg -P hearth
 if getent passwd hearth || getent group hearth hearth-admin; then exit 1; fi

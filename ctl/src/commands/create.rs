@@ -40,17 +40,9 @@ pub(super) fn run(
     create(context, params)
 }
 
-/// What the daemon cannot open is sent to it.
-pub(super) fn create(context: &Context, mut params: CreateParams) -> Result<(), CtlError> {
+pub(super) fn create(context: &Context, params: CreateParams) -> Result<(), CtlError> {
     let mut session = context.connect()?;
-    let mut reply = progress::watch::<ModelCreate>(context, &mut session, &params);
-    if let Err(CtlError::Rpc { error, .. }) = &reply
-        && error.kind() == Some(ErrorKind::FileUnreadable)
-    {
-        upload_all(context, &session, &mut params)?;
-        reply = progress::watch::<ModelCreate>(context, &mut session, &params);
-    }
-    let reply = reply?;
+    let reply = made(context, &mut session, params)?;
     if context.out.is_json() {
         return context.out.json(&reply);
     }
@@ -60,6 +52,22 @@ pub(super) fn create(context: &Context, mut params: CreateParams) -> Result<(), 
         created.name,
         bytes(created.size_bytes)
     ))
+}
+
+/// What the daemon cannot open is sent to it.
+pub(super) fn made(
+    context: &Context,
+    session: &mut Session,
+    mut params: CreateParams,
+) -> Result<Value, CtlError> {
+    let reply = progress::watch::<ModelCreate>(context, session, &params);
+    match reply {
+        Err(CtlError::Rpc { error, .. }) if error.kind() == Some(ErrorKind::FileUnreadable) => {
+            upload_all(context, session, &mut params)?;
+            progress::watch::<ModelCreate>(context, session, &params)
+        }
+        reply => reply,
+    }
 }
 
 /// A Modelfile's bytes, and where its paths begin.

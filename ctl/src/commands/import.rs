@@ -1,13 +1,21 @@
 //! `ctl import FILE [NAME]`: bring a GGUF file, a folder of a model's files, or a model of an OCI layout into the store.
 //!
-//! The daemon reads the files itself, so it gets an absolute path; links in it are left for the daemon to follow. What a folder
-//! of files has beside the weights, such as a projector, becomes part of the model, as by `FROM` in a Modelfile.
+//! The daemon reads the files itself, so it gets an absolute path; links in it are left for the daemon to follow. A file that it
+//! cannot open, such as one in a person's home, is sent to it. What a folder of files has beside the weights, such as a
+//! projector, becomes part of the model, as by `FROM` in a Modelfile.
 
 use super::{Context, create, progress};
 use crate::args::ImportModeArgs;
 use crate::error::CtlError;
-use hearth_protocol::{CreateFile, CreateParams, ImportParams, Imported, ModelImport};
+use crate::session::Session;
+use hearth_protocol::{
+    CreateFile, CreateParams, Created, ErrorKind, ImportMode, ImportParams, Imported, ModelImport,
+};
+use serde_json::{Value, json};
 use std::path::Path;
+
+/// How a file came into the store that the daemon cannot open.
+const SENT: &str = "sent";
 
 pub(super) fn run(
     context: &Context,
@@ -32,8 +40,17 @@ pub(super) fn run(
         return create::create(context, params);
     }
     let mut session = context.connect()?;
-    let params = ImportParams { path: path.to_owned(), name, mode: mode.mode(), request: None };
-    let reply = progress::watch::<ModelImport>(context, &mut session, &params)?;
+    let params = ImportParams { path: path.clone(), name, mode: mode.mode(), request: None };
+    let imported = progress::watch::<ModelImport>(context, &mut session, &params);
+    let may_send = file.is_file() && matches!(params.mode, ImportMode::Auto | ImportMode::Copy);
+    let reply = match (imported, params.name) {
+        (Err(CtlError::Rpc { error, .. }), Some(model))
+            if may_send && error.kind() == Some(ErrorKind::FileUnreadable) =>
+        {
+            send(context, &mut session, model, path.clone())?
+        }
+        (imported, _) => imported?,
+    };
     if context.out.is_json() {
         return context.out.json(&reply);
     }
@@ -42,10 +59,25 @@ pub(super) fn run(
         "copy" => "copied into the store".into(),
         "reflink" => "in the store, sharing the file's blocks".into(),
         "link" => format!("linked; it breaks if `{path}` is moved or changed"),
+        SENT => "sent to the daemon, which cannot open it".into(),
         "present" => "the store had its bytes already".into(),
         other => format!("done by `{other}`"),
     };
     context.out.line(&format!("`{}` imported: {how}", imported.name))
+}
+
+/// The reply is as an import's.
+fn send(
+    context: &Context,
+    session: &mut Session,
+    model: String,
+    path: String,
+) -> Result<Value, CtlError> {
+    let files = vec![CreateFile::Path(path)];
+    let params = CreateParams { model, files, ..CreateParams::default() };
+    let reply = create::made(context, session, params)?;
+    let Created { name, id, .. } = session.read(reply)?;
+    Ok(json!({ "name": name, "id": id, "how": SENT }))
 }
 
 /// A path that the daemon, which has another working directory, can open.

@@ -9,6 +9,7 @@ mod chat_end_thinking;
 mod chat_send;
 mod daemon_reload;
 mod daemon_status;
+mod given;
 mod jobs;
 mod kept;
 mod model_bench;
@@ -52,7 +53,6 @@ use hearth_store::{Store, StoreError, Stores};
 use jsonrpsee::Extensions;
 use jsonrpsee::core::server::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -243,17 +243,6 @@ pub(crate) async fn apart<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         Err(RpcError::new(ErrorKind::Internal, format!("a task ended badly: {error}")))
     })
-}
-
-/// The path of a file that a caller names.
-fn absolute(path: &str) -> Result<&Path, RpcError> {
-    let path = Path::new(path);
-    if path.is_absolute() {
-        return Ok(path);
-    }
-    let message = format!("`{}` is not an absolute path", path.display());
-    Err(RpcError::new(ErrorKind::InvalidParams, message)
-        .with_hint("the daemon does not know the caller's working directory"))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! `model.import`
 
+use super::given::{absolute, check_readable};
 use super::reported::{Reporter, reported};
 use super::transferred::transfer_error;
 use super::work::{Events, Request, Work};
-use super::{Daemon, absolute, store_error};
+use super::{Daemon, store_error};
 use crate::supervisor::parse_name;
 use hearth_protocol::{
     ErrorKind, ImportMode, ImportParams, Imported, ModelImport, ProgressEvent, RpcError,
@@ -48,6 +49,7 @@ fn import(
             return Err(RpcError::new(ErrorKind::InvalidParams, message)
                 .with_hint("a GGUF file does not say it"));
         };
+        check_readable(path)?;
         let mut progress = |progress: hearth_store::ImportProgress| {
             reporter.tell(stage_name(progress.stage), progress.bytes_done, progress.bytes_total)
         };

@@ -1,8 +1,9 @@
 //! `model.quantize`
 
+use super::given::absolute;
 use super::reported::{Reporter, reported, telling};
 use super::work::{Events, Request, Work};
-use super::{Daemon, absolute, blocking, store_error};
+use super::{Daemon, blocking, store_error};
 use crate::quantize::{Quantization, quantize};
 use crate::supervisor::parse_name;
 use hearth_protocol::{ModelQuantize, ProgressEvent, QuantizeParams, Quantized, RpcError};

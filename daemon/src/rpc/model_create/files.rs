@@ -3,9 +3,10 @@
 //! A file that the daemon cannot open is an error of its own kind: a caller who can may upload it, and name the blob.
 
 use super::invalid;
+use crate::rpc::given::{absolute, check_readable, unreadable};
 use crate::rpc::model_import::stage_name;
 use crate::rpc::reported::Reporter;
-use crate::rpc::{absolute, store_error};
+use crate::rpc::store_error;
 use hearth_convert::{
     ConvertError, ConvertProgress, Options, OutputType, convert, convert_adapter, half_type,
 };
@@ -14,8 +15,7 @@ use hearth_store::{
     Blob, Digest, ImportMode, ImportProgress, LayerKind, ModelName, NewBlob, Store, StoreError,
     file_kind, place,
 };
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
@@ -250,24 +250,6 @@ fn at(path: &Path) -> Result<Vec<Found>, RpcError> {
         ));
     }
     Ok(paths.into_iter().map(Found::Gguf).collect())
-}
-
-/// Opening anything but a file might wait for ever.
-fn check_readable(path: &Path) -> Result<(), RpcError> {
-    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-    if !metadata.is_file() {
-        let message = format!("`{}` is neither a file nor a folder", path.display());
-        return Err(invalid(message, "a model is made of files"));
-    }
-    File::open(path).map(drop).map_err(|error| unreadable(path, &error))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> RpcError {
-    RpcError::new(
-        ErrorKind::FileUnreadable,
-        format!("the daemon cannot open `{}`: {error}", path.display()),
-    )
-    .with_hint("give its user access, or upload the file as `ctl create` does")
 }
 
 fn convert_error(error: &ConvertError) -> RpcError {
