@@ -1,11 +1,15 @@
 //! Making the socket file, and taking it away again.
 //!
 //! A lock file beside the socket says whether a daemon is alive, so that a socket left by one that was killed is
-//! replaced, and a living daemon's never is.
+//! replaced, and a living daemon's never is. Neither is one that a service manager listens on for a daemon, which has no lock.
 
 use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+use rustix::process::{Pid, test_kill_process};
 use std::fs::{File, Permissions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -44,6 +48,11 @@ pub(crate) fn bind(path: &Path, mode: u32) -> anyhow::Result<(UnixListener, Boun
             "another hearthd listens on `{shown}`\nhint: `ctl --socket {shown} status` asks it; stop it first, or give this one another `--socket`"
         );
     }
+    if is_listened_on(path) {
+        bail!(
+            "a service manager listens on `{shown}` for its own hearthd\nhint: `ctl --socket {shown} status` asks that one; give this one another `--socket`"
+        );
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot replace the old socket `{shown}`"));
@@ -64,6 +73,34 @@ pub(crate) fn bind(path: &Path, mode: u32) -> anyhow::Result<(UnixListener, Boun
         .and_then(|()| std::fs::rename(&fresh, path))
         .with_context(|| format!("cannot set up the socket `{shown}`"))?;
     Ok((listener, Bound { path: path.into(), _lock: lock }))
+}
+
+/// Whether somebody alive does. A child that a killed daemon had just forked is none: it does not know that it listens.
+fn is_listened_on(path: &Path) -> bool {
+    let asked = socket(AddressFamily::UNIX, SocketType::STREAM, None).and_then(|socket| {
+        fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+        ioctl_fionbio(&socket, true)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket)
+    });
+    match asked {
+        Ok(socket) => {
+            listener(&socket).is_none_or(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+        }
+        // Those that wait for it are too many already.
+        Err(error) => error == Errno::AGAIN,
+    }
+}
+
+/// Who began to listen.
+#[cfg(target_os = "linux")]
+fn listener(socket: &OwnedFd) -> Option<Pid> {
+    Some(rustix::net::sockopt::socket_peercred(socket).ok()?.pid)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn listener(_: &OwnedFd) -> Option<Pid> {
+    None
 }
 
 impl Drop for Bound {
@@ -93,6 +130,29 @@ mod tests {
         std::os::unix::net::UnixStream::connect(&sock).unwrap();
         drop(bound);
         assert!(!sock.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_another_listens_on_without_a_lock_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = bind(&path, 0o600).unwrap_err().to_string();
+        assert!(error.starts_with("a service manager listens on"), "{error}");
+        // Also when nobody takes what is asked there.
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+            ioctl_fionbio(&socket, true).unwrap();
+            if connect(&socket, &address).is_err() {
+                break;
+            }
+            waiting.push(socket);
+        }
+        assert!(bind(&path, 0o600).is_err());
+        drop((listener, waiting));
+        assert!(bind(&path, 0o600).is_ok());
     }
 
     #[tokio::test]
