@@ -108,7 +108,10 @@ fn daemonize_says_which_pid_file_it_cannot_have() {
 fn an_unknown_key_stops_the_start_with_its_line_and_the_nearest_name() {
     let refused = TestDaemon::builder().config("[engine]\nparalel = 2").run();
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("line 2, `paralel = 2`: unknown field `paralel`"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("line 2, `paralel = 2`: unknown field `paralel`"),
+        "{refused:?}"
+    );
     assert!(refused.stderr.contains("hint: did you mean `parallel`?"), "{refused:?}");
 }
 

@@ -12,7 +12,7 @@ use std::fs::{File, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 
 /// A listening socket of ours. Its drop removes the file.
 #[derive(Debug)]
@@ -84,23 +84,16 @@ fn is_listened_on(path: &Path) -> bool {
         Ok(socket)
     });
     match asked {
-        Ok(socket) => {
-            listener(&socket).is_none_or(|pid| test_kill_process(pid) != Err(Errno::SRCH))
-        }
+        Ok(socket) => listener(socket).is_none_or(|pid| test_kill_process(pid) != Err(Errno::SRCH)),
         // Those that wait for it are too many already.
         Err(error) => error == Errno::AGAIN,
     }
 }
 
-/// Who began to listen.
-#[cfg(target_os = "linux")]
-fn listener(socket: &OwnedFd) -> Option<Pid> {
-    Some(rustix::net::sockopt::socket_peercred(socket).ok()?.pid)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn listener(_: &OwnedFd) -> Option<Pid> {
-    None
+/// Who began to listen, as far as the kernel tells.
+fn listener(socket: OwnedFd) -> Option<Pid> {
+    let stream = UnixStream::from_std(socket.into()).ok()?;
+    Pid::from_raw(stream.peer_cred().ok()?.pid()?)
 }
 
 impl Drop for Bound {
