@@ -3,8 +3,8 @@
 #
 #   tests/tools/pull-speed.sh HEARTHD CTL [MIB] [ROUNDS]
 #
-# curl writes to a file and is done; the pull hashes too, and waits until the disk has everything. Every round has a store
-# of its own, and everything is written under $TMPDIR.
+# The first curl writes to a file and is done; a pull also hashes, and waits until the disk has everything, and the others do
+# some of that. Every round has a store of its own, and everything is written under $TMPDIR.
 set -euo pipefail
 hearthd=$(realpath "$1") ctl=$(realpath "$2") mib=${3:-1024} rounds=${4:-2}
 dir=$(mktemp -d)
@@ -54,6 +54,9 @@ for _ in $(seq "$rounds"); do
     rm -f fetched
     sync
     speed 'curl, and on disk' sh -c "curl -sSf -o fetched http://$host/v2/m/m/blobs/$digest && sync fetched"
+    rm -f fetched
+    sync
+    speed 'curl, hashed and on disk' bash -c "curl -sSf http://$host/v2/m/m/blobs/$digest | tee fetched | openssl dgst -sha256 && sync fetched"
     rm -f fetched
     "$hearthd" --socket sock --models models --state-dir state > hearthd.log 2>&1 &
     daemon=$!

@@ -19,14 +19,16 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
-use tokio::sync::{OwnedMutexGuard, watch};
-use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 /// What one connection of several is asked for at once.
 const RUN_PIECES: u64 = 32;
 /// What one is asked for that is alone. Those of other blobs may wait for their turn.
 const LONG_RUN_PIECES: u64 = 256;
+/// Pieces that wait to be hashed and written: what comes need not wait for every moment in which that takes longer.
+const WAITING_PIECES: usize = 4;
 /// What may wait for the disk at the end.
 const SYNC_BYTES: u64 = 64 << 20;
 
@@ -66,6 +68,12 @@ struct Fetch {
 struct Run {
     start: u64,
     end: AtomicU64,
+}
+
+/// To the one that writes, and back.
+struct Queue {
+    pieces: mpsc::Sender<(u64, Vec<u8>)>,
+    spares: mpsc::UnboundedReceiver<Vec<u8>>,
 }
 
 /// Brings a blob into the store, unless it is there and right. Its turn is what keeps two of these from one partial.
@@ -275,21 +283,25 @@ impl Fetch {
         run: &Run,
         n_put: &mut u64,
     ) -> Result<(), PullError> {
-        let mut last = None;
-        let received = self.receive_pieces(place, response, pieces, run, &mut last, n_put).await;
+        let (pieces_in, pieces_out) = mpsc::channel(WAITING_PIECES);
+        let (spares_in, spares_out) = mpsc::unbounded_channel();
+        let fetch = Arc::clone(self);
+        let written = spawn_blocking(move || fetch.write(pieces_out, &spares_in));
+        let queue = Queue { pieces: pieces_in, spares: spares_out };
+        let received = self.receive_pieces(place, response, pieces, run, queue).await;
         // Also where the connection broke: what is there is not asked for again.
-        await_put(&mut last, n_put).await?;
+        *n_put += written.await.map_err(task_error)??;
         received
     }
 
+    /// Without an error also where nobody writes any more, who has one.
     async fn receive_pieces(
-        self: &Arc<Self>,
+        &self,
         place: &Place,
         mut response: Response,
         pieces: Range<u64>,
         run: &Run,
-        last: &mut Option<Put>,
-        n_put: &mut u64,
+        mut queue: Queue,
     ) -> Result<(), PullError> {
         let mut piece = pieces.start;
         let mut buffer = Vec::new();
@@ -302,32 +314,46 @@ impl Fetch {
             self.pace.send_if_modified(|pace| pace.came(chunk.len(), Instant::now()));
             let mut chunk = &chunk[..];
             while piece < end() && !chunk.is_empty() {
-                let bytes = self.partial.bytes_of(piece..piece + 1);
-                let len = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX);
-                let room = len - buffer.len();
+                let room = self.size_of(piece) - buffer.len();
                 let (now, later) = chunk.split_at(room.min(chunk.len()));
                 buffer.extend_from_slice(now);
                 chunk = later;
-                if now.len() == room {
-                    if !self.partial.missing(piece..piece + 1).is_empty() {
-                        let spare = await_put(last, n_put).await?;
-                        *last = Some(self.put(piece, std::mem::replace(&mut buffer, spare)));
-                    }
-                    buffer.clear();
-                    piece += 1;
+                if now.len() < room {
+                    continue;
                 }
+                if !self.partial.missing(piece..piece + 1).is_empty() {
+                    let spare = queue.spares.try_recv().unwrap_or_default();
+                    let whole = std::mem::replace(&mut buffer, spare);
+                    if queue.pieces.send((piece, whole)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                buffer.clear();
+                piece += 1;
             }
         }
         Ok(())
     }
 
-    fn put(self: &Arc<Self>, piece: u64, buffer: Vec<u8>) -> Put {
-        let fetch = Arc::clone(self);
-        spawn_blocking(move || {
-            fetch.partial.put(piece, &buffer)?;
-            fetch.news.tell(BlobState::Fetching, fetch.partial.n_bytes());
-            Ok(buffer)
-        })
+    fn size_of(&self, piece: u64) -> usize {
+        let bytes = self.partial.bytes_of(piece..piece + 1);
+        usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX)
+    }
+
+    /// Says how many pieces it were. Their buffers go back: fresh memory costs more than a copy into what is there.
+    fn write(
+        &self,
+        mut pieces: mpsc::Receiver<(u64, Vec<u8>)>,
+        spares: &mpsc::UnboundedSender<Vec<u8>>,
+    ) -> Result<u64, PullError> {
+        let mut n_put = 0;
+        while let Some((piece, bytes)) = pieces.blocking_recv() {
+            self.partial.put(piece, &bytes)?;
+            self.news.tell(BlobState::Fetching, self.partial.n_bytes());
+            n_put += 1;
+            let _ = spares.send(bytes);
+        }
+        Ok(n_put)
     }
 }
 
@@ -344,16 +370,6 @@ impl Run {
     fn cut(&self, end: u64) {
         self.end.fetch_min(end, Relaxed);
     }
-}
-
-/// A piece on its way to the file, and then the buffer that held it.
-type Put = JoinHandle<Result<Vec<u8>, PullError>>;
-
-async fn await_put(last: &mut Option<Put>, n_put: &mut u64) -> Result<Vec<u8>, PullError> {
-    let Some(put) = last.take() else { return Ok(Vec::new()) };
-    let buffer = put.await.map_err(task_error)??;
-    *n_put += 1;
-    Ok(buffer)
 }
 
 impl Place {
