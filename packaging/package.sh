@@ -35,8 +35,8 @@ build_for_packages() {
     # Its path is a part of the names of what is built.
     unset RUSTC_WORKSPACE_WRAPPER
     export CARGO_BUILD_BUILD_DIR=$packages/build CARGO_TARGET_DIR=$packages/build
-    # They are stripped anyway.
-    export CARGO_PROFILE_RELEASE_DEBUG=none
+    # By the linker: afterwards a program's build id would still be one of its symbols' names too, which depend on the folder.
+    export CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=symbols
     # Otherwise CMake leaves room for the build's own path in what it installs.
     export CMAKE_BUILD_WITH_INSTALL_RPATH=ON
     export RUSTFLAGS='' CFLAGS='' CXXFLAGS=''
