@@ -125,13 +125,8 @@ fn the_check_reports_a_plugin_that_does_not_load() {
     let (_dir, path) = broken("BREAK_NULL");
     let mut outcomes = Vec::new();
     check::run(&path, None, None, &mut |outcome| outcomes.push(outcome));
-    assert!(
-        matches!(&outcomes[0].verdict, Verdict::Failed(reason) if reason.contains("null pointer"))
-    );
-    assert_eq!(outcomes.len(), check::SCENARIOS.len() + 1);
-    assert!(
-        outcomes[1..].iter().all(|outcome| matches!(outcome.verdict, Verdict::NotApplicable(_)))
-    );
+    let [outcome] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert!(matches!(&outcome.verdict, Verdict::Failed(reason) if reason.contains("null pointer")));
 }
 
 #[test]
